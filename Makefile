@@ -1,0 +1,48 @@
+# Every command of the repository. Each target makes its own environment first (.venv, from the locked
+# pins) and reuses it afterwards. With another Python: `make run-all PYTHON=python3.12`.
+PYTHON ?= python3
+FROM :=
+ONLY :=
+FORCE :=
+UV := uv==0.13.9
+RUN := .venv/bin/python
+# What was set on the command line and is not a setting of this file is a parameter of the lessons.
+PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=%,$(MAKEOVERRIDES))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run-all test refresh lab lint format lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
+
+setup: ## make or check the environment in .venv (every other command does so first)
+	@$(PYTHON) tools/setup_env.py
+
+run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
+	@$(RUN) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)
+
+test: setup ## everything that CI checks
+	@$(RUN) tools/check.py
+
+refresh: setup ## run what changed at full size, write outputs and pictures; FORCE=1 runs all, ONLY=ch2_cnn one
+	@$(RUN) tools/refresh.py --only "$(ONLY)" $(if $(FORCE),--force)
+
+lab: setup ## open the lessons in JupyterLab
+	@JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(RUN) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks
+
+lint: setup ## check style, layout, and that both sides of each lesson are equal
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) tools/gates.py sync
+
+format: setup ## lay the code out and carry an edit to the other side of its lesson; FROM=py or FROM=ipynb decides
+	@$(RUN) -m ruff check --fix --quiet tools tests && $(RUN) -m ruff format --quiet tools tests
+	@$(RUN) tools/format.py $(if $(FROM),--from $(FROM))
+
+lock: ## make requirements.lock anew after a change in requirements.txt
+	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)
+	@build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --annotation-style line \
+		--custom-compile-command "make lock" requirements.txt --output-file requirements.lock
+	@echo "requirements.lock follows requirements.txt; the next make command installs it"
+
+clean: ## delete what the commands made, except .venv
+	@rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""The lessons as modules: a function is written where it is taught, and imported from there."""

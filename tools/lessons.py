@@ -1,0 +1,221 @@
+"""What the tools share: where the lessons are, what is in them, and the kernel they run in."""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupytext.config import JupytextConfiguration, load_jupytext_configuration_file
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One lesson of the repository `root`: a notebook and the same cells as a module."""
+
+    root: Path
+    name: str
+
+    @property
+    def notebook(self) -> Path:
+        return self.root / "notebooks" / f"{self.name}.ipynb"
+
+    @property
+    def module(self) -> Path:
+        return self.root / "notebooks_py" / f"{self.name}.py"
+
+    @property
+    def number(self) -> int:
+        return int(re.match(r"ch(\d+)_", self.name).group(1))
+
+    def read(self) -> NotebookNode:
+        """The notebook with its outputs."""
+        return nbformat.read(self.notebook, as_version=4)
+
+
+def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
+    """The lessons in reading order; `only` names those that are wanted.
+
+    A lesson with one of its two sides missing is there for `one_sided` callers alone.
+    """
+    stems = [
+        {path.stem for path in root.glob(pattern) if re.match(r"ch\d+_\w+$", path.stem)}
+        for pattern in ("notebooks/*.ipynb", "notebooks_py/*.py")
+    ]
+    names = stems[0] | stems[1] if one_sided else stems[0] & stems[1]
+    found = sorted((Lesson(root, name) for name in names), key=lambda lesson: lesson.number)
+    wanted = re.split(r"[,\s]+", only.strip()) if only.strip() else [x.name for x in found]
+    for name in wanted:
+        if name not in names:
+            known = ", ".join(lesson.name for lesson in found)
+            raise SystemExit(f"ONLY={name} is not a lesson; the lessons are: {known}")
+    return [lesson for lesson in found if lesson.name in wanted]
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
+    """The code cells with something in them, each with its place among all cells, from 1."""
+    for place, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "code" and cell.source.strip():
+            yield place, cell
+
+
+def parse(cell: NotebookNode) -> ast.Module:
+    """The syntax tree of a code cell; lines for IPython alone (`%...`, `!...`) are left out."""
+    lines = [line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    return ast.parse("\n".join(lines))
+
+
+def parameters(notebook: NotebookNode) -> dict[str, object]:
+    """The names and values that the `parameters` cell sets; None for a value that is no literal."""
+    found: dict[str, object] = {}
+    for _, cell in code_cells(notebook):
+        for node in parse(cell).body if "parameters" in tags(cell) else []:
+            for target in node.targets if isinstance(node, ast.Assign) else []:
+                literal = isinstance(node.value, ast.Constant)
+                found[ast.unparse(target)] = node.value.value if literal else None
+    return found
+
+
+def imported_lessons(tree: ast.Module) -> set[str]:
+    """The lessons that a syntax tree imports from."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "notebooks_py":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("notebooks_py."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {name[1] for name in names if name[0] == "notebooks_py" and len(name) > 1}
+    return found
+
+
+def source_hash(lesson: Lesson) -> str:
+    """SHA-256 of all that the outputs of a lesson come from.
+
+    These are its own cells, the definitions in the lessons that it imports (and that those import),
+    and the locked packages. A demo cell of an imported lesson does not count.
+    """
+    notebook = lesson.read()
+    parts = [[cell.cell_type, cell.source, tags(cell)] for cell in notebook.cells]
+    waiting = set().union(*(imported_lessons(parse(cell)) for _, cell in code_cells(notebook)))
+    seen = set()
+    while waiting - seen:
+        name = min(waiting - seen)
+        seen.add(name)
+        other = Lesson(lesson.root, name)
+        if not other.notebook.exists():
+            continue  # the gate `modules` names it
+        definitions = [c for _, c in code_cells(other.read()) if DEMO not in tags(c)]
+        parts.append([name, *(cell.source for cell in definitions)])
+        waiting |= set().union(*(imported_lessons(parse(cell)) for cell in definitions))
+    lock = (lesson.root / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    parts.append([line.split("#")[0].strip() for line in lock])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def to_text(notebook: NotebookNode, root: Path) -> str:
+    """A notebook as the text of its module."""
+    return jupytext.writes(notebook, fmt="py:percent", config=_jupytext(root))
+
+
+def from_text(text: str, root: Path) -> NotebookNode:
+    """The text of a module as a notebook without outputs."""
+    return jupytext.reads(text, fmt="py:percent", config=_jupytext(root))
+
+
+def _jupytext(root: Path) -> JupytextConfiguration:
+    return load_jupytext_configuration_file(str(root / "jupytext.toml"))
+
+
+def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
+    """Keep what belongs in the repository: no times, no machine; cell ids follow the content."""
+    config = _jupytext(root)
+    lesson = notebook.metadata.get("lesson")
+    notebook.metadata = nbformat.from_dict(
+        {
+            "jupytext": {
+                "cell_metadata_filter": config.cell_metadata_filter,
+                "notebook_metadata_filter": config.notebook_metadata_filter,
+            },
+            "kernelspec": KERNEL,
+            "language_info": {
+                "file_extension": ".py",
+                "name": "python",
+                "pygments_lexer": "ipython3",
+            },
+        }
+    )
+    if lesson:
+        notebook.metadata["lesson"] = lesson
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    copies = Counter()
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
+        copies[digest] += 1
+        cell.id = digest if copies[digest] == 1 else f"{digest}-{copies[digest]}"
+        cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
+    return notebook
+
+
+def write(path: Path, content: str | bytes) -> bool:
+    """Replace a file in one step, and only where its content changes; say whether it did."""
+    data = content.encode() if isinstance(content, str) else content
+    if path.exists() and path.read_bytes() == data:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_bytes(data)
+    os.replace(draft, path)
+    return True
+
+
+def write_notebook(path: Path, notebook: NotebookNode) -> bool:
+    """`write` a notebook with the layout that Jupyter gives it."""
+    return write(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+
+
+def numbered_folder(parent: Path) -> Path:
+    """Make the next of the folders 001, 002, ... in `parent`; each run has its own."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(path.name) for path in parent.glob("[0-9]*")), default=0)
+    folder = parent / f"{number:03d}"
+    folder.mkdir()
+    return folder
+
+
+def kernel_environment(root: Path, out: Path) -> dict[str, str]:
+    """The environment of every kernel that a tool starts for the lessons in `root`.
+
+    Lessons write below `out`. Settings in a person's home do not reach them, progress bars are off,
+    and what native libraries log goes to the console of the tool instead of into the notebook.
+    """
+    settings = Path(sys.prefix) / "var"
+    return {
+        **os.environ,
+        "IPYTHONDIR": str(settings / "ipython"),
+        "JUPYTER_PATH": str(ROOT / "tools" / "jupyter"),
+        "KERAS_HOME": str(settings / "keras"),
+        "LESSONS_OUT": str(out),
+        "MPLCONFIGDIR": str(settings / "matplotlib"),
+        "PYTHONHASHSEED": "0",
+        "PYTHONPATH": str(root),
+        "TQDM_DISABLE": "1",
+    }
