@@ -66,10 +66,6 @@ from notebooks_py.ch1_captcha_preview import (
     CaptchaSequence,
     SetEpoch,
     decode_heads,
-    draw_captchas,
-    fresh_folder,
-    random_texts,
-    stream,
     to_input,
 )
 
@@ -246,6 +242,8 @@ def diagram(model: keras.Model, folder: Path) -> Path:
 
 # %% tags=["active-ipynb"]
 # from IPython.display import Image
+#
+# from notebooks_py.ch1_captcha_preview import draw_captchas, fresh_folder, random_texts, stream
 #
 # FOLDER = fresh_folder("ch2_cnn")
 # print(f"{len(full.layers)} layers from {full.layers[0].name} to {full.output_names}")
