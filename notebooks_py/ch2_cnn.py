@@ -98,13 +98,19 @@ def conv_block(
     filters: int,
     convs: int,
     kernel: int,
+    stride: int,
     init: str,
     momentum: float,
 ) -> keras.KerasTensor:
-    """Apply `convs` times convolution, batch normalisation and ReLU; height and width stay."""
+    """Apply `convs` times convolution, batch normalisation and ReLU; the first takes `stride`."""
     for i in range(1, convs + 1):
         x = layers.Conv2D(
-            filters, kernel, padding="same", kernel_initializer=init, name=f"{name}_conv{i}"
+            filters,
+            kernel,
+            strides=stride if i == 1 else 1,
+            padding="same",
+            kernel_initializer=init,
+            name=f"{name}_conv{i}",
         )(x)
         x = layers.BatchNormalization(momentum=momentum, name=f"{name}_norm{i}")(x)
         x = layers.Activation("relu", name=f"{name}_relu{i}")(x)
@@ -124,6 +130,7 @@ def build_cnn(
     filters: Sequence[int] = (32, 64, 128, 256, 256),
     convs: int = 2,
     kernel: int = 3,
+    stride: int = 1,
     init: str = "he_uniform",
     momentum: float = 0.99,
 ) -> keras.Model:
@@ -134,6 +141,7 @@ def build_cnn(
         length, classes: number of heads and of classes for each head.
         filters: filters of the convolutions, one number for each block.
         convs, kernel, init: convolutions in a block, their side and their initialiser.
+        stride: of the first convolution; 2 halves the picture before any other layer sees it.
         momentum: of batch normalisation's running averages.
 
     Returns:
@@ -142,14 +150,16 @@ def build_cnn(
     Raises:
         ValueError: the picture is too small to be halved by every block.
     """
-    if min(width, height) < 2 ** len(filters):
+    least = stride * 2 ** len(filters)
+    if min(width, height) < least:
         raise ValueError(
-            f"{width}x{height} pixels cannot be halved {len(filters)} times: "
-            f"use at least {2 ** len(filters)} pixels on each side, or fewer filters="
+            f"{width}x{height} pixels are too few for stride {stride} and {len(filters)} halvings: "
+            f"use at least {least} pixels on each side, or fewer filters="
         )
     x = inputs = keras.Input((height, width, 3), name="picture")
     for number, count in enumerate(filters, 1):
-        x = conv_block(x, f"block{number}", count, convs, kernel, init, momentum)
+        first = stride if number == 1 else 1
+        x = conv_block(x, f"block{number}", count, convs, kernel, first, init, momentum)
         x = layers.MaxPooling2D(2, name=f"block{number}_pool")(x)
     x = layers.Flatten(name="features")(x)
     heads = [layers.Dense(classes, "softmax", name=f"c{i + 1}")(x) for i in range(length)]

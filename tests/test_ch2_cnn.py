@@ -53,8 +53,10 @@ def test_arguments_reach_the_network():
 
 
 def test_a_picture_too_small_for_the_blocks_is_refused():
-    with pytest.raises(ValueError, match=r"128x16 pixels cannot be halved 5 times.*at least 32"):
+    with pytest.raises(ValueError, match="128x16 pixels are too few for stride 1.*at least 32"):
         ch2.build_cnn(height=16)
+    with pytest.raises(ValueError, match="at least 64 pixels"):
+        ch2.build_cnn(height=32, stride=2)
 
 
 def test_diagram_has_every_layer_with_its_shape(full):

@@ -52,10 +52,10 @@ def check_lock(root):
 
 
 def stamp_text(root):
-    """What the finished environment depends on: the pins, this package, Python and the place."""
-    parts = [f"python {sys.version_info[0]}.{sys.version_info[1]}", f"folder {root}"]
-    for name in ("requirements.lock", "pyproject.toml"):
-        parts.append(f"{name} {hashlib.sha256((root / name).read_bytes()).hexdigest()}")
+    """What the finished environment depends on: the pins, Python and the place."""
+    lock = hashlib.sha256((root / "requirements.lock").read_bytes()).hexdigest()
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    parts = [f"python {version}", f"folder {root}", f"requirements.lock {lock}"]
     return "\n".join(parts) + "\n"
 
 
