@@ -1,0 +1,51 @@
+"""Print, as JSON, what the backend named by KERAS_BACKEND computes; run by test_backends.py."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+from notebooks_py.ch1_captcha_preview import CaptchaSequence, encode
+from notebooks_py.ch2_cnn import build_cnn, compile_cnn, read_heads
+from notebooks_py.ch3_ctc import build_ctc, compile_ctc, ctc_loss, decode_ctc, read_ctc
+
+SMALL = {"filters": (4, 8, 8), "convs": 1, "momentum": 0.9}
+
+
+def set_weights(model: keras.Model) -> keras.Model:
+    """Give a model weights that do not depend on the backend's random numbers."""
+    rng = np.random.default_rng(1)
+    for weight in model.trainable_variables:
+        if len(weight.shape) > 1:
+            weight.assign(rng.normal(0, 0.1, weight.shape))
+    return model
+
+
+def two_steps(model: keras.Model, compile_at, labels: str) -> list[float]:
+    """Train two steps; the losses before, between and after them on the same pictures."""
+    compile_at(model, 1e-3)
+    X, y = CaptchaSequence(4, 1, seed=1, labels=labels)[0]
+    losses = []
+    for _ in range(2):
+        losses.append(float(model.evaluate(X, y, verbose=0, return_dict=True)["loss"]))
+        model.fit(X, y, batch_size=4, shuffle=False, verbose=0)
+    return [*losses, float(model.evaluate(X, y, verbose=0, return_dict=True)["loss"])]
+
+
+rng = np.random.default_rng(0)
+logits = rng.normal(0, 3, (5, 16, 37)).astype("float32")
+texts = ["AAAA", "O0O0", "ZZ90", "K1VM", "0000"]
+cnn = set_weights(build_cnn(**SMALL))
+ctc = set_weights(build_ctc(**SMALL, tall=1, rnn=(8,)))
+pictures, _ = CaptchaSequence(4, 1, seed=2).draw(0)
+facts = {
+    "backend": keras.backend.backend(),
+    "parameters": [build_cnn().count_params(), build_ctc().count_params()],
+    "ctc_loss": keras.ops.convert_to_numpy(ctc_loss(encode(texts) + 1, logits)).tolist(),
+    "decoded": {name: decode_ctc(logits, name) for name in ("greedy", "beam", "exact")},
+    "cnn_losses": two_steps(cnn, compile_cnn, "one-hot"),
+    "ctc_losses": two_steps(ctc, compile_ctc, "ctc"),
+    "shapes": [len(read_heads(cnn, pictures)), len(read_ctc(ctc, pictures))],
+}
+facts["imported"] = [name for name in ("jax", "tensorflow") if name in sys.modules]
+print(json.dumps(facts))
