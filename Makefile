@@ -7,7 +7,9 @@ FORCE :=
 UV := uv==0.13.9
 RUN := .venv/bin/python
 # What was set on the command line and is not a setting of this file is a parameter of the lessons.
-PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=%,$(MAKEOVERRIDES))
+# make escapes a space inside a value; without it, ONLY="ch1 ch2" stays one word.
+SPACE := $() $()
+PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-torch run-all test refresh lab lint format lock clean
