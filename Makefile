@@ -12,13 +12,16 @@ SPACE := $() $()
 PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all test refresh lab lint format lock clean
+.PHONY: help setup setup-torch run-all test refresh lab lint format lock clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
 
 setup: ## make or check the environment in .venv (every other command does so first)
 	@$(PYTHON) tools/setup_env.py
+
+setup-torch: ## add PyTorch, which lesson 7 needs; it stays until .venv is deleted
+	@$(PYTHON) tools/setup_env.py --torch
 
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
 	@$(RUN) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)

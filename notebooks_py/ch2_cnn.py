@@ -695,21 +695,29 @@ def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 #
 # A result is also worth little if nobody can repeat it. So a test set has a *name*, which decides
 # every picture in it. Sets are drawn in batches of 100 from the stream `test`, which no training
-# uses, and the first thousand of `classic-10k` are `classic-1k`.
+# uses, and the first thousand of `classic-10k` are `classic-1k`. The pictures of the `wide` sets are
+# 192 pixels wide; lesson 7 reads those.
 
 # %%
-TEST_SETS = {"classic-1k": 1_000, "classic-10k": 10_000}
+WIDE_WIDTH = 192
+TEST_SETS = {  # captchas, and the width of their pictures
+    "classic-1k": (1_000, WIDTH),
+    "classic-10k": (10_000, WIDTH),
+    "wide-1k": (1_000, WIDE_WIDTH),
+    "wide-10k": (10_000, WIDE_WIDTH),
+}
 
 
 def draw_test_set(test_set: str) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Draw a named test set: batches of 100 uint8 pictures (100, 64, 128, 3) and their texts.
+    """Draw a named test set: batches of 100 uint8 pictures (100, 64, width, 3) and their texts.
 
     Raises:
         ValueError: no test set has this name.
     """
     if test_set not in TEST_SETS:
         raise ValueError(f"no test set {test_set!r}: there are {', '.join(TEST_SETS)}")
-    data = CaptchaSequence(100, TEST_SETS[test_set] // 100, seed=0, split="test")
+    count, width = TEST_SETS[test_set]
+    data = CaptchaSequence(100, count // 100, seed=0, split="test", width=width)
     return (data.draw(index) for index in range(len(data)))
 
 
@@ -743,7 +751,7 @@ def evaluate(
     only if the whole text is. Raises ValueError for an unknown test set.
     """
     n, right, by_position = 0, 0, np.zeros(length, dtype=int)
-    batches = tqdm(draw_test_set(test_set), total=TEST_SETS[test_set] // 100, desc=test_set)
+    batches = tqdm(draw_test_set(test_set), total=TEST_SETS[test_set][0] // 100, desc=test_set)
     for pictures, texts in batches:
         for text, answer in zip(texts, read(pictures), strict=True):
             hits = [a == b for a, b in zip(text, answer.ljust(length), strict=False)]

@@ -143,8 +143,8 @@ def mini_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny repository as `make format`, `make refresh` and a commit leave it."""
     root = tmp_path_factory.mktemp("mini") / "repo"
     (root / "notebooks_py").mkdir(parents=True)
-    for name in ("requirements.txt", "requirements.lock", "pyproject.toml", "environment.yml",
-                 "jupytext.toml", ".gitignore"):  # fmt: skip
+    for name in ("requirements.txt", "requirements.lock", "requirements-torch.txt",
+                 "pyproject.toml", "environment.yml", "jupytext.toml", ".gitignore"):  # fmt: skip
         shutil.copy(ROOT / name, root / name)
     (root / "notebooks_py" / "__init__.py").touch()
     (root / "notebooks_py" / "ch1_circles.py").write_text(FIRST, encoding="utf-8")

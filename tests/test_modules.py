@@ -38,7 +38,7 @@ print(json.dumps([f"{key}: {before[key]} became {after[key]}" for key in changed
 
 def side_effects(root: Path, folder: Path) -> list[str]:
     """What importing the lessons of `root` left behind in `folder`, in threads and processes."""
-    found = lessons.find(root)
+    found = lessons.runnable(lessons.find(root), notice=False)
     libraries = set()
     for lesson in found:
         for node in ast.walk(ast.parse(lesson.module.read_text(encoding="utf-8"))):

@@ -7,6 +7,7 @@ thing that is wrong; every message begins with the gate's name and ends with wha
 import argparse
 import ast
 import difflib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -187,7 +188,7 @@ def parameters(root: Path) -> list[str]:
 
 
 def pins(root: Path) -> list[str]:
-    """Pins are exact and equal in requirements.txt, in the lock and in the running environment."""
+    """Pins are exact and equal wherever they stand, and what is installed follows them."""
     messages = []
     locked: dict[str, set[str]] = {}
     for requirement in _requirements(root / "requirements.lock"):
@@ -205,6 +206,7 @@ def pins(root: Path) -> list[str]:
             messages.append(
                 f"pins: requirements.txt has {name}{exact}, the lock has {has}; run `make lock`"
             )
+    messages += _optional_pins(root, locked)
     conda = yaml.safe_load((root / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     pip = next((item["pip"] for item in conda if isinstance(item, dict)), [])
     for item in ("-r requirements.txt", "-e ."):
@@ -224,21 +226,45 @@ def pins(root: Path) -> list[str]:
     return messages
 
 
+def _optional_pins(root: Path, locked: dict[str, set[str]]) -> list[str]:
+    """What is wrong with requirements-NAME.txt of each optional module."""
+    messages = []
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = project.get("optional-dependencies", {})
+    for module in lessons.OPTIONAL:
+        file = f"requirements-{module}.txt"
+        pinned = {canonicalize_name(x.name): str(x.specifier) for x in _requirements(root / file)}
+        for name, exact in pinned.items():
+            if not re.fullmatch(r"==[\w.]+", exact):
+                messages.append(f"pins: {file}: {name}{exact} has no exact version")
+            elif locked.get(name, {exact[2:]}) != {exact[2:]}:
+                has = " and ".join(sorted(locked[name]))
+                messages.append(f"pins: {file} has {name}{exact}, the lock has {has}; drop it here")
+            elif importlib.util.find_spec(module):
+                messages += _installed(name, exact[2:], file, f"make setup-{module}")
+        if groups.get(module) != [f"{module}{pinned.get(module, '')}"]:
+            messages.append(
+                f"pins: pyproject.toml: the group {module} is {groups.get(module)}, {file} has "
+                f"{module}{pinned.get(module, ' not at all')}; make them equal"
+            )
+    return messages
+
+
 def _requirements(path: Path) -> list[Requirement]:
     lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
     return [Requirement(line) for line in lines if line]
 
 
-def _installed(name: str, version: str) -> list[str]:
+def _installed(
+    name: str, version: str, file: str = "requirements.lock", fix: str = "make setup"
+) -> list[str]:
     try:
-        found = metadata.version(name)
+        found = metadata.version(name).split("+")[0]  # 1.2.3+cpu is a build of 1.2.3
     except metadata.PackageNotFoundError:
         found = "missing"
     if found == version:
         return []
-    return [
-        f"pins: requirements.lock has {name}=={version}, installed is {found}; run `make setup`"
-    ]
+    return [f"pins: {file} has {name}=={version}, installed is {found}; run `{fix}`"]
 
 
 def modules(root: Path) -> list[str]:
@@ -385,8 +411,9 @@ def main() -> int:
     for name in options.names or known:
         if name == "nbval":
             folder = (options.notebooks or root / "notebooks").resolve()
-            stems = [lesson.notebook.name for lesson in lessons.find(root)]
-            messages += nbval(root, [folder / stem for stem in stems])
+            # `make test` calls this twice, and its run of all lessons has the notice.
+            found = lessons.runnable(lessons.find(root), notice=False)
+            messages += nbval(root, [folder / lesson.notebook.name for lesson in found])
         elif name in known:
             messages += known[name](root)
         else:

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
+# Installed on request alone: `make setup-NAME` follows requirements-NAME.txt.
+OPTIONAL = ("torch",)
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -107,11 +110,40 @@ def imported_lessons(tree: ast.Module) -> set[str]:
     return found
 
 
+def optional_modules(lesson: Lesson) -> list[str]:
+    """The modules of `OPTIONAL` that a lesson imports anywhere."""
+    found = set()
+    for _, cell in code_cells(lesson.read()):
+        for node in ast.walk(parse(cell)):
+            if isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").split(".")[0])
+            elif isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+    return [name for name in OPTIONAL if name in found]
+
+
+def runnable(found: list[Lesson], notice: bool = True) -> list[Lesson]:
+    """Those lessons whose optional modules are installed; one line on the console names the others.
+
+    Every other module has to be there: a lesson that cannot import it is run, and fails.
+    """
+    missing = {}
+    for lesson in found:
+        for name in optional_modules(lesson):
+            if importlib.util.find_spec(name) is None:
+                missing.setdefault(lesson.name, name)
+    if missing and notice:
+        reasons = (f"{name} ({missing[name]} is not installed)" for name in missing)
+        fixes = (f"`make setup-{name}`" for name in sorted(set(missing.values())))
+        print(f"left out: {', '.join(reasons)}; to include, {' and '.join(fixes)}", flush=True)
+    return [lesson for lesson in found if lesson.name not in missing]
+
+
 def source_hash(lesson: Lesson) -> str:
     """SHA-256 of all that the outputs of a lesson come from.
 
     These are its own cells, the definitions in the lessons that it imports (and that those import),
-    and the locked packages. A demo cell of an imported lesson does not count.
+    and the pinned packages. A demo cell of an imported lesson does not count.
     """
     notebook = lesson.read()
     parts = [[cell.cell_type, cell.source, tags(cell)] for cell in notebook.cells]
@@ -126,8 +158,9 @@ def source_hash(lesson: Lesson) -> str:
         definitions = [c for _, c in code_cells(other.read()) if DEMO not in tags(c)]
         parts.append([name, *(cell.source for cell in definitions)])
         waiting |= set().union(*(imported_lessons(parse(cell)) for cell in definitions))
-    lock = (lesson.root / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    parts.append([line.split("#")[0].strip() for line in lock])
+    for name in ["requirements.lock", *(f"requirements-{x}.txt" for x in optional_modules(lesson))]:
+        lines = (lesson.root / name).read_text(encoding="utf-8").splitlines()
+        parts.append([line.split("#")[0].strip() for line in lines])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--force", action="store_true", help="run them even if nothing changed")
     options = parser.parse_args()
     root = options.root.resolve()
-    selected = lessons.find(root, options.only)
+    selected = lessons.runnable(lessons.find(root, options.only))
     differing = gates.sync(root)
     if differing:
         raise SystemExit("\n".join(differing))

@@ -87,7 +87,9 @@ def main() -> int:
     parser.add_argument("parameters", nargs="*", metavar="NAME=number")
     options = parser.parse_args()
     root = options.root.resolve()
-    selected = lessons.find(root, options.only)
+    selected = lessons.runnable(lessons.find(root, options.only))
+    if not selected:
+        return 1
     declared = {lesson.name: lessons.parameters(lesson.read()) for lesson in selected}
     values = {**SMALL, **read_overrides(options.parameters, declared)}
     folder = lessons.numbered_folder(root / "build" / "run-all")

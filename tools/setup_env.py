@@ -14,8 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+PIP = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 OLDEST, NEWEST = (3, 11), (3, 13)
 STAMP = ".complete"  # written last: without it, or with another content, everything is made anew
+TORCH_STAMP = ".torch"  # there if PyTorch is wanted; with another content it is installed again
 
 
 def check_python(version):
@@ -59,6 +61,12 @@ def stamp_text(root):
     return "\n".join(parts) + "\n"
 
 
+def torch_text(root):
+    """What a finished installation of PyTorch depends on."""
+    pins = hashlib.sha256((root / "requirements-torch.txt").read_bytes()).hexdigest()
+    return stamp_text(root) + f"requirements-torch.txt {pins}\n"
+
+
 def is_complete(root):
     """Whether `.venv` was finished for exactly these pins, and its Python is still there."""
     stamp = root / ".venv" / STAMP
@@ -67,6 +75,12 @@ def is_complete(root):
         and stamp.read_text(encoding="utf-8") == stamp_text(root)
         and os.access(str(root / ".venv" / "bin" / "python"), os.X_OK)
     )
+
+
+def has_torch(root):
+    """Whether PyTorch was installed in `.venv` for exactly these pins."""
+    stamp = root / ".venv" / TORCH_STAMP
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == torch_text(root)
 
 
 def step(command, failure):
@@ -81,6 +95,7 @@ def install(root):
     python = str(venv / "bin" / "python")
     if (venv / STAMP).exists():
         (venv / STAMP).unlink()
+    torch = (venv / TORCH_STAMP).exists()
     print("set-up: installing the pinned packages into .venv (about 3 minutes, 2.5 GB)", flush=True)
     start = time.time()
     step(
@@ -88,7 +103,9 @@ def install(root):
         "Python could not make a virtual environment; on Debian and Ubuntu install the package "
         f"python{sys.version_info[0]}.{sys.version_info[1]}-venv, then try again",
     )
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if torch:  # --clear deleted it, and the wish for it
+        (venv / TORCH_STAMP).touch()
+    pip = [python, *PIP]
     step(
         [*pip, "-r", str(root / "requirements.lock")],
         "pip could not install requirements.lock (its message is above); check the network and "
@@ -105,15 +122,33 @@ def install(root):
     print(f"set-up: done in {time.time() - start:.0f} s", flush=True)
 
 
+def install_torch(root):
+    """Add PyTorch to a finished `.venv`."""
+    print("set-up: adding PyTorch to .venv (1 GB, on Linux several with CUDA's)", flush=True)
+    python = str(root / ".venv" / "bin" / "python")
+    pins, lock = root / "requirements-torch.txt", root / "requirements.lock"
+    step(
+        [python, *PIP, "-r", str(pins), "-c", str(lock)],
+        "pip could not install requirements-torch.txt (its message is above); check the network "
+        "and the free disk space, then run `make setup-torch` again",
+    )
+    (root / ".venv" / TORCH_STAMP).write_text(torch_text(root), encoding="utf-8")
+
+
 def main():
     """Check first, install only where something changed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
-    root = parser.parse_args().root.resolve()
+    parser.add_argument("--torch", action="store_true", help="add PyTorch too")
+    options = parser.parse_args()
+    root = options.root.resolve()
     check_python(sys.version_info)
     check_lock(root)
     if not is_complete(root):
         install(root)
+    wanted = options.torch or (root / ".venv" / TORCH_STAMP).exists()
+    if wanted and not has_torch(root):
+        install_torch(root)
     if not shutil.which("dot"):
         print("set-up: Graphviz's `dot` is not here, so the committed diagrams will be shown")
 
