@@ -4,24 +4,29 @@ PYTHON ?= python3
 FROM :=
 ONLY :=
 FORCE :=
+# CI checks what is optional, too.
+EXTRAS := $(if $(CI),torch jax)
 UV := uv==0.13.9
 RUN := .venv/bin/python
 # What was set on the command line and is not a setting of this file is a parameter of the lessons.
 # make escapes a space inside a value; without it, ONLY="ch1 ch2" stays one word.
 SPACE := $() $()
-PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
+PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch run-all test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax run-all test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
 
 setup: ## make or check the environment in .venv (every other command does so first)
-	@$(PYTHON) tools/setup_env.py
+	@$(PYTHON) tools/setup_env.py $(EXTRAS)
 
 setup-torch: ## add PyTorch, which lesson 7 needs; it stays until .venv is deleted
-	@$(PYTHON) tools/setup_env.py --torch
+	@$(PYTHON) tools/setup_env.py torch
+
+setup-jax: ## add JAX, which the test of the backends needs; it stays until .venv is deleted
+	@$(PYTHON) tools/setup_env.py jax
 
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
 	@$(RUN) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)

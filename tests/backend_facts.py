@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, encode
 from notebooks_py.ch2_cnn import build_cnn, compile_cnn, read_heads
 from notebooks_py.ch3_ctc import build_ctc, compile_ctc, ctc_loss, decode_ctc, read_ctc

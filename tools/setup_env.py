@@ -17,7 +17,7 @@ from pathlib import Path
 PIP = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 OLDEST, NEWEST = (3, 11), (3, 13)
 STAMP = ".complete"  # written last: without it, or with another content, everything is made anew
-TORCH_STAMP = ".torch"  # there if PyTorch is wanted; with another content it is installed again
+EXTRAS = {"torch": "1 GB, on Linux several with CUDA's", "jax": "0.5 GB"}  # requirements-NAME.txt
 
 
 def check_python(version):
@@ -61,10 +61,15 @@ def stamp_text(root):
     return "\n".join(parts) + "\n"
 
 
-def torch_text(root):
-    """What a finished installation of PyTorch depends on."""
-    pins = hashlib.sha256((root / "requirements-torch.txt").read_bytes()).hexdigest()
-    return stamp_text(root) + f"requirements-torch.txt {pins}\n"
+def extra_stamp(root, name):
+    """The file that is there if an extra is wanted; with another content it is installed again."""
+    return root / ".venv" / f".extra-{name}"
+
+
+def extra_text(root, name):
+    """What a finished installation of an extra depends on."""
+    pins = hashlib.sha256((root / f"requirements-{name}.txt").read_bytes()).hexdigest()
+    return stamp_text(root) + f"requirements-{name}.txt {pins}\n"
 
 
 def is_complete(root):
@@ -77,10 +82,10 @@ def is_complete(root):
     )
 
 
-def has_torch(root):
-    """Whether PyTorch was installed in `.venv` for exactly these pins."""
-    stamp = root / ".venv" / TORCH_STAMP
-    return stamp.is_file() and stamp.read_text(encoding="utf-8") == torch_text(root)
+def has_extra(root, name):
+    """Whether an extra was installed in `.venv` for exactly these pins."""
+    stamp = extra_stamp(root, name)
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == extra_text(root, name)
 
 
 def step(command, failure):
@@ -95,7 +100,7 @@ def install(root):
     python = str(venv / "bin" / "python")
     if (venv / STAMP).exists():
         (venv / STAMP).unlink()
-    torch = (venv / TORCH_STAMP).exists()
+    extras = [name for name in EXTRAS if extra_stamp(root, name).exists()]
     print("set-up: installing the pinned packages into .venv (about 3 minutes, 2.5 GB)", flush=True)
     start = time.time()
     step(
@@ -103,8 +108,8 @@ def install(root):
         "Python could not make a virtual environment; on Debian and Ubuntu install the package "
         f"python{sys.version_info[0]}.{sys.version_info[1]}-venv, then try again",
     )
-    if torch:  # --clear deleted it, and the wish for it
-        (venv / TORCH_STAMP).touch()
+    for name in extras:  # --clear deleted it, and the wish for it
+        extra_stamp(root, name).touch()
     pip = [python, *PIP]
     step(
         [*pip, "-r", str(root / "requirements.lock")],
@@ -122,33 +127,37 @@ def install(root):
     print(f"set-up: done in {time.time() - start:.0f} s", flush=True)
 
 
-def install_torch(root):
-    """Add PyTorch to a finished `.venv`."""
-    print("set-up: adding PyTorch to .venv (1 GB, on Linux several with CUDA's)", flush=True)
+def install_extra(root, name):
+    """Add an extra to a finished `.venv`."""
+    print(f"set-up: adding {name} to .venv ({EXTRAS[name]})", flush=True)
     python = str(root / ".venv" / "bin" / "python")
-    pins, lock = root / "requirements-torch.txt", root / "requirements.lock"
+    pins, lock = root / f"requirements-{name}.txt", root / "requirements.lock"
     step(
         [python, *PIP, "-r", str(pins), "-c", str(lock)],
-        "pip could not install requirements-torch.txt (its message is above); check the network "
-        "and the free disk space, then run `make setup-torch` again",
+        f"pip could not install requirements-{name}.txt (its message is above); check the network "
+        f"and the free disk space, then run `make setup-{name}` again",
     )
-    (root / ".venv" / TORCH_STAMP).write_text(torch_text(root), encoding="utf-8")
+    extra_stamp(root, name).write_text(extra_text(root, name), encoding="utf-8")
 
 
 def main():
     """Check first, install only where something changed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
-    parser.add_argument("--torch", action="store_true", help="add PyTorch too")
+    parser.add_argument("extras", nargs="*", metavar="EXTRA", help="add " + " or ".join(EXTRAS))
     options = parser.parse_args()
     root = options.root.resolve()
+    unknown = [name for name in options.extras if name not in EXTRAS]
+    if unknown:
+        raise SystemExit(f"set-up: {unknown[0]} is no extra; the extras are {', '.join(EXTRAS)}")
     check_python(sys.version_info)
     check_lock(root)
     if not is_complete(root):
         install(root)
-    wanted = options.torch or (root / ".venv" / TORCH_STAMP).exists()
-    if wanted and not has_torch(root):
-        install_torch(root)
+    for name in EXTRAS:
+        wanted = name in options.extras or extra_stamp(root, name).exists()
+        if wanted and not has_extra(root, name):
+            install_extra(root, name)
     if not shutil.which("dot"):
         print("set-up: Graphviz's `dot` is not here, so the committed diagrams will be shown")
 
