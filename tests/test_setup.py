@@ -14,6 +14,7 @@ LOCK = "captcha==0.7.0\nscikit-learn==1.0 ; python_version < '3.12'\nscikit-lear
 def root(tmp_path: Path) -> Path:
     (tmp_path / "requirements.txt").write_text(TXT)
     (tmp_path / "requirements.lock").write_text(LOCK)
+    (tmp_path / "requirements-torch.txt").write_text("torch==2.13.0\n")
     (tmp_path / "pyproject.toml").touch()
     return tmp_path
 
@@ -101,6 +102,43 @@ def test_an_environment_without_its_python_is_made_anew(root: Path, steps: list[
 def test_an_environment_made_by_hand_is_made_anew(root: Path, steps: list[str]) -> None:
     setup_env.step(["venv"], "")
     assert not setup_env.is_complete(root)
+
+
+def set_up(root: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["setup_env.py", "--root", str(root), *arguments])
+    setup_env.main()
+
+
+def test_torch_comes_on_request_and_stays(
+    root: Path, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def installations_of_torch() -> int:
+        return sum("-r" in step and "requirements-torch.txt" in step for step in steps)
+
+    set_up(root, monkeypatch)
+    assert installations_of_torch() == 0
+    set_up(root, monkeypatch, "torch")
+    set_up(root, monkeypatch, "torch")
+    set_up(root, monkeypatch)
+    assert (installations_of_torch(), sum("venv" in step.split() for step in steps)) == (1, 1)
+    (root / "requirements-torch.txt").write_text("torch==2.13.1\n")
+    set_up(root, monkeypatch)
+    assert installations_of_torch() == 2
+    (root / "requirements.lock").write_text(LOCK + "tqdm==1.0\n")  # all is made anew, torch too
+    set_up(root, monkeypatch)
+    assert (installations_of_torch(), sum("venv" in step.split() for step in steps)) == (3, 2)
+    assert setup_env.is_complete(root) and setup_env.has_extra(root, "torch")
+
+
+def test_torch_that_could_not_be_installed_is_not_there(
+    root: Path, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up(root, monkeypatch)
+    monkeypatch.setattr(setup_env, "step", lambda command, failure: sys.exit(failure))
+    with pytest.raises(SystemExit, match="run `make setup-torch` again"):
+        set_up(root, monkeypatch, "torch")
+    assert not setup_env.has_extra(root, "torch")
+    set_up(root, monkeypatch)  # and everything else goes on without it
 
 
 def test_a_failing_step_says_what_to_do() -> None:

@@ -119,6 +119,78 @@ def test_ctrl_c_stops_the_lesson_and_prints_the_table(mini: Path) -> None:
     assert "not run" in output
 
 
+# A Python in which a tool takes `absent` for an optional module; nothing of that name is installed.
+WITHOUT = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import lessons
+lessons.OPTIONAL = ("absent",)
+tool = __import__(sys.argv.pop(1))
+sys.exit(tool.main())
+"""
+
+
+def without(name: str, root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a tool where the second lesson needs a module that is optional and not installed."""
+    command = [sys.executable, "-c", WITHOUT, str(ROOT / "tools"), name, "--root", str(root)]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture
+def optional(mini: Path) -> Path:
+    """The tiny repository with a second lesson that imports the module `absent`."""
+    edit(mini / "notebooks_py" / "ch2_double.py", "from notebooks_py.ch1_circles import area",
+         "import absent.part  # noqa: F401\nfrom notebooks_py.ch1_circles import area")  # fmt: skip
+    format_all(mini)
+    (mini / "requirements-absent.txt").write_text("absent==1.0\n")
+    return mini
+
+
+NOTICE = "left out: ch2_double (absent is not installed); to include, `make setup-absent`\n"
+
+
+def test_a_lesson_without_its_optional_module_is_left_out_in_one_line(optional: Path) -> None:
+    result = without("run_lessons", optional, "STEPS=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith(NOTICE)
+    assert result.stdout.count("ch2_double") == 1
+    assert "[1/1] ch1_circles ... ok" in result.stdout
+    result = without("refresh", optional)
+    assert result.returncode == 0
+    assert result.stdout == NOTICE + "ch1_circles: nothing changed\n"
+    result = without("gates", optional, "nbval")
+    assert result.returncode == 0
+    assert "ch2_double" not in result.stdout  # run_lessons, in the same `make test`, has said it
+
+
+def test_a_lesson_asked_for_by_name_cannot_be_left_out_with_success(optional: Path) -> None:
+    result = without("run_lessons", optional, "--only", "ch2_double")
+    assert (result.returncode, result.stdout) == (1, NOTICE)
+
+
+def test_a_lesson_without_another_module_fails(optional: Path) -> None:
+    result = tool("run_lessons", optional, "--only", "ch2_double")
+    assert result.returncode == 1
+    assert "No module named 'absent'" in result.stdout
+
+
+def test_static_gates_still_read_a_lesson_that_is_left_out(optional: Path) -> None:
+    edit(optional / "notebooks_py" / "ch2_double.py", "# A fact.", "# One fact.")
+    result = without("gates", optional, "sync")
+    assert result.returncode == 1
+    assert "ch2_double" in result.stdout
+
+
+def test_the_pins_of_an_optional_module_count_for_its_lessons_alone(
+    optional: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lessons, "OPTIONAL", ("absent",))
+    before = [lessons.source_hash(lesson) for lesson in lessons.find(optional)]
+    (optional / "requirements-absent.txt").write_text("absent==1.1\n")
+    after = [lessons.source_hash(lesson) for lesson in lessons.find(optional)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
+
+
 def test_refresh_twice_is_the_same_to_the_last_byte(mini: Path) -> None:
     before = snapshot(mini)
     assert "imgs/circles.png" in before
