@@ -724,7 +724,7 @@ def blind_loss(
 # loss from 15.8 to 14.3), and then find out *what* to say. As long as it answers blank everywhere,
 # every alignment gets a small share of the blame, and it learns little from each picture.
 #
-# To see this happen, a callback reads 64 held-out pictures every few batches, and notes the loss
+# To see this happen, a callback reads some held-out pictures every few batches, and notes the loss
 # and how many columns answer blank.
 
 # %%
@@ -757,7 +757,7 @@ class Watch(keras.callbacks.Callback):
 # keras.utils.set_random_seed(SEED)
 # model = build_ctc(filters=(16, 32, 64, 128), stride=2, rnn=(128,), momentum=0.9)
 # data = CaptchaSequence(batch_size=16, steps=STEPS, seed=SEED, labels="ctc", workers=4)
-# valid = CaptchaSequence(batch_size=128, steps=3, seed=SEED, split="valid", labels="ctc")
+# valid = CaptchaSequence(batch_size=128, steps=2, seed=SEED, split="valid", labels="ctc")
 # X, labels = valid[0]
 # print(f"slim: {model.count_params():,} parameters instead of {full.count_params():,}")
 # print(f"X: {X.shape} {X.dtype}, labels: {labels.shape} {labels.dtype}, first {labels[0].tolist()}")
@@ -770,7 +770,7 @@ class Watch(keras.callbacks.Callback):
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch2_cnn import train_in_stages
 #
-# watch = Watch(X[:64], labels[:64], every=10)
+# watch = Watch(X[:32], labels[:32], every=20)
 # stages = [(2e-3, EPOCHS), (2e-4, 1)]
 # history = train_in_stages(
 #     model, compile_ctc, data, valid, FOLDER, stages, callbacks=[watch, ReadingAccuracy(valid)]
