@@ -33,8 +33,8 @@
 # ## What you'll need
 #
 # - PyTorch: `make setup-torch` adds it to the environment
-# - [Lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb); what CTC is, and why it has a
-#   blank, is the subject of [lesson 3](ch3_ctc.ipynb)
+# - [Lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb); what CTC is, and why it has
+#   a blank, is the subject of [lesson 3](ch3_ctc.ipynb)
 #
 # ---
 
@@ -43,6 +43,8 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pandas as pd
@@ -65,18 +67,23 @@ from notebooks_py.ch2_cnn import STAGES, WIDE_WIDTH, open_run, read_log, replace
 
 # %% [markdown]
 # Nothing of Keras is used here but what lessons 1 and 2 bring along: the captchas, the log and the
-# test sets. One seed decides everything again.
+# test sets. The line about `OMP_WAIT_POLICY` has to come before PyTorch is imported. PyTorch
+# computes with one thread for each core, and while one waits for the others it keeps its core busy
+# doing nothing. With `passive` it sleeps, and leaves the core to those who draw; on a busy computer
+# that makes training many times faster.
+#
+# One seed decides everything again.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures, the first weights and the dropout
-# STEPS = 110  # batches in an epoch
-# EPOCHS = 4  # epochs at the first learning rate; one more follows at a tenth of it
+# STEPS = 60  # batches in an epoch
+# EPOCHS = 3  # epochs at the first learning rate; one more follows at a tenth of it
 
 # %% [markdown]
 # ## Pictures, channels first
 #
-# The original's PyTorch notebook reads pictures of 192x64 pixels, half as wide again as those of the
-# other lessons, and gets 99.57 % of them right, its best result. We do the same.
+# The original's PyTorch notebook reads pictures of 192x64 pixels, half as wide again as those of
+# the other lessons, and gets 99.57 % of them right, its best result. We do the same.
 #
 # A picture in Keras has the shape (height, width, 3). PyTorch wants the channels first: (3, height,
 # width). `permute` only renames the axes and moves no byte, so what is "channels first" to us still
@@ -156,8 +163,8 @@ class CaptchaBatches(Dataset):
 # print("labels of the first:", labels[0].tolist(), "so 0 is free for the blank")
 
 # %% [markdown]
-# There is more room than in 128 pixels, and the letters are rarely squeezed: an easier task. Results
-# on these pictures and on those of the other lessons must not be compared digit by digit.
+# There is more room than in 128 pixels, and the letters are rarely squeezed: an easier task.
+# Results on these pictures and on those of the other lessons must not be compared digit by digit.
 #
 # ## A `DataLoader` that asks for names
 #
@@ -236,9 +243,9 @@ def make_loader(data: CaptchaBatches, workers: int = 0) -> DataLoader:
 # ## The network
 #
 # The convolutions are those of lesson 2, with three changes that the original makes. The last block
-# pools only down, not across, so the last feature map is 2 high and 12 wide: twelve columns, from left
-# to right. A quarter of its features are dropped at random while training. And the 12 columns are
-# read by two layers of a bidirectional LSTM instead of by four heads.
+# pools only down, not across, so the last feature map is 2 high and 12 wide: twelve columns, from
+# left to right. A quarter of its features are dropped at random while training. And the 12 columns
+# are read by two layers of a bidirectional LSTM instead of by four heads.
 
 # %%
 def conv_block(inputs: int, filters: int, convs: int, pool: tuple[int, int]) -> nn.Sequential:
@@ -325,13 +332,13 @@ class CTCNet(nn.Module):
 
 # %% [markdown]
 # The logits are laid out (T, N, classes): **time first**, then the captchas of the batch. That is
-# how PyTorch's LSTM and its CTC loss like it; Keras puts the batch first everywhere. Mix the two up,
-# and as long as the sizes happen to fit, nobody complains.
+# how PyTorch's LSTM and its CTC loss like it; Keras puts the batch first everywhere. Mix the two
+# up, and as long as the sizes happen to fit, nobody complains.
 #
 # The parameters, by hand once more. Two things differ from Keras. Batch normalisation has two
-# *parameters* for each channel; the two running averages are *buffers* and do not count. And an LSTM,
-# whose four gates each see the input and the previous state, has two vectors of biases where one would
-# do, out of respect for NVIDIA's library.
+# *parameters* for each channel; the two running averages are *buffers* and do not count. And an
+# LSTM, whose four gates each see the input and the previous state, has two vectors of biases where
+# one would do, out of respect for NVIDIA's library.
 
 # %% tags=["active-ipynb"]
 # def lstm(inputs: int, hidden: int) -> int:
@@ -358,7 +365,8 @@ class CTCNet(nn.Module):
 #   label first. We want the loss of a captcha as Keras counts it, so we add up and divide by N.
 #
 # If a label needs more columns than there are, no path leads to it and the loss is infinite. Two
-# equal neighbours need a blank between them, so `AAAA` takes 7 columns. We would rather have an error.
+# equal neighbours need a blank between them, so `AAAA` takes 7 columns. We would rather have an
+# error.
 
 # %%
 def check_ctc(logits: torch.Tensor, labels: torch.Tensor) -> None:
@@ -385,8 +393,8 @@ def check_ctc(logits: torch.Tensor, labels: torch.Tensor) -> None:
 
 
 # %% [markdown]
-# The check looks at the labels while they are still in main memory. Asking a GPU whether a number is
-# too large would make the program wait for it.
+# The check looks at the labels while they are still in main memory. Asking a GPU whether a number
+# is too large would make the program wait for it.
 
 # %%
 def ctc_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -479,9 +487,9 @@ def greedy(logits: torch.Tensor, alphabet: str = ALPHABET) -> list[str]:
 # ## Two modes
 #
 # Dropout and batch normalisation behave differently in training and in use. Keras switches between
-# the two by itself. In PyTorch a network *is* in one of two modes until told otherwise: `train()` or
-# `eval()`. To forget `eval()` before measuring is the most frequent of all PyTorch mistakes, so our
-# readers call it themselves, and `inference_mode` spares the bookkeeping for gradients.
+# the two by itself. In PyTorch a network *is* in one of two modes until told otherwise: `train()`
+# or `eval()`. To forget `eval()` before measuring is the most frequent of all PyTorch mistakes, so
+# our readers call it themselves, and `inference_mode` spares the bookkeeping for gradients.
 
 # %%
 @torch.inference_mode()
@@ -508,8 +516,8 @@ def read_ctc(model: CTCNet, pictures: np.ndarray, alphabet: str = ALPHABET) -> l
 # %% [markdown]
 # In train mode even the running averages changed, merely because we looked. They are slower or
 # faster according to a number with a treacherous name: `momentum=0.1` in PyTorch is the weight of
-# the *new* batch, `momentum=0.99` in Keras that of the *old* average. PyTorch's default is Keras' 0.9,
-# so the lag that lesson 2 had to remove does not arise.
+# the *new* batch, `momentum=0.99` in Keras that of the *old* average. PyTorch's default is Keras'
+# 0.9, so the lag that lesson 2 had to remove does not arise.
 #
 # ## Who owns the loop
 #
@@ -559,11 +567,11 @@ def train_epoch(
 
 # %% [markdown]
 # `loss.detach()` keeps the number and lets go of the graph behind it; without it every step's graph
-# would stay in memory until the epoch ends. And `item()` is called once for an epoch, because it makes
-# the program wait for the GPU.
+# would stay in memory until the epoch ends. And `item()` is called once for an epoch, because it
+# makes the program wait for the GPU.
 #
-# Validation is the same without the second half, in the other mode. It also counts captchas that are
-# read entirely right.
+# Validation is the same without the second half, in the other mode. It also counts captchas that
+# are read entirely right.
 
 # %%
 @torch.inference_mode()
@@ -585,9 +593,9 @@ def validate(model: CTCNet, loader: DataLoader) -> tuple[float, float]:
 # ## What a run is made of
 #
 # What does a run need to continue as if nothing had happened? The weights; the optimiser, which has
-# three numbers of memory for each weight; the scaler; the best weights so far; the log, which says how
-# long we have been waiting for a better one; and the state of the random generators, or the next dropout
-# would be another one. The pictures need nothing: they go by name.
+# three numbers of memory for each weight; the scaler; the best weights so far; the log, which says
+# how long we have been waiting for a better one; and the state of the random generators, or the
+# next dropout would be another one. The pictures need nothing: they go by name.
 #
 # Lesson 2 keeps these in several files and takes care of their order. Here they go into *one* file,
 # which is replaced in one step. What is in the file has happened; the log beside it is a copy for
@@ -782,10 +790,10 @@ def train(
 #
 # ## Watch it learn
 #
-# A full-size network on 5.76 million pictures took the original an hour and a half on a GPU. We train
-# a slim copy with one convolution in each block, fewer filters in the first ones, one layer of LSTM
-# and no dropout, for about a minute. A batch is small, 16 captchas, so that there are many steps. Two
-# processes draw, where there are two cores.
+# A full-size network on 5.76 million pictures took the original an hour and a half on a GPU. We
+# train a slim copy with one convolution in each block, fewer filters in the first ones, one layer
+# of LSTM and no dropout, for about a minute. A batch is small, 16 captchas, so that there are many
+# steps. Two processes draw, where there are two cores.
 
 # %% tags=["active-ipynb"]
 # torch.manual_seed(SEED)
@@ -824,10 +832,10 @@ def train(
 # print("below `four characters, any`:", log.val_loss.min() < 4 * math.log(36))
 
 # %% [markdown]
-# The fall from the upper line to the lower one is quick. There the network stays for a while: first it
-# answers with blanks alone, then it finds out where characters are. Only when it begins to tell them
-# apart does the curve leave this plateau, and then it falls fast. A shorter run ends on the plateau,
-# and the last line above says False.
+# The fall from the upper line to the lower one is quick. There the network stays for a while: first
+# it answers with blanks alone, then it finds out where characters are. Only when it begins to tell
+# them apart does the curve leave this plateau, and then it falls fast. A shorter run ends on the
+# plateau, and the last line above says False.
 #
 # ## Read captchas
 #
@@ -855,8 +863,8 @@ def train(
 #
 # ## How good is it?
 #
-# `evaluate` of lesson 2 does not care who reads, as long as bytes go in and texts come out. The test
-# set `wide-1k` has the same thousand texts for everybody, drawn 192 pixels wide.
+# `evaluate` of lesson 2 does not care who reads, as long as bytes go in and texts come out. The
+# test set `wide-1k` has the same thousand texts for everybody, drawn 192 pixels wide.
 
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch2_cnn import evaluate, wilson
@@ -877,9 +885,8 @@ def train(
 
 # %% [markdown]
 # The title has the share of captchas that were read right to the last character, and its 95 %
-# interval. The bars count characters in
-# their place: a character that is missed early moves all the later ones out of theirs, which cannot
-# happen with four heads.
+# interval. The bars count characters in their place: a character that is missed early moves all the
+# later ones out of theirs, which cannot happen with four heads.
 #
 # ## What is in the file
 #
@@ -921,18 +928,19 @@ def train(
 #
 # 1. Return `"mean"` as the reduction in `ctc_loss` and train again. *Expected: losses a quarter as
 #    large, and nearly the same curve otherwise, because Adam divides by the size of the gradients.*
-# 2. Delete the line `torch.set_rng_state(...)` in `load_run` and pull the plug again. *Expected: the
-#    assertion fails; the twin's dropout is another one.*
-# 3. Read 128x64 pictures: `CTCNet(width=128)` and `CaptchaBatches(..., width=128)`. How many columns
-#    are left, and does `AAAA` fit? *Expected: 8 columns; it does, they need 7.*
+# 2. Delete the line `torch.set_rng_state(...)` in `load_run` and pull the plug again. *Expected:
+#    the assertion fails; the twin's dropout is another one.*
+# 3. Read 128x64 pictures: `CTCNet(width=128)` and `CaptchaBatches(..., width=128)`. How many
+#    columns are left, and does `AAAA` fit? *Expected: 8 columns; it does, they need 7.*
 #
 # ## Further reading
 #
-# - [The original's PyTorch notebook](https://github.com/ypwhs/captcha_break/blob/master/ctc_pytorch.ipynb):
-#   the network and the pictures of this lesson, and 99.57 %.
-# - [torch.nn.CTCLoss](https://docs.pytorch.org/docs/stable/generated/torch.nn.CTCLoss.html): every argument,
-#   and the note on what is not deterministic.
-# - [Automatic mixed precision](https://docs.pytorch.org/docs/stable/amp.html): which operation runs in how
-#   many bits, and why the loss is scaled.
-# - [Reproducibility](https://docs.pytorch.org/docs/stable/notes/randomness.html): what PyTorch promises and what
-#   it doesn't.
+# - [The original's PyTorch
+#   notebook](https://github.com/ypwhs/captcha_break/blob/master/ctc_pytorch.ipynb): the network and
+#   the pictures of this lesson, and 99.57 %.
+# - [torch.nn.CTCLoss](https://docs.pytorch.org/docs/stable/generated/torch.nn.CTCLoss.html): every
+#   argument, and the note on what is not deterministic.
+# - [Automatic mixed precision](https://docs.pytorch.org/docs/stable/amp.html): which operation runs
+#   in how many bits, and why the loss is scaled.
+# - [Reproducibility](https://docs.pytorch.org/docs/stable/notes/randomness.html): what PyTorch
+#   promises and what it doesn't.

@@ -9,6 +9,7 @@ from notebooks_py.ch7_ctc_pytorch import CaptchaBatches, CTCNet, make_loader, tr
 
 if __name__ == "__main__":
     folder, words = Path(sys.argv[1]), sys.argv[2:]
+    torch.set_num_threads(1)
     torch.manual_seed(3)
     model = CTCNet((4, 4, 4, 4, 4), convs=1, hidden=8, layers=1)
     data = make_loader(CaptchaBatches(8, 20, seed=3), workers=2)
