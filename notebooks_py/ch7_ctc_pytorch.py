@@ -834,8 +834,9 @@ def train(
 # %% [markdown]
 # The fall from the upper line to the lower one is quick. There the network stays for a while: first
 # it answers with blanks alone, then it finds out where characters are. Only when it begins to tell
-# them apart does the curve leave this plateau, and then it falls fast. A shorter run ends on the
-# plateau, and the last line above says False.
+# them apart does the curve leave this plateau, and then it falls fast. The default run of this
+# lesson is too short for that: it ends on the plateau, and the last line above says False. Give it
+# more `STEPS` and `EPOCHS` to see the rest.
 #
 # ## Read captchas
 #
@@ -858,8 +859,9 @@ def train(
 # print("truth:", " ".join(texts))
 
 # %% [markdown]
-# Green titles are right. A red one may have fewer than four characters, if no column noticed one of
-# them, or more. Four heads cannot make this mistake; CTC can.
+# Green titles are right. A red one may have fewer than four characters, or none, if no column
+# noticed them: that is how a network reads that is still on the plateau. Four heads cannot make
+# this mistake; CTC can.
 #
 # ## How good is it?
 #

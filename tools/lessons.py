@@ -142,11 +142,11 @@ def runnable(found: list[Lesson], notice: bool = True) -> list[Lesson]:
 def source_hash(lesson: Lesson) -> str:
     """SHA-256 of all that the outputs of a lesson come from.
 
-    These are its own cells, the definitions in the lessons that it imports (and that those import),
-    and the pinned packages. A demo cell of an imported lesson does not count.
+    These are its own code cells, the definitions in the lessons that it imports (and that those
+    import), and the pinned packages. Text cells and a demo cell of an imported lesson do not count.
     """
     notebook = lesson.read()
-    parts = [[cell.cell_type, cell.source, tags(cell)] for cell in notebook.cells]
+    parts = [[cell.source, tags(cell)] for _, cell in code_cells(notebook)]
     waiting = set().union(*(imported_lessons(parse(cell)) for _, cell in code_cells(notebook)))
     seen = set()
     while waiting - seen:
