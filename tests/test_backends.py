@@ -23,8 +23,15 @@ def facts(backend: str) -> dict:
 def test_jax_gives_what_tensorflow_gives():
     jax, tensorflow = facts("jax"), facts("tensorflow")
     assert (jax.pop("backend"), tensorflow.pop("backend")) == ("jax", "tensorflow")
-    assert (jax.pop("imported"), tensorflow.pop("imported")) == (["jax"], ["tensorflow"])
+    assert (jax.pop("has_tensorflow"), tensorflow.pop("has_tensorflow")) == (False, True)
+    assert max(jax.pop("brute_force"), tensorflow.pop("brute_force")) < 1e-4
     assert jax["parameters"] == [2_653_360, 3_157_317]
-    for name in ("ctc_loss", "cnn_losses", "ctc_losses"):
-        assert jax.pop(name) == pytest.approx(tensorflow.pop(name), rel=1e-4, abs=1e-4), name
+    assert jax.pop("ctc_loss") == pytest.approx(tensorflow.pop("ctc_loss"), rel=1e-4)
+    for name in ("cnn_losses", "ctc_losses"):
+        before, *after = jax.pop(name)
+        expected, *later = tensorflow.pop(name)
+        assert before == pytest.approx(expected, rel=1e-4), name
+        # Adam divides by the size of a gradient, so a rounding error in a tiny one is a whole step.
+        assert after == pytest.approx(later, rel=1e-2), name
+        assert len({before, *after}) == 3, name  # each step did something
     assert jax == tensorflow
