@@ -598,7 +598,34 @@ def check_importable(module: str, start_method: str) -> None:
 # Now the class itself. All that decides about a batch is its name, so the order in which workers
 # ask does not matter, nor does their number. The labels come in two kinds: `"one-hot"` for the
 # network with four heads, and `"ctc"`, whole numbers from 1 to 36, for the sequence model of lesson
-# 3, which needs the 0 for itself.
+# 3, which needs the 0 for itself. What a data set is asked for is checked when it is made, not an
+# hour later.
+
+# %%
+def check_workers(kind: type, processes: bool) -> None:
+    """Raise as `check_importable` if this program's worker processes could not import `kind`."""
+    if processes and not hasattr(sys.modules["__main__"], "__file__"):
+        chosen = multiprocessing.get_start_method(allow_none=True)
+        method = chosen or multiprocessing.get_all_start_methods()[0]
+        check_importable(kind.__module__, method)
+
+
+def check_request(labels: str, batch_size: int, steps: int) -> None:
+    """Raise a ValueError unless `labels` is a kind that we have and both sizes are positive."""
+    if labels not in ("one-hot", "ctc"):
+        raise ValueError(f"labels={labels!r}: allowed are 'one-hot' and 'ctc'")
+    if batch_size < 1 or steps < 1:
+        raise ValueError(f"batch_size={batch_size}, steps={steps}: both must be at least 1")
+
+
+def check_index(index: int, steps: int) -> None:
+    """Raise an IndexError unless an epoch of `steps` batches has a batch `index`."""
+    if not 0 <= index < steps:
+        raise IndexError(f"batch {index} of {steps}: allowed are 0..{steps - 1}")
+
+
+# %% [markdown]
+# The class itself is then short.
 
 # %%
 class CaptchaSequence(keras.utils.PyDataset):
@@ -630,15 +657,8 @@ class CaptchaSequence(keras.utils.PyDataset):
         **workers,
     ):
         super().__init__(**workers)
-        if self.use_multiprocessing and not hasattr(sys.modules["__main__"], "__file__"):
-            method = multiprocessing.get_start_method(allow_none=True)
-            check_importable(
-                type(self).__module__, method or multiprocessing.get_all_start_methods()[0]
-            )
-        if labels not in ("one-hot", "ctc"):
-            raise ValueError(f"labels={labels!r}: allowed are 'one-hot' and 'ctc'")
-        if batch_size < 1 or steps < 1:
-            raise ValueError(f"batch_size={batch_size}, steps={steps}: both must be at least 1")
+        check_workers(type(self), self.use_multiprocessing)
+        check_request(labels, batch_size, steps)
         self.batch_size, self.steps, self.seed, self.split = batch_size, steps, seed, split
         self.labels, self.alphabet, self.length = labels, alphabet, length
         self.width, self.height, self.epoch = width, height, 0
@@ -648,17 +668,16 @@ class CaptchaSequence(keras.utils.PyDataset):
 
     def draw(self, index: int) -> tuple[np.ndarray, list[str]]:
         """Draw batch `index`: uint8 pictures and their texts; IndexError outside 0..steps-1."""
-        if not 0 <= index < self.steps:
-            raise IndexError(f"batch {index} of {self.steps}: allowed are 0..{self.steps - 1}")
+        check_index(index, self.steps)
         rng = stream(self.seed, self.split, self.epoch, index)
         texts = random_texts(rng, self.batch_size, self.alphabet, self.length)
         return draw_captchas(texts, rng, self.width, self.height), texts
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, tuple[np.ndarray, ...] | np.ndarray]:
         pictures, texts = self.draw(index)
-        X = to_input(pictures, self.width, self.height)
         places = encode(texts, self.alphabet, self.length)
-        return X, places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
+        y = places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
+        return to_input(pictures, self.width, self.height), y
 
 
 # %% [markdown]

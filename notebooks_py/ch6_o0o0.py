@@ -85,10 +85,10 @@ def finished_model() -> keras.Model | None:
 def beginner(seed: int, steps: int, epochs: int, folder: Path) -> keras.Model:
     """Train a slim CTC model for a short time, and return it."""
     keras.utils.set_random_seed(seed)
-    model = build_ctc(filters=(16, 32, 64, 128), stride=2, rnn=(128,), momentum=0.9)
-    data = CaptchaSequence(32, steps, seed, labels="ctc", workers=4)
+    model = build_ctc(filters=(16, 32, 64, 128), convs=1, stride=2, rnn=(), momentum=0.9)
+    data = CaptchaSequence(16, steps, seed, labels="ctc", workers=4)
     valid = CaptchaSequence(128, 1, seed, labels="ctc", split="valid")
-    train_in_stages(model, compile_ctc, data, valid, folder, [(1e-3, epochs)])
+    train_in_stages(model, compile_ctc, data, valid, folder, [(2e-3, epochs)])
     return model
 
 

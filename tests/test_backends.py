@@ -24,7 +24,7 @@ def test_jax_gives_what_tensorflow_gives():
     jax, tensorflow = facts("jax"), facts("tensorflow")
     assert (jax.pop("backend"), tensorflow.pop("backend")) == ("jax", "tensorflow")
     assert (jax.pop("has_tensorflow"), tensorflow.pop("has_tensorflow")) == (False, True)
-    assert max(jax.pop("brute_force"), tensorflow.pop("brute_force")) < 1e-4
+    assert jax["texts compared with brute force"] >= 40
     assert jax["parameters"] == [2_653_360, 3_157_317]
     assert jax.pop("ctc_loss") == pytest.approx(tensorflow.pop("ctc_loss"), rel=1e-4)
     for name in ("cnn_losses", "ctc_losses"):

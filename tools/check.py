@@ -40,7 +40,8 @@ def style() -> bool:
 
 def unit_tests() -> bool:
     """Unit tests, the gates that read files, and the tests of the gates."""
-    return call("-m", "pytest", "tests")
+    # A module stays in one process, where its tests share what they have trained.
+    return call("-m", "pytest", "tests", "-n", "2", "--dist", "loadscope")
 
 
 def committed_outputs() -> bool:

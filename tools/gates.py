@@ -14,6 +14,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -294,9 +295,15 @@ def modules(root: Path) -> list[str]:
 
 
 def _only_defines(node: ast.stmt) -> bool:
-    """Whether a statement is an import, a definition, a constant or `os.environ.setdefault()`."""
+    """Whether a statement is an import, a definition, a constant or `os.environ.setdefault()`.
+
+    Imports may stand under `if TYPE_CHECKING:`, which is false whenever a program runs.
+    """
     if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return True
+    if isinstance(node, ast.If):
+        is_import = (isinstance(inner, ast.Import | ast.ImportFrom) for inner in node.body)
+        return ast.unparse(node.test) == "TYPE_CHECKING" and all(is_import) and not node.orelse
     if isinstance(node, ast.Expr):
         call = node.value
         return (isinstance(call, ast.Constant) and isinstance(call.value, str)) or (
@@ -312,20 +319,25 @@ def _only_defines(node: ast.stmt) -> bool:
 
 
 def _lines_of_code(cell: NotebookNode) -> int:
-    """The lines that a reader has to take in at once.
+    """The lines of a cell that a reader has to take in at once.
 
-    In a demo cell that is every line. In a definition it is the longest body: signatures and
-    docstrings are there to be looked up.
+    Blank lines, comments and docstrings do not count, and a signature or an import is one line
+    however it is laid out.
     """
-    lines = [line for line in cell.source.splitlines() if line.strip()]
-    if DEMO in lessons.tags(cell):
-        return len(lines)
-    bodies = [
-        node.body[1:] if ast.get_docstring(node) else node.body
-        for node in ast.walk(lessons.parse(cell))
-        if isinstance(node, ast.FunctionDef)
-    ]
-    return max((body[-1].end_lineno - body[0].lineno + 1 for body in bodies if body), default=0)
+    lines = {
+        number
+        for number, line in enumerate(cell.source.splitlines(), 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    }
+    for node in ast.walk(lessons.parse(cell)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            lines -= set(range(node.lineno + 1, node.end_lineno + 1))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = node.body[0]
+            lines -= set(range(node.lineno + 1, first.lineno))
+            if ast.get_docstring(node) is not None:
+                lines -= set(range(first.lineno, first.end_lineno + 1))
+    return len(lines)
 
 
 def prose(root: Path) -> list[str]:
@@ -370,29 +382,40 @@ STATIC: tuple[Callable[[Path], list[str]], ...] = (
 )  # fmt: skip
 
 
+def _run_again(root: Path, notebook: Path) -> subprocess.CompletedProcess:
+    """Run one notebook with nbval, in a folder of its own for what it writes."""
+    with tempfile.TemporaryDirectory() as out:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "--nbval", "-q", "-rfE", "--color=no"),
+                *("-o", "addopts=", "-p", "no:xdist"),
+                *("-p", "no:cacheprovider", "--rootdir", str(root), str(notebook)),
+            ],
+            env=lessons.kernel_environment(root, Path(out)),
+            cwd=root,
+            capture_output=True,
+            text=True,
+        )
+
+
 def nbval(root: Path, notebooks: Iterable[Path]) -> list[str]:
-    """Run notebooks again: every compared output must be the same text, to the last digit."""
-    messages = []
-    for notebook in notebooks:
-        with tempfile.TemporaryDirectory() as out:
-            result = subprocess.run(
-                [
-                    *(sys.executable, "-m", "pytest", "--nbval", "-q", "-rfE", "--color=no"),
-                    *("-o", "addopts="),
-                    *("-p", "no:cacheprovider", "--rootdir", str(root), str(notebook)),
-                ],
-                env=lessons.kernel_environment(root, Path(out)),
-                cwd=root,
-                capture_output=True,
-                text=True,
-            )
-        print(f"{notebook.relative_to(root)}: {result.stdout.strip().splitlines()[-1]}", flush=True)
-        if result.returncode != 0:
+    """Run notebooks again: every compared output must be the same text, to the last digit.
+
+    Two run at a time: half of a lesson's time is imports and drawing, which take one core.
+    """
+    messages, notebooks = [], list(notebooks)
+    with ThreadPoolExecutor(2) as pool:
+        results = pool.map(lambda notebook: _run_again(root, notebook), notebooks)
+        for notebook, result in zip(notebooks, results, strict=True):
+            name, last = notebook.relative_to(root), result.stdout.strip().splitlines()[-1]
+            print(f"{name}: {last}", flush=True)
+            if result.returncode == 0:
+                continue
             print(result.stdout, result.stderr, sep="\n", flush=True)
             cells = re.findall(r"^(?:FAILED|ERROR) .*::Cell (\d+)", result.stdout, re.M)
             what = f"code cells {', '.join(cells)} give" if cells else "the run gives"
             messages.append(
-                f"nbval: {notebook.relative_to(root)}: {what} another output than the stored one; "
+                f"nbval: {name}: {what} another output than the stored one; "
                 "the differences are above"
             )
     return messages
