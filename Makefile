@@ -14,7 +14,7 @@ SPACE := $() $()
 PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch setup-jax run-all test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax run-all train test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ setup-jax: ## add JAX, which the test of the backends needs; it stays until .ven
 
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
 	@$(RUN) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)
+
+train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder RESUME=1 FEED=set
+	@$(RUN) tools/train.py $(PARAMETERS)
 
 test: setup ## everything that CI checks
 	@$(RUN) tools/check.py

@@ -21,29 +21,79 @@
 #
 # - ask which device your network runs on, and share a GPU's memory politely
 # - measure how fast captchas reach the network with no worker, two workers and four
+# - draw a set of captchas once, and read it again many times as fast
+# - build the training that `make train` runs for hours, and stop it in the middle
 #
 # ## What you'll learn
 #
 # - what a GPU speeds up, and what it leaves exactly as slow as before
 # - how to find out whether a network is waiting for its data
+# - what makes training quick: a slim network, and a learning rate with a plan
+# - what has to be saved so that a run can be killed at any moment and lose nothing but a minute
 #
 # ## What you'll need
 #
-# - [Lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb); a GPU is welcome and not
-#   needed: on a CPU every cell runs as well
+# - [Lesson 1](ch1_captcha_preview.ipynb), [lesson 2](ch2_cnn.ipynb) and [lesson 3](ch3_ctc.ipynb);
+#   a GPU is welcome and not needed: on a CPU every cell runs as well
 #
 # ---
 
 # %%
+import contextlib
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import math
+import multiprocessing
 import os
+import shutil
+import signal
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from pathlib import Path
 
+# %% [markdown]
+# Keras reads its settings when it is imported, so they come first.
+
+# %%
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
+from keras import ops
+from tqdm import tqdm
 
-from notebooks_py.ch1_captcha_preview import CaptchaSequence
+# %% [markdown]
+# And what earlier lessons have built:
+
+# %%
+from notebooks_py.ch1_captcha_preview import (
+    CaptchaSequence,
+    check_index,
+    decode,
+    decode_heads,
+    encode,
+    fingerprint,
+)
+from notebooks_py.ch2_cnn import (
+    Score,
+    build_cnn,
+    check_settings,
+    evaluate,
+    open_run,
+    read_heads,
+    replace_text,
+    save_model,
+    wilson,
+)
+from notebooks_py.ch3_ctc import build_ctc, ctc_loss, decode_ctc, read_ctc
 
 
 # %% [markdown]
@@ -146,18 +196,25 @@ def grow_memory() -> str:
 # hardly ever makes anybody wait: what is left is the feeding.
 
 # %%
-def feeding_speed(data: CaptchaSequence) -> float:
-    """Return how many pictures a second reach a tiny network in one epoch of `data`."""
-    inputs = keras.Input((data.height, data.width, 3))
+@functools.cache
+def tiny_network(width: int, height: int, classes: int, length: int) -> keras.Model:
+    """Build and compile a network that hardly computes anything; only once for each size."""
+    inputs = keras.Input((height, width, 3))
     features = keras.layers.GlobalAveragePooling2D()(inputs)
-    classes = len(data.alphabet)
-    heads = [keras.layers.Dense(classes, "softmax")(features) for _ in range(data.length)]
+    heads = [keras.layers.Dense(classes, "softmax")(features) for _ in range(length)]
     model = keras.Model(inputs, heads)
     model.compile("sgd", loss="categorical_crossentropy")
+    return model
+
+
+def feeding_speed(data: CaptchaSequence) -> float:
+    """Return how many pictures a second reach a tiny network in one epoch of `data`."""
+    model = tiny_network(data.width, data.height, len(data.alphabet), data.length)
     for _ in range(2):  # the first time Keras compiles, and that is not feeding
         start = time.perf_counter()
         model.fit(data, shuffle=False, verbose=0)
     return data.batch_size * len(data) / (time.perf_counter() - start)
+
 
 # %% [markdown]
 # Three epochs, three bars:
@@ -184,12 +241,600 @@ def feeding_speed(data: CaptchaSequence) -> float:
 # Does it matter who draws? For the speed, yes; for the data, no:
 
 # %% tags=["active-ipynb"]
-# import numpy as np
-#
 # alone, helped = (CaptchaSequence(32, 2, SEED, workers=workers) for workers in (0, 4))
 # same = all(np.array_equal(alone[index][0], helped[index][0]) for index in range(2))
 # print("the same pictures with any number of workers:", same)
 # assert same
+
+# %% [markdown]
+# ## Draw once, use often
+#
+# The first way out: draw the captchas *once*, keep them as bytes on a disk, and let training read
+# them. Several processes draw, each for itself, so the number of cores counts in full. The pictures
+# go into one large array in a file (`numpy` calls that a memory map), which the operating system
+# reads as it is needed.
+#
+# A set that is half drawn, or was drawn with another seed, would be worse than none. So it is made
+# under another name and renamed when it is complete, and it carries its settings and fingerprints
+# with it.
+
+# %%
+SET_NAMES = ("batch_size", "seed", "split", "alphabet", "length", "width", "height")
+
+
+def set_settings(source: CaptchaSequence) -> dict:
+    """Return what decides the pictures of `source`, but for their number."""
+    return {name: getattr(source, name) for name in SET_NAMES}
+
+
+# %% [markdown]
+# Now the set itself. The settings are written last, in the draft, and then the draft becomes the
+# set.
+
+# %%
+def render_set(source: CaptchaSequence, folder: Path, processes: int = 2) -> Path:
+    """Draw all batches of `source` into a new `folder`, with a progress bar; all of it or nothing.
+
+    The folder gets pictures.npy, uint8 (n, height, width, 3), labels.npy, int32 (n, length), and
+    set.json with the settings and the fingerprint of each batch. `processes` draw at once.
+
+    Raises:
+        FileExistsError: there is a folder of this name.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists: delete it to draw the set anew, or name another")
+    draft, size = folder.with_name(folder.name + ".draft"), source.batch_size
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    shape = (len(source) * size, source.height, source.width, 3)
+    pictures = np.lib.format.open_memmap(draft / "pictures.npy", "w+", np.uint8, shape)
+    labels, hashes = np.empty((shape[0], source.length), np.int32), []
+    for index, (drawn, texts) in enumerate(draw_ahead(source, processes)):
+        rows = slice(index * size, (index + 1) * size)
+        pictures[rows], labels[rows] = drawn, encode(texts, source.alphabet, source.length)
+        hashes.append(fingerprint(drawn, labels[rows]))
+    pictures.flush()
+    np.save(draft / "labels.npy", labels)
+    note = {"settings": set_settings(source), "fingerprints": hashes}
+    replace_text(draft / "set.json", json.dumps(note, indent=1))
+    os.replace(draft, folder)
+    return folder
+
+
+# %% [markdown]
+# The drawing itself is spread over processes that start afresh ("spawn"), which works on every
+# system. They get the data set and the number of a batch, and send back its pictures.
+
+# %%
+def draw_ahead(source: CaptchaSequence, processes: int) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Yield all batches of `source` in order, drawn by so many processes, with a progress bar."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        try:
+            batches = pool.map(source.draw, range(len(source)))
+            yield from tqdm(batches, total=len(source), desc="drawing", unit="batch")
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# %% [markdown]
+# Before a set is used, it has to show its papers: settings, number of batches, and the fingerprints
+# of three batches, at its beginning, middle and end.
+
+# %%
+def open_set(folder: Path, wanted: dict, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures and labels of the set in `folder`, by batch: (batches, batch_size, ...).
+
+    Raises:
+        FileNotFoundError: there is no such set.
+        ValueError: its settings are not those `wanted`, or it has too few or damaged batches.
+    """
+    if not (folder / "set.json").exists():
+        raise FileNotFoundError(f"no rendered set in {folder}: make one with render_set")
+    note = json.loads((folder / "set.json").read_text())
+    check_settings(wanted, note["settings"], folder)
+    hashes = note["fingerprints"]
+    if steps > len(hashes):
+        raise ValueError(
+            f"{folder} has {len(hashes)} batches, fewer than {steps}: "
+            "ask for fewer, or render a larger set"
+        )
+    files = [np.load(folder / name, mmap_mode="r") for name in ("pictures.npy", "labels.npy")]
+    pictures, labels = (x.reshape(len(hashes), -1, *x.shape[1:]) for x in files)
+    for index in (0, len(hashes) // 2, len(hashes) - 1):
+        if fingerprint(pictures[index], labels[index]) != hashes[index]:
+            raise ValueError(
+                f"batch {index} in {folder} is damaged: delete the folder, and render the set anew"
+            )
+    return pictures, labels
+
+
+# %% [markdown]
+# To read the set is then to look up instead of to draw. Everything else, labels included, comes
+# from `CaptchaSequence`.
+
+# %%
+class RenderedSequence(CaptchaSequence):
+    """A `CaptchaSequence` that looks its batches up in the `folder` of a `render_set`.
+
+    The other arguments are those of `CaptchaSequence`, and so is every batch, byte for byte. The
+    errors are those of `CaptchaSequence` and `open_set`.
+    """
+
+    def __init__(self, folder: Path, batch_size: int, steps: int, seed: int, **options):
+        super().__init__(batch_size, steps, seed, **options)
+        self.pictures, self.places = open_set(folder, set_settings(self), steps)
+
+    def draw(self, index: int) -> tuple[np.ndarray, list[str]]:
+        """Look up batch `index`: uint8 pictures and their texts; IndexError outside 0..steps-1."""
+        check_index(index, self.steps)
+        return self.pictures[index], decode(self.places[index], self.alphabet)
+
+
+# %% [markdown]
+# Half a minute of drawing, and the set is there. Are its batches those that would have been drawn
+# on the fly?
+
+# %% tags=["active-ipynb"]
+# from notebooks_py.ch1_captcha_preview import fresh_folder
+#
+# FOLDER = fresh_folder("ch4_gpu_training")
+# on_the_fly = CaptchaSequence(32, STEPS, SEED)
+# render_set(on_the_fly, FOLDER / "set")
+# rendered = RenderedSequence(FOLDER / "set", 32, STEPS, SEED)
+# same = all(np.array_equal(rendered[i][0], on_the_fly[i][0]) for i in range(STEPS))
+# size = (FOLDER / "set" / "pictures.npy").stat().st_size
+# print(f"{STEPS * 32} pictures, {size / 1e6:.1f} MB, the same as on the fly: {same}")
+# assert same
+
+# %% [markdown]
+# A set of other captchas under the same name would be a nasty surprise, so it is refused:
+
+# %% tags=["active-ipynb"]
+# try:
+#     RenderedSequence(FOLDER / "set", 32, STEPS, SEED + 1)
+# except ValueError as error:
+#     print("ValueError:", str(error).replace(str(FOLDER), "..."))
+
+# %% [markdown]
+# And the speed? The same measurement as above:
+
+# %% tags=["active-ipynb"]
+# ways = {"drawn, no worker": on_the_fly, "from the set": rendered}
+# ways = {name: feeding_speed(data) for name, data in ways.items()}
+# figure, axes = plt.subplots(figsize=(6, 2), layout="constrained")
+# axes.barh(list(ways), ways.values())
+# axes.set(title="Feeding on the fly and from a set", xlabel="pictures a second")
+# plt.show()
+# print("measured:", ", ".join(ways))
+# assert all(speed > 0 for speed in ways.values())
+
+# %% [markdown]
+# Reading costs next to nothing. The price is space, 24,576 bytes for each picture, and that the set
+# has an end.
+#
+# ## A recipe for impatient people
+#
+# The original's recipe needs millions of pictures. Two things make training quick enough for a
+# laptop. The first is a **slim** network, through the arguments of `build_cnn` and `build_ctc`: the
+# first convolution halves the picture, and the early blocks, where pictures are large and every
+# filter is expensive, have few filters.
+
+# %%
+SIZES = {
+    "full": {"cnn": {}, "ctc": {}},  # the original's
+    "slim": {
+        "cnn": {"filters": (32, 64, 128, 256), "convs": 1, "stride": 2},
+        "ctc": {"filters": (32, 64, 128, 256), "convs": 1, "stride": 2, "rnn": ()},
+    },
+}
+
+
+def build(kind: str, size: str) -> keras.Model:
+    """Build the network of a kind ("cnn" or "ctc") and a size ("full" or "slim")."""
+    for name, value, allowed in (("size", size, SIZES), ("kind", kind, SIZES["full"])):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+    return {"cnn": build_cnn, "ctc": build_ctc}[kind](**SIZES[size][kind])
+
+
+# %% [markdown]
+# How much smaller?
+
+# %% tags=["active-ipynb"]
+# for kind in ("cnn", "ctc"):
+#     full, slim = (build(kind, size).count_params() for size in ("full", "slim"))
+#     print(f"{kind}: {full:,} parameters in full size, {slim:,} slim")
+
+# %% [markdown]
+# The slim CTC network does without a GRU: in lesson 3 it learned faster like that.
+#
+# The second is a **learning rate with a plan**. It climbs for a short while, because the first
+# gradients of a random network point anywhere. Then it is large, and at the end it falls to zero
+# along half a cosine, so that the weights come to rest. One number has to be known beforehand: how
+# many steps there will be.
+
+# %%
+def rate_plan(steps: int, peak: float, warmup: float) -> keras.optimizers.schedules.CosineDecay:
+    """Return a rate that climbs to `peak` in a share `warmup` of all `steps`, then falls to 0."""
+    climb = max(1, round(warmup * steps))
+    rest = max(1, steps - climb)
+    return keras.optimizers.schedules.CosineDecay(0.0, rest, warmup_target=peak, warmup_steps=climb)
+
+
+def compile_fast(
+    model: keras.Model, steps: int, peak: float = 2e-3, warmup: float = 0.1, decay: float = 1e-2
+) -> None:
+    """Compile for `steps` steps of AdamW along `rate_plan`; `decay` pulls weights, not biases."""
+    optimizer = keras.optimizers.AdamW(rate_plan(steps, peak, warmup), weight_decay=decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(optimizer, "categorical_crossentropy" if model.name == "cnn" else ctc_loss)
+
+
+# %% [markdown]
+# For a thousand steps it looks like this:
+
+# %% tags=["active-ipynb"]
+# plan = rate_plan(1_000, peak=2e-3, warmup=0.1)
+# rates = [float(ops.convert_to_numpy(plan(step))) for step in range(0, 1_001, 10)]
+# figure, axes = plt.subplots(figsize=(6, 2.4), layout="constrained")
+# axes.plot(range(0, 1_001, 10), rates)
+# axes.set(title="One rise, one fall", xlabel="step", ylabel="learning rate")
+# plt.show()
+# print(f"start {rates[0]:.4f}, step 100 {rates[10]:.4f}, step 550 {rates[55]:.4f}", end=", ")
+# print(f"end {rates[100]:.4f}")
+
+# %% [markdown]
+# ## Training that nothing can stop
+#
+# In lesson 2 an interrupted run went on from the last finished *epoch*. With hours at stake we want
+# more: whatever happens, no more than a minute or so is lost, and the resumed run ends with exactly
+# the weights of one that was never stopped.
+#
+# Because a batch is decided by its name, this is simple: we number the *steps* of the whole run,
+# and step 4,711 always trains on batch 4,711. The number of steps that are done, the weights and
+# the optimiser's memory are all there is to save.
+
+# %%
+class Steps(keras.utils.PyDataset):
+    """The batches for steps `first` to `last` - 1 of a run; a source that ends begins again."""
+
+    def __init__(self, source: CaptchaSequence, first: int, last: int):
+        super().__init__(workers=source.workers)
+        self.source, self.first, self.last = source, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> tuple:
+        return self.source[(self.first + index) % len(self.source)]
+
+
+# %% [markdown]
+# What a run is, and how far it has come:
+
+# %%
+@dataclasses.dataclass
+class Run:
+    """A training run in `folder`: `step` of `steps` are done, `rows` are the lines of its log.
+
+    `loss` is the sum of the training losses since the last line, `seconds` the time trained, and
+    `lines` the number of lines that the log will have.
+    """
+
+    model: keras.Model
+    source: CaptchaSequence
+    folder: Path
+    steps: int
+    step: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    rows: list[dict] = dataclasses.field(default_factory=list)
+    lines: int = 100
+
+    def mark(self, number: int) -> int:
+        """Return the step at which line `number` (from 1) of the log is due."""
+        return math.ceil(self.steps * number / min(self.lines, self.steps))
+
+
+# %% [markdown]
+# A state is two files with the number of the step in their names. Keras writes the weights and the
+# optimiser under another name; the renaming is the moment when it happened. The state before it is
+# kept until then.
+
+# %%
+def save_state(run: Run) -> None:
+    """Write the run's state to its folder; an interruption leaves the one before it untouched."""
+    name = run.folder / f"state-{run.step:08d}"
+    progress = {key: getattr(run, key) for key in ("step", "loss", "seconds", "rows")}
+    replace_text(name.with_suffix(".json"), json.dumps(progress))
+    run.model.save(run.folder / "draft.keras")
+    os.replace(run.folder / "draft.keras", name.with_suffix(".keras"))
+    for path in run.folder.glob("state-*"):
+        if path.stem != name.name:
+            path.unlink()
+
+
+# %% [markdown]
+# To go on is to read the newest state.
+
+# %%
+def load_state(run: Run) -> None:
+    """Put `run` where the newest state in its folder was saved; do nothing if there is none.
+
+    Raises:
+        ValueError: the state is damaged.
+    """
+    run.model.optimizer.build(run.model.trainable_variables)
+    states = sorted(run.folder.glob("state-*.keras"))
+    if not states:
+        return
+    try:
+        progress = json.loads(states[-1].with_suffix(".json").read_text())
+        run.model.load_weights(states[-1])
+    except Exception as error:
+        raise ValueError(
+            f"{states[-1]} is damaged ({type(error).__name__}: {error}): "
+            "bring back an intact copy, or start a new run in another folder"
+        ) from error
+    for key, value in progress.items():
+        setattr(run, key, value)
+
+
+# %% [markdown]
+# A callback counts the steps, moves the progress bar, and saves when a minute has passed. If
+# somebody asks it to stop, it ends the training after the step at hand.
+
+# %%
+class Keeper(keras.callbacks.Callback):
+    """Counts the steps of a `Run` while it trains, and saves its state every `every` seconds."""
+
+    def __init__(self, run: Run, bar: tqdm, stop: threading.Event, every: float):
+        super().__init__()
+        self.run, self.bar, self.stop, self.every = run, bar, stop, every
+        self.saved = self.last = time.monotonic()
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.before, self.last = self.run.loss, time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        now = time.monotonic()
+        self.run.step += 1
+        self.run.seconds += now - self.last
+        self.last = now
+        self.bar.update(self.run.source.batch_size)
+        if self.stop.is_set() or now - self.saved > self.every:
+            self.saved = now
+            self.run.loss = self.before + float(logs["loss"]) * (batch + 1)  # Keras gives the mean
+            # To ask for self.model also brings its weights up to date, which JAX keeps elsewhere.
+            self.model.stop_training = self.stop.is_set()
+            save_state(self.run)
+
+
+# %% [markdown]
+# A hundred times in a run we want to know how good it is: on held-out pictures, which are drawn
+# once and kept.
+
+# %%
+def held_out(model: keras.Model, X: np.ndarray, y: Sequence[np.ndarray] | np.ndarray) -> dict:
+    """Return `val_loss` and `val_acc`, the share of whole texts that are right, on one batch."""
+    out = model.predict(X, batch_size=128, verbose=0)
+    loss = ops.convert_to_numpy(model.compute_loss(y=y, y_pred=out))
+    heads = isinstance(out, list)
+    answers = decode_heads(out) if heads else decode_ctc(out)
+    truths = decode_heads(y) if heads else decode(y - 1)
+    right = np.mean([a == b for a, b in zip(answers, truths, strict=True)])
+    return {"val_loss": float(loss), "val_acc": float(right)}
+
+
+# %% [markdown]
+# Each time, the log gets a line. The columns are those of lesson 2 and a few more, so that lesson 5
+# can plot it.
+
+# %%
+def add_row(run: Run, losses: dict) -> None:
+    """Add a line to the run's log: what was trained since the last one, and `losses`."""
+    steps = run.step - (run.rows[-1]["step"] if run.rows else 0)
+    row = {"epoch": len(run.rows), "stage": 1, "step": run.step}
+    row["pictures"] = run.step * run.source.batch_size
+    row["seconds"] = round(run.seconds, 1)
+    row["learning_rate"] = float(ops.convert_to_numpy(run.model.optimizer.learning_rate))
+    run.rows.append({**row, "loss": run.loss / steps, **losses})
+    run.loss = 0.0
+    text = io.StringIO()
+    table = csv.DictWriter(text, run.rows[0])
+    table.writeheader()
+    table.writerows(run.rows)
+    replace_text(run.folder / "log.csv", text.getvalue())
+
+
+# %% [markdown]
+# Now the loop.
+
+# %%
+def train(
+    run: Run,
+    valid: tuple[np.ndarray, Sequence[np.ndarray] | np.ndarray],
+    stop: threading.Event | None = None,
+    every: float = 60.0,
+) -> bool:
+    """Train until all steps are done, or `stop` is set; return whether they are done.
+
+    A run whose folder holds a state goes on from there. The state is saved every `every` seconds
+    and at the end, and log.csv has a line for each hundredth of the run. `valid` is a batch of
+    held-out pictures and their labels.
+    """
+    load_state(run)
+    stop, size = stop or threading.Event(), run.source.batch_size
+    bar = tqdm(total=run.steps * size, initial=run.step * size, unit=" captchas", unit_scale=True)
+    keeper = Keeper(run, bar, stop, every)
+    while run.step < run.steps and not stop.is_set():
+        first, last, before = run.step, run.mark(len(run.rows) + 1), run.loss
+        data = Steps(run.source, first, last)
+        history = run.model.fit(data, shuffle=False, verbose=0, callbacks=[keeper]).history
+        if run.step == last:
+            run.loss = before + history["loss"][0] * (last - first)
+            add_row(run, held_out(run.model, *valid))
+            bar.set_postfix_str(f"{run.rows[-1]['val_acc']:.1%} right")
+    bar.close()
+    save_state(run)
+    return run.step == run.steps
+
+
+# %% [markdown]
+# Ctrl-C, or a system that shuts down, should stop the run politely: finish the step, save, end. So
+# for as long as the training lasts, both signals only set the flag that `train` looks at.
+
+# %%
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C (SIGINT) and SIGTERM set, instead of what they do otherwise."""
+    stop = threading.Event()
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in both]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(both, before, strict=True):
+            signal.signal(number, handler)
+
+
+# %% [markdown]
+# Let us see whether it holds. One run is left alone. Its twin is told to stop in the middle, and
+# then resumed with a network that knows nothing.
+
+# %% tags=["active-ipynb"]
+# def short_run(name, stop=None):
+#     keras.utils.set_random_seed(SEED)
+#     model = build_ctc(filters=(4, 8, 8, 16), convs=1, stride=2, rnn=())
+#     compile_fast(model, 12)
+#     source = CaptchaSequence(16, 12, SEED, labels="ctc")
+#     (FOLDER / name).mkdir(exist_ok=True)
+#     run = Run(model, source, FOLDER / name, steps=12, lines=4)
+#     train(run, CaptchaSequence(16, 1, SEED, split="valid", labels="ctc")[0], stop)
+#     return run
+#
+#
+# alone = short_run("alone")
+# print(f"{alone.step} steps, {len(alone.rows)} lines in the log: {', '.join(alone.rows[0])}")
+
+# %% [markdown]
+# And the twin, which is stopped after a few steps and then goes on:
+
+# %% tags=["active-ipynb"]
+# class StopLater(threading.Event):  # is set once it has been looked at five times
+#     looks = 0
+#
+#     def is_set(self) -> bool:
+#         self.looks += 1
+#         return self.looks > 5
+#
+#
+# stopped = short_run("stopped", StopLater())
+# print(f"stopped after {stopped.step} steps", end=", ")
+# resumed = short_run("stopped")
+# pairs = zip(alone.model.get_weights(), resumed.model.get_weights(), strict=True)
+# same = all(np.array_equal(a, b) for a, b in pairs)
+# print(f"resumed to {resumed.step}, same weights to the last bit: {same}")
+# assert same and stopped.step < 12
+
+# %% [markdown]
+# `make train` is made of these parts. What is still missing is what surrounds them.
+#
+# How many steps fit into half an hour? That depends on the machine, so we ask it: a throwaway copy
+# of the network trains for a few steps, and the first ones, in which Keras compiles, don't count.
+
+# %%
+def measured_speed(kind: str, size: str, source: CaptchaSequence, steps: int = 8) -> float:
+    """Return how many pictures a second this machine trains on, pictures of `source` included."""
+    model = build(kind, size)
+    compile_fast(model, steps)
+    model.fit(Steps(source, 0, 3), shuffle=False, verbose=0)
+    start = time.perf_counter()
+    model.fit(Steps(source, 3, 3 + steps), shuffle=False, verbose=0)
+    return steps * source.batch_size / (time.perf_counter() - start)
+
+
+# %% [markdown]
+# What comes out is a model without the optimiser's memory and a file with everything that somebody
+# needs to know who wants to believe its accuracy.
+
+# %%
+PACKAGES = ("keras", "tensorflow", "jax", "captcha", "pillow", "numpy")
+
+
+def provenance(run: Run) -> dict:
+    """Return what made a model: how far, how long, on what, with which versions."""
+    installed = {package.metadata["Name"].lower() for package in metadata.distributions()}
+    return {
+        "pictures": run.step * run.source.batch_size,
+        "seconds": round(run.seconds),
+        "parameters": run.model.count_params(),
+        "device": device(),
+        "cores": os.cpu_count(),
+        "backend": keras.backend.backend(),
+        "versions": {name: metadata.version(name) for name in PACKAGES if name in installed},
+    }
+
+
+# %% [markdown]
+# The checksum of the weights is there, too: a file that was changed by a single byte is another
+# one.
+
+# %%
+def write_results(run: Run, settings: dict, score: Score) -> dict:
+    """Write model.keras and results.json to the run's folder; return what is in the latter."""
+    model = save_model(run.model, run.folder / "model.keras")
+    low, high = wilson(score.right, score.n)
+    results = {
+        **{"test_set": score.test_set, "n": score.n, "right": score.right},
+        "interval": [round(low, 5), round(high, 5)],
+        "right_by_position": list(score.right_by_position),
+        **{"settings": settings, **provenance(run)},
+        "bytes": model.stat().st_size,
+        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+    }
+    replace_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
+    return results
+
+
+# %% [markdown]
+# All of it together is what `make train` calls. A folder that holds a run is never overwritten: it
+# goes on with `resume`, or you name another.
+
+# %%
+VALID = 512  # held-out pictures to watch a run by
+
+
+def full_training(
+    kind: str,
+    size: str,
+    source: CaptchaSequence,
+    steps: int,
+    folder: Path,
+    *,
+    resume: bool = False,
+    test_set: str = "classic-10k",
+) -> dict | None:
+    """Train, evaluate and write down: the results, or None if a signal stopped the training.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: as `open_run` and `load_state`.
+    """
+    settings = {"model": kind, "size": size, "steps": steps, **set_settings(source)}
+    open_run(folder, settings, resume)
+    keras.utils.set_random_seed(source.seed)
+    model = build(kind, size)
+    compile_fast(model, steps)
+    run = Run(model, source, folder, steps)
+    valid = CaptchaSequence(VALID, 1, source.seed, split="valid", labels=source.labels)
+    with stop_on_signals() as stop:
+        if not train(run, valid[0], stop):
+            return None
+    read = read_heads if kind == "cnn" else read_ctc
+    score = evaluate(lambda pictures: read(model, pictures), test_set)
+    print(score)
+    return write_results(run, settings, score)
 
 # %% [markdown]
 # ## What a GPU would change
@@ -198,7 +843,7 @@ def feeding_speed(data: CaptchaSequence) -> float:
 # a machine with a GPU and the same processor. What changes is the network's half of the step. On a
 # CPU the network of lesson 2 takes far longer to compute than its pictures take to be drawn, so
 # feeding does not matter. On a GPU it is the other way round. There are two ways out: draw the
-# pictures once and keep them, or draw them on the GPU itself.
+# pictures once and keep them, as above, or draw them on the GPU itself.
 #
 # ---
 #
@@ -207,6 +852,9 @@ def feeding_speed(data: CaptchaSequence) -> float:
 # - Keras uses a GPU without being asked, if the backend sees one; look before you train for hours.
 # - A GPU speeds up the network and nothing else: somebody still has to draw the pictures.
 # - Workers draw ahead. They change the speed, never the data.
+# - A set that is drawn once feeds any network; it must be complete or absent, and say what it is.
+# - With numbered batches, a run is its step, its weights and its optimiser, and can be killed any
+#   time.
 #
 # ## On your own
 #

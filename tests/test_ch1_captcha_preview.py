@@ -175,7 +175,7 @@ def test_a_class_from_a_notebook_is_refused_by_spawned_workers(monkeypatch):
     class Typed(ch1.CaptchaSequence):
         __module__ = "__main__"
 
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: "spawn")
     with pytest.raises(RuntimeError, match="from notebooks_py.ch1_captcha_preview"):
         Typed(1, 1, 1, workers=2, use_multiprocessing=True)

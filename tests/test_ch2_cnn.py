@@ -131,7 +131,7 @@ def test_test_sets_are_fixed_nested_and_nobody_elses():
     assert fingerprint(longer, encode(texts)) == (
         "933f99b80224a807377e8d0551ea65b59e4f60e03ee5c42fb3b5c1871dee4378"
     )
-    with pytest.raises(ValueError, match="no test set 'classic': there are classic-1k"):
+    with pytest.raises(ValueError, match="no test set 'classic': there are classic-100"):
         ch2.draw_test_set("classic")
 
 

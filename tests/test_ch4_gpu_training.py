@@ -1,8 +1,23 @@
-"""Lesson 4: which device, whose memory, how fast."""
+"""Lesson 4: which device, whose memory, how fast; sets, recipes, and runs that are interrupted."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import keras
+import numpy as np
+import pandas as pd
 import pytest
+import train as train_tool
 
+from notebooks_py import ch2_cnn as ch2
+from notebooks_py import ch3_ctc as ch3
 from notebooks_py import ch4_gpu_training as ch4
 from notebooks_py.ch1_captcha_preview import CaptchaSequence
 
@@ -60,3 +75,289 @@ def test_feeding_speed_is_pictures_a_second_of_the_second_epoch(monkeypatch):
     monkeypatch.setattr(ch4.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: None)
     assert ch4.feeding_speed(CaptchaSequence(4, 3, 1)) == pytest.approx(4 * 3 / 2)
+
+
+# A set rendered once.
+
+SMALL = {"width": 64, "height": 32}
+
+
+def small(steps=4, seed=1, **options):
+    return CaptchaSequence(3, steps, seed, **SMALL, **options)
+
+
+@pytest.fixture
+def drawn_here(monkeypatch):
+    """Draw in this process: to start others takes seconds, and one test does that."""
+    monkeypatch.setattr(
+        ch4, "draw_ahead", lambda source, processes: map(source.draw, range(len(source)))
+    )
+
+
+def test_processes_render_the_batches_that_were_asked_for(tmp_path):
+    folder = ch4.render_set(small(), tmp_path / "set", processes=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+    looked_up = ch4.RenderedSequence(folder, 3, 4, 1, **SMALL)
+    for index in range(4):
+        (a, texts), (b, expected) = looked_up.draw(index), small().draw(index)
+        assert texts == expected and np.array_equal(a, b)
+        assert all(map(np.array_equal, looked_up[index][1], small()[index][1]))
+
+
+def test_an_interrupted_set_does_not_exist(tmp_path, monkeypatch):
+    def interrupted(source, processes):
+        yield source.draw(0)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ch4, "draw_ahead", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ch4.render_set(small(), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    monkeypatch.setattr(ch4, "draw_ahead", lambda source, processes: map(source.draw, range(4)))
+    ch4.render_set(small(), tmp_path / "set")  # what is left of the first does no harm
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_a_set_is_not_overwritten(tmp_path, drawn_here):
+    folder = ch4.render_set(small(), tmp_path / "set")
+    before = (folder / "pictures.npy").read_bytes()
+    with pytest.raises(FileExistsError, match="delete it to draw the set anew"):
+        ch4.render_set(small(seed=2), tmp_path / "set")
+    assert (folder / "pictures.npy").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((3, 4, 2), SMALL, "seed is 2, but the run in .* was started with 1"),
+        ((6, 2, 1), SMALL, "batch_size is 6"),
+        ((3, 4, 1), {"width": 80, "height": 32}, "width is 80"),
+        ((3, 5, 1), SMALL, "has 4 batches, fewer than 5: ask for fewer"),
+    ],
+)
+def test_a_set_of_something_else_is_refused(tmp_path, drawn_here, arguments, options, words):
+    folder = ch4.render_set(small(), tmp_path / "set")
+    with pytest.raises(ValueError, match=words):
+        ch4.RenderedSequence(folder, *arguments, **options)
+
+
+@pytest.mark.parametrize("batch", [0, 2, 3])
+def test_a_damaged_set_is_refused(tmp_path, drawn_here, batch):
+    folder = ch4.render_set(small(), tmp_path / "set")
+    pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
+    pictures[3 * batch, 5, 5, 0] += 1
+    pictures.flush()
+    with pytest.raises(ValueError, match=f"batch {batch} in .*set is damaged"):
+        ch4.RenderedSequence(folder, 3, 4, 1, **SMALL)
+
+
+def test_a_missing_set_says_how_to_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make one with render_set"):
+        ch4.RenderedSequence(tmp_path / "none", 3, 4, 1, **SMALL)
+
+
+# The recipe.
+
+
+@pytest.mark.parametrize(("kind", "size"), [("cnn", "slim"), ("ctc", "slim"), ("ctc", "full")])
+def test_sizes_are_built(kind, size):
+    model = ch4.build(kind, size)
+    assert model.name == kind
+    assert (model.count_params() == 3_157_317) == (size == "full")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "words"),
+    [
+        ("rnn", "slim", "kind='rnn': allowed are cnn, ctc"),
+        ("cnn", "XL", "size='XL': allowed are full, slim"),
+    ],
+)
+def test_other_sizes_are_refused(kind, size, words):
+    with pytest.raises(ValueError, match=words):
+        ch4.build(kind, size)
+
+
+def test_the_rate_climbs_and_comes_to_rest():
+    plan = ch4.rate_plan(100, peak=2e-3, warmup=0.1)
+    rates = [float(plan(step)) for step in range(101)]
+    assert rates[0] == 0 and max(rates) == pytest.approx(2e-3) and rates.index(max(rates)) == 10
+    assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+    assert rates[55] == pytest.approx(1e-3)  # half way down
+
+
+def test_steps_go_round():
+    source = small(steps=3)
+    data = ch4.Steps(source, 2, 7)
+    assert len(data) == 5
+    for index, batch in enumerate([2, 0, 1, 2, 0]):
+        assert np.array_equal(data[index][0], source[batch][0])
+
+
+# A run that is interrupted.
+
+TRAIN = Path(__file__).parent / "train_tiny_run.py"
+
+
+def start(folder, *words):
+    return subprocess.Popen(
+        [sys.executable, TRAIN, folder, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err[-2000:]
+    return out
+
+
+def wait_for_state(folder, step):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(int(path.stem[6:]) >= step for path in folder.glob("state-*.keras")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no state of step {step} or later in {folder}")
+
+
+def weights(folder):
+    return keras.models.load_model(folder / "final.keras").get_weights()
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    finish(start(folder))
+    return folder
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(never_stopped, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "slowly", "always")
+    # Somewhere between two lines of the log, perhaps in the middle of writing a state.
+    wait_for_state(folder, 7)
+    time.sleep(random.Random().uniform(0, 0.3))
+    process.kill()
+    process.communicate()
+    assert not (folder / "final.keras").exists(), "killed too late to show anything"
+    assert "24 steps done" in finish(start(folder))
+    assert all(map(np.array_equal, weights(folder), weights(never_stopped)))
+    columns = ["epoch", "step", "pictures", "learning_rate", "loss", "val_loss", "val_acc"]
+    mine, theirs = (pd.read_csv(path / "log.csv") for path in (folder, never_stopped))
+    assert mine.step.tolist() == [6, 12, 18, 24]
+    pd.testing.assert_frame_equal(mine[columns], theirs[columns])
+    assert [path.name for path in sorted(folder.glob("state-*"))] == [
+        "state-00000024.json",
+        "state-00000024.keras",
+    ]
+
+
+def test_sigterm_saves_and_stops(never_stopped, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "slowly")
+    deadline = time.monotonic() + 120
+    while not (folder / "log.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)  # into the next stretch
+    process.terminate()
+    steps = int(finish(process).split()[0])
+    assert 6 <= steps < 24
+    assert (folder / f"state-{steps:08d}.keras").exists()
+    assert "24 steps done" in finish(start(folder))
+    assert all(map(np.array_equal, weights(folder), weights(never_stopped)))
+
+
+def test_a_log_is_one_of_lesson_2(never_stopped):
+    log = ch2.read_log(never_stopped)
+    assert log.pictures.tolist() == [24, 48, 72, 96]
+    assert np.isfinite(log[["loss", "val_loss"]]).all(axis=None) and log.val_acc.between(0, 1).all()
+    assert log.learning_rate.iloc[-1] < log.learning_rate.max() / 10
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    model = build_tiny()
+    run = ch4.Run(model, small(), tmp_path, 4)
+    ch4.save_state(run)
+    (state,) = tmp_path.glob("state-*.keras")
+    state.write_bytes(state.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"state-00000000.keras is damaged .*start a new run"):
+        ch4.load_state(run)
+
+
+def build_tiny():
+    model = ch2.build_cnn(64, 32, filters=(4,), convs=1)
+    ch4.compile_fast(model, 4)
+    return model
+
+
+def test_an_interrupted_save_leaves_the_state_before(tmp_path, monkeypatch):
+    run = ch4.Run(build_tiny(), small(), tmp_path, 4)
+    ch4.load_state(run)  # there is none; the optimiser is made ready
+    ch4.save_state(run)
+    run.step = 2
+    with monkeypatch.context() as patch:
+        patch.setattr(ch4.os, "replace", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ch4.save_state(run)
+    run.step = 3
+    ch4.load_state(run)
+    assert run.step == 0
+
+
+# `make train`.
+
+
+def test_a_full_training_is_written_down(tmp_path, monkeypatch, capsys):
+    slim = {"filters": (4, 4, 4, 4), "convs": 1, "stride": 2, "rnn": ()}
+    monkeypatch.setitem(ch4.SIZES["slim"], "ctc", slim)
+    monkeypatch.setattr(ch4, "VALID", 8)
+    source = CaptchaSequence(4, 3, 5, labels="ctc")
+    folder = tmp_path / "out"
+    results = ch4.full_training("ctc", "slim", source, 3, folder, test_set="classic-100")
+    assert results == json.loads((folder / "results.json").read_text())
+    assert (results["n"], results["pictures"], results["settings"]["seed"]) == (100, 12, 5)
+    model = (folder / "model.keras").read_bytes()
+    assert results["sha256"] == hashlib.sha256(model).hexdigest() and results["bytes"] == len(model)
+    reader = keras.models.load_model(folder / "model.keras")
+    score = ch2.evaluate(lambda pictures: ch3.read_ctc(reader, pictures), "classic-100")
+    assert score.right == results["right"]
+    with pytest.raises(FileExistsError, match="pass resume=True"):
+        ch4.full_training("ctc", "slim", source, 3, folder)
+    with pytest.raises(ValueError, match="steps is 4, but the run"):
+        ch4.full_training("ctc", "slim", source, 4, folder, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("MODEL=rnn", "MODEL=rnn must be one of cnn, ctc"),
+        ("SIZE=XL", "SIZE=XL must be one of slim, full"),
+        ("BUDGET=soon", "BUDGET=soon must be minutes as in 20min, or pictures as in 300000"),
+        ("BUDGET=0", "BUDGET=0 must be minutes"),
+        ("SEED=-1", "SEED=-1 must be a whole number of at least 0"),
+        ("STEPS=3", "STEPS is not an option; the options are MODEL, SIZE, BUDGET"),
+    ],
+)
+def test_make_train_refuses_what_it_does_not_know(word, message):
+    with pytest.raises(SystemExit, match=f"train: {message}"):
+        train_tool.read_options([word])
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_training_needs_neither_tensorflow_nor_jupyter():
+    """keras on JAX, captcha, numpy and tqdm are enough to import all that `make train` uses."""
+    missing = ["tensorflow", "pandas", "pydot", "matplotlib", "IPython", "jupytext", "papermill"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"
+    code += "import notebooks_py.ch4_gpu_training as ch4; print(ch4.build('ctc', 'slim').name)"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    assert run.stdout == "ctc\n", run.stderr[-2000:]

@@ -114,7 +114,7 @@ def test_arguments_reach_the_network():
 def test_wrong_pictures_are_refused(full):
     with pytest.raises(ValueError, match=r"expected \(n, 3, 64, 192\): put the channels first"):
         full(torch.zeros(2, 64, 192, 3))
-    with pytest.raises(ValueError, match="192x16 pixels are too few for 5 blocks"):
+    with pytest.raises(ValueError, match="192x16 pixels are too few for stride 1, 5 blocks"):
         ch7.CTCNet(height=16)
     pictures = np.zeros((2, 64, 192, 3), np.uint8)
     with pytest.raises(ValueError, match="uint8"):
@@ -408,7 +408,7 @@ def test_runs_are_neither_overwritten_nor_mixed(whole):
     with pytest.raises(ValueError, match="data.seed is 4, but the run"):
         ch7.train(model, other, valid, folder, STAGES, resume=True)
     with pytest.raises(ValueError, match="network is"):
-        ch7.train(ch7.CTCNet((4,) * 5, 1, 8), data, valid, folder, STAGES, resume=True)
+        ch7.train(ch7.CTCNet((4,) * 5, 1, hidden=8), data, valid, folder, STAGES, resume=True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -79,6 +79,9 @@ BREAKAGES = [
         new_output("stream", name="stderr", text="careful"))), "cell 8 wrote to stderr: 'careful'"),
     ("outputs", change(FACT, lambda c: c.outputs.append(
         new_output("error", ename="ValueError", evalue="no"))), "holds the error ValueError"),
+    ("outputs", change(FACT, lambda c: c.outputs.append(
+        new_output("stream", name="stdout", text="so: WARNING:tensorflow:slow"))),
+     "cell 8 shows a library's 'WARNING:tensorflow:slow'"),
     ("provenance", source_edited_on_both_sides, "the source is now"),
     ("provenance", source(FACT, "round(area(SEED), 3)"), "the outputs come from source"),
     ("provenance", change(FACT, lambda c: c.metadata.update(tags=[])), "run `make refresh`"),

@@ -78,6 +78,8 @@ def output_problems(notebook: NotebookNode) -> list[str]:
                 problems.append(f"cell {place} holds the error {output.ename}: {output.evalue}")
             if output.get("name") == "stderr":
                 problems.append(f"cell {place} wrote to stderr: {output.text.strip()[:100]!r}")
+            elif noise := re.search(r"\bWARNING:.{0,80}", output.get("text", "")):
+                problems.append(f"cell {place} shows a library's {noise[0]!r}")
     return problems
 
 
