@@ -53,7 +53,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -233,10 +233,10 @@ def feeding_speed(data: CaptchaSequence) -> float:
 # assert all(speed > 0 for speed in speeds.values())
 
 # %% [markdown]
-# The bars are your machine's. With no worker, a single thread draws; with two or four, several do.
-# But do not expect four times the speed from four threads: Python lets one thread at a time run
-# Python code, and only the parts of Pillow that work outside Python overlap. More threads than
-# cores bring nothing at all.
+# The bars are your machine's. Do not expect four times the speed from four threads: Python lets one
+# thread at a time run Python code, and only the parts of Pillow that work outside Python overlap. On
+# our two cores threads gained nothing at all; waiting for each other cost more than the overlap
+# brought. What does help is processes, which are next.
 #
 # Does it matter who draws? For the speed, yes; for the data, no:
 
@@ -424,8 +424,8 @@ class RenderedSequence(CaptchaSequence):
 SIZES = {
     "full": {"cnn": {}, "ctc": {}},  # the original's
     "slim": {
-        "cnn": {"filters": (32, 64, 128, 256), "convs": 1, "stride": 2},
-        "ctc": {"filters": (32, 64, 128, 256), "convs": 1, "stride": 2, "rnn": ()},
+        "cnn": {"filters": (24, 48, 96, 192), "convs": 1, "stride": 2},
+        "ctc": {"filters": (24, 48, 96, 192), "convs": 1, "stride": 2, "rnn": ()},
     },
 }
 
@@ -485,6 +485,123 @@ def compile_fast(
 # print(f"end {rates[100]:.4f}")
 
 # %% [markdown]
+# ## Where the time goes
+#
+# What has slim bought us? We take one training step apart. Somebody draws; bytes become floats and
+# texts become labels; the network computes forward; it computes backward, which is about twice the
+# work, and moves its weights.
+
+# %%
+def median_seconds(action: Callable[[], object], repeats: int = 5) -> float:
+    """Return the median time of `repeats` calls of `action`, after one that does not count."""
+    action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def step_parts(model: keras.Model, data: CaptchaSequence) -> dict[str, float]:
+    """Return the seconds for each picture that each part of a training step on `data` takes."""
+    X, y = data[0]
+    draw, batch = median_seconds(lambda: data.draw(0)), median_seconds(lambda: data[0])
+    forward = median_seconds(lambda: model.test_on_batch(X, y))
+    step = median_seconds(lambda: model.train_on_batch(X, y))
+    parts = {"draw": draw, "make arrays": batch - draw, "forward": forward}
+    parts["backward, update"] = step - forward
+    return {name: max(0.0, seconds) / data.batch_size for name, seconds in parts.items()}
+
+
+# %% [markdown]
+# Is that slow or fast? There are two floors that nobody gets below. The processor can do so many
+# operations in a second, and memory can move so many bytes. We count what the network needs. A
+# kernel is used once at each position of its layer's output, and each use of a weight is two
+# operations, a multiplication and an addition.
+
+# %%
+def operations(model: keras.Model) -> int:
+    """Return the floating-point operations of a forward pass on one picture, in all kernels."""
+    total = 0
+    for layer in model.layers:
+        kernels = [w for w in layer.trainable_weights if w.name.endswith("kernel")]
+        positions = math.prod(layer.output.shape[1:-1])
+        total += 2 * positions * sum(math.prod(kernel.shape) for kernel in kernels)
+    return total
+
+
+def traffic(model: keras.Model) -> int:
+    """Return the bytes that a forward pass on one picture moves if nothing stays in a cache.
+
+    Each layer reads its input and writes its output, four bytes for each number.
+    """
+    shapes = [
+        shape for layer in model.layers[1:] for shape in (layer.input.shape, layer.output.shape)
+    ]
+    return sum(4 * math.prod(shape[1:]) for shape in shapes)
+
+
+# %% [markdown]
+# The full-size CNN and the slim one:
+
+# %% tags=["active-ipynb"]
+# networks = {size: build("cnn", size) for size in ("full", "slim")}
+# for size, network in networks.items():
+#     print(f"{size}: {operations(network):,} operations, {traffic(network):,} bytes", end=" ")
+#     print("for a picture, forward")
+
+# %% [markdown]
+# And what does this machine have to offer? We multiply large matrices, which is the best case for
+# its arithmetic, and add 1 to a long row of numbers, which does nothing but move them.
+
+# %%
+def machine_limits() -> tuple[float, float]:
+    """Return the operations and the bytes in a second that the device of Keras reaches."""
+    matrix, row = keras.random.normal((1024, 1024)), ops.ones(2**24)
+
+    def multiply() -> None:
+        product = matrix
+        for _ in range(4):
+            product = ops.matmul(product, matrix) / 32
+        ops.convert_to_numpy(product[0, 0])
+
+    def move() -> None:
+        ops.convert_to_numpy((row + 1)[0])
+
+    return 4 * 2 * 1024**3 / median_seconds(multiply), 2 * 4 * 2**24 / median_seconds(move)
+
+
+# %% [markdown]
+# The parts, and the floors beside them. A training step takes three times the forward pass.
+
+# %% tags=["active-ipynb"]
+# arithmetic, memory = machine_limits()
+# few = CaptchaSequence(16, 1, SEED)
+# figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+# for row, (size, network) in enumerate(networks.items()):
+#     compile_fast(network, 10)
+#     left = 0.0
+#     for place, (name, seconds) in enumerate(step_parts(network, few).items()):
+#         label = name if row == 0 else None
+#         axes.barh(size, 1e3 * seconds, left=left, color=f"C{place}", label=label)
+#         left += 1e3 * seconds
+#     floors = [3 * operations(network) / arithmetic, 3 * traffic(network) / memory]
+#     for floor, style in zip(floors, ("-", ":"), strict=True):
+#         axes.plot([1e3 * floor] * 2, [row - 0.4, row + 0.4], color="black", ls=style)
+#     assert left > 0 and min(floors) > 0
+# axes.plot([], [], color="black", ls="-", label="floor: operations")
+# axes.plot([], [], color="black", ls=":", label="floor: bytes")
+# axes.set(title="A training step for one picture, batches of 16", xlabel="milliseconds")
+# axes.legend()
+# plt.show()
+# print(f"{len(networks)} networks, {len(floors)} floors for each")
+
+# %% [markdown]
+# The floors are for computing alone, without drawing. In full size nearly all time goes into the
+# network, and the floor says that no cleverness would make it quick on a CPU. The slim network needs
+# so few operations that drawing becomes a part that counts.
+#
 # ## Training that nothing can stop
 #
 # In lesson 2 an interrupted run went on from the last finished *epoch*. With hours at stake we want

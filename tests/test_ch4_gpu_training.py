@@ -196,6 +196,49 @@ def test_steps_go_round():
         assert np.array_equal(data[index][0], source[batch][0])
 
 
+# Where the time goes.
+
+
+def test_operations_are_those_counted_by_hand():
+    """3x3 kernels at every position of the five blocks, and a dense layer for each head."""
+    channels = [3, 32, 32, 64, 64, 128, 128, 256, 256, 256, 256]
+    sides = [(64, 128), (32, 64), (16, 32), (8, 16), (4, 8)]
+    convolutions = sum(
+        9 * channels[i] * channels[i + 1] * sides[i // 2][0] * sides[i // 2][1] for i in range(10)
+    )
+    assert ch4.operations(ch4.build("cnn", "full")) == 2 * (convolutions + 4 * 2048 * 36)
+
+
+def test_operations_of_a_gru_are_counted_at_each_step():
+    inputs = keras.Input((7, 5))
+    gru = keras.layers.Bidirectional(keras.layers.GRU(3, return_sequences=True))
+    model = keras.Model(inputs, gru(inputs))
+    assert ch4.operations(model) == 2 * 7 * 2 * 3 * (5 * 3 + 3 * 3)
+
+
+def test_traffic_is_what_each_layer_reads_and_writes():
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, keras.layers.MaxPooling2D(2)(inputs))
+    assert ch4.traffic(model) == 4 * (48 + 12)
+
+
+def test_parts_of_a_step_are_medians_for_each_picture(monkeypatch):
+    seconds = iter([4.0, 5.0, 2.0, 8.0])  # draw, whole batch, forward, step
+    monkeypatch.setattr(ch4, "median_seconds", lambda action: next(seconds))
+    parts = ch4.step_parts(None, small())
+    assert parts == pytest.approx(
+        {"draw": 4 / 3, "make arrays": 1 / 3, "forward": 2 / 3, "backward, update": 2}
+    )
+
+
+def test_the_median_leaves_the_first_call_out(monkeypatch):
+    clock = iter([0, 1, 10, 12, 20, 29])
+    monkeypatch.setattr(ch4.time, "perf_counter", lambda: next(clock))
+    calls = []
+    assert ch4.median_seconds(lambda: calls.append(1), repeats=3) == 2
+    assert len(calls) == 4
+
+
 # A run that is interrupted.
 
 TRAIN = Path(__file__).parent / "train_tiny_run.py"

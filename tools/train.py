@@ -21,7 +21,7 @@ DEFAULTS = {
     "RESUME": "0",
     "FEED": "",  # the folder of a rendered set; without it, pictures are drawn on the fly
     "SEED": "2019",
-    "BATCH": "128",
+    "BATCH": "32",  # small batches make many steps of few pictures, which is what a CPU wants
     "WORKERS": "4",
 }
 
