@@ -7,10 +7,16 @@ import sys
 from pathlib import Path
 
 import format
+import hypothesis
 import lessons
 import pytest
 
 ROOT = lessons.ROOT
+# On a person's machine hypothesis looks for new examples each time. CI tries the same ones each
+# time, so that a red run means a change.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 # What a copy of this repository can do without.
 UNTRACKED = shutil.ignore_patterns(
     ".*cache", ".git", ".hypothesis", ".venv", "__pycache__", "build"
