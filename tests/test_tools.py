@@ -1,5 +1,6 @@
 """make run-all, refresh and format on a repository of two tiny lessons."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -105,7 +106,9 @@ def test_ctrl_c_stops_the_lesson_and_prints_the_table(mini: Path) -> None:
         "\"import time; open('here', 'w'); time.sleep(600)\"",
     )
     command = [sys.executable, ROOT / "tools" / "run_lessons.py", "--root", mini]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=listen)
     marker = mini / "notebooks" / "here"
     for _ in range(600):
         if marker.exists():
