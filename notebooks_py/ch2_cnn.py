@@ -130,7 +130,7 @@ def conv_block(
 
 # %% [markdown]
 # Every choice is an argument, and the defaults are the original's. Change one here and all lessons
-# follow.
+# follow. (The heads compute in `float32`, whatever the rest of a network uses: lesson 4 tries less.)
 
 # %%
 def build_cnn(
@@ -173,7 +173,10 @@ def build_cnn(
         x = conv_block(x, f"block{number}", count, convs, kernel, first, init, momentum)
         x = layers.MaxPooling2D(2, name=f"block{number}_pool")(x)
     x = layers.Flatten(name="features")(x)
-    heads = [layers.Dense(classes, "softmax", name=f"c{i + 1}")(x) for i in range(length)]
+    heads = [
+        layers.Dense(classes, "softmax", dtype="float32", name=f"c{i}")(x)
+        for i in range(1, length + 1)
+    ]
     return keras.Model(inputs, heads, name="cnn")
 
 
@@ -437,13 +440,16 @@ def replace_text(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
-def check_settings(settings: dict, before: dict, folder: Path) -> None:
-    """Raise a ValueError that names the first of the `settings` that was another one `before`."""
+def check_settings(settings: dict, before: dict, folder: Path, what: str = "run") -> None:
+    """Raise a ValueError that names the first of the `settings` that was another one `before`.
+
+    `what` is in the `folder`: a run, a set of pictures.
+    """
     for name in sorted({*settings, *before}):
         if settings.get(name) != before.get(name):
             raise ValueError(
-                f"{name} is {settings.get(name)!r}, but the run in {folder} was started with "
-                f"{before.get(name)!r}: use that value, or start a new run in another folder"
+                f"{name} is {settings.get(name)!r}, but the {what} in {folder} has "
+                f"{before.get(name)!r}: use that value, or make a new {what} in another folder"
             )
 
 
@@ -458,7 +464,7 @@ def open_run(folder: Path, settings: dict, resume: bool) -> None:
     Raises:
         FileExistsError: the folder holds a run already, and resume is False.
         FileNotFoundError: the folder holds no run, and resume is True.
-        ValueError: the run in the folder was started with other settings.
+        ValueError: the run in the folder has other settings.
     """
     note, log = folder / "run.json", folder / "log.csv"
     if note.exists() and not resume:

@@ -334,7 +334,7 @@ def read_columns(x: keras.KerasTensor, rnn: Sequence[int], classes: int) -> kera
     for number, size in enumerate(rnn, 1):
         gru = layers.GRU(size, return_sequences=True)
         x = layers.Bidirectional(gru, name=f"gru{number}")(x)
-    return layers.Dense(classes + 1, name="logits")(x)
+    return layers.Dense(classes + 1, dtype="float32", name="logits")(x)
 
 
 # %% [markdown]

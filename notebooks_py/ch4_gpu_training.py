@@ -22,6 +22,7 @@
 # - ask which device your network runs on, and share a GPU's memory politely
 # - measure how fast captchas reach the network with no worker, two workers and four
 # - draw a set of captchas once, and read it again many times as fast
+# - take a training step apart, and compare it with what your machine could do
 # - build the training that `make train` runs for hours, and stop it in the middle
 #
 # ## What you'll learn
@@ -49,6 +50,8 @@ import json
 import math
 import multiprocessing
 import os
+import platform
+import re
 import shutil
 import signal
 import threading
@@ -93,7 +96,7 @@ from notebooks_py.ch2_cnn import (
     save_model,
     wilson,
 )
-from notebooks_py.ch3_ctc import build_ctc, ctc_loss, decode_ctc, read_ctc
+from notebooks_py.ch3_ctc import build_ctc, compile_ctc, ctc_loss, decode_ctc, read_ctc
 
 
 # %% [markdown]
@@ -113,10 +116,11 @@ from notebooks_py.ch3_ctc import build_ctc, ctc_loss, decode_ctc, read_ctc
 # %%
 def device() -> str:
     """Return the device that Keras computes on, such as "GPU (gpu:0, one of 2)" or "CPU"."""
-    gpus = keras.distribution.list_devices("gpu")
-    if not gpus:
+    devices = keras.distribution.list_devices()  # GPUs (or TPUs) if there are any, else CPUs
+    kind = devices[0].split(":")[0].upper()
+    if kind == "CPU":
         return "CPU"
-    return f"GPU ({gpus[0]}{f', one of {len(gpus)}' if len(gpus) > 1 else ''})"
+    return f"{kind} ({devices[0]}{f', one of {len(devices)}' if len(devices) > 1 else ''})"
 
 
 # %% [markdown]
@@ -208,11 +212,11 @@ def tiny_network(width: int, height: int, classes: int, length: int) -> keras.Mo
 
 
 def feeding_speed(data: CaptchaSequence) -> float:
-    """Return how many pictures a second reach a tiny network in one epoch of `data`."""
+    """Return how many pictures a second reach a tiny network in an epoch of `data`."""
     model = tiny_network(data.width, data.height, len(data.alphabet), data.length)
-    for _ in range(2):  # the first time Keras compiles, and that is not feeding
-        start = time.perf_counter()
-        model.fit(data, shuffle=False, verbose=0)
+    model.fit(*data[0], verbose=0)  # the first time Keras compiles, and that is not feeding
+    start = time.perf_counter()
+    model.fit(data, shuffle=False, verbose=0)
     return data.batch_size * len(data) / (time.perf_counter() - start)
 
 
@@ -259,11 +263,11 @@ def feeding_speed(data: CaptchaSequence) -> float:
 # with it.
 
 # %%
-SET_NAMES = ("batch_size", "seed", "split", "alphabet", "length", "width", "height")
+SET_NAMES = ("seed", "split", "alphabet", "length", "width", "height")
 
 
 def set_settings(source: CaptchaSequence) -> dict:
-    """Return what decides the pictures of `source`, but for their number."""
+    """Return what `source` draws, but for the size and number of its batches."""
     return {name: getattr(source, name) for name in SET_NAMES}
 
 
@@ -295,7 +299,8 @@ def render_set(source: CaptchaSequence, folder: Path, processes: int = 2) -> Pat
         hashes.append(fingerprint(drawn, labels[rows]))
     pictures.flush()
     np.save(draft / "labels.npy", labels)
-    note = {"settings": set_settings(source), "fingerprints": hashes}
+    note = {"pictures": len(labels), "settings": set_settings(source)}
+    note |= {"batch_size": size, "fingerprints": hashes}
     replace_text(draft / "set.json", json.dumps(note, indent=1))
     os.replace(draft, folder)
     return folder
@@ -303,50 +308,62 @@ def render_set(source: CaptchaSequence, folder: Path, processes: int = 2) -> Pat
 
 # %% [markdown]
 # The drawing itself is spread over processes that start afresh ("spawn"), which works on every
-# system. They get the data set and the number of a batch, and send back its pictures.
+# system. They get the data set and the number of a batch, and send back its pictures. To start one
+# takes seconds, so a single one is not started at all: then this process draws.
 
 # %%
 def draw_ahead(source: CaptchaSequence, processes: int) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Yield all batches of `source` in order, drawn by so many processes, with a progress bar."""
+    numbers, bar = range(len(source)), {"total": len(source), "desc": "drawing", "unit": "batch"}
+    if processes == 1:
+        yield from tqdm(map(source.draw, numbers), **bar)
+        return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
         try:
-            batches = pool.map(source.draw, range(len(source)))
-            yield from tqdm(batches, total=len(source), desc="drawing", unit="batch")
+            yield from tqdm(pool.map(source.draw, numbers), **bar)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 # %% [markdown]
-# Before a set is used, it has to show its papers: settings, number of batches, and the fingerprints
+# Before a set is used, it has to show its papers: settings, number of pictures, and the fingerprints
 # of three batches, at its beginning, middle and end.
 
 # %%
-def open_set(folder: Path, wanted: dict, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return pictures and labels of the set in `folder`, by batch: (batches, batch_size, ...).
+def read_note(folder: Path) -> dict:
+    """Return the set.json of a rendered set; FileNotFoundError if there is none in `folder`."""
+    if not (folder / "set.json").exists():
+        raise FileNotFoundError(f"no set in {folder}: draw one with `make render OUT={folder}`")
+    return json.loads((folder / "set.json").read_text())
+
+
+# %% [markdown]
+# Damage is found before it is trained on, at least where it is looked for.
+
+# %%
+def open_set(folder: Path, wanted: dict, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures uint8 (n, height, width, 3) and labels (n, length) of the set in `folder`.
 
     Raises:
         FileNotFoundError: there is no such set.
-        ValueError: its settings are not those `wanted`, or it has too few or damaged batches.
+        ValueError: its settings are not those `wanted`, n is below `least`, or it is damaged.
     """
-    if not (folder / "set.json").exists():
-        raise FileNotFoundError(f"no rendered set in {folder}: make one with render_set")
-    note = json.loads((folder / "set.json").read_text())
-    check_settings(wanted, note["settings"], folder)
-    hashes = note["fingerprints"]
-    if steps > len(hashes):
+    note = read_note(folder)
+    check_settings(wanted, note["settings"], folder, "set")
+    hashes, size = note["fingerprints"], note["batch_size"]
+    if least > note["pictures"]:
         raise ValueError(
-            f"{folder} has {len(hashes)} batches, fewer than {steps}: "
+            f"the set in {folder} has {note['pictures']} pictures, fewer than {least}: "
             "ask for fewer, or render a larger set"
         )
     files = [np.load(folder / name, mmap_mode="r") for name in ("pictures.npy", "labels.npy")]
-    pictures, labels = (x.reshape(len(hashes), -1, *x.shape[1:]) for x in files)
     for index in (0, len(hashes) // 2, len(hashes) - 1):
-        if fingerprint(pictures[index], labels[index]) != hashes[index]:
+        if fingerprint(*(x[index * size : (index + 1) * size] for x in files)) != hashes[index]:
             raise ValueError(
                 f"batch {index} in {folder} is damaged: delete the folder, and render the set anew"
             )
-    return pictures, labels
+    return tuple(files)
 
 
 # %% [markdown]
@@ -357,30 +374,32 @@ def open_set(folder: Path, wanted: dict, steps: int) -> tuple[np.ndarray, np.nda
 class RenderedSequence(CaptchaSequence):
     """A `CaptchaSequence` that looks its batches up in the `folder` of a `render_set`.
 
-    The other arguments are those of `CaptchaSequence`, and so is every batch, byte for byte. The
+    The other arguments are those of `CaptchaSequence`. With the batch_size of the set, so is every
+    batch, byte for byte; with another one, the same pictures come in batches of that size. The
     errors are those of `CaptchaSequence` and `open_set`.
     """
 
     def __init__(self, folder: Path, batch_size: int, steps: int, seed: int, **options):
         super().__init__(batch_size, steps, seed, **options)
-        self.pictures, self.places = open_set(folder, set_settings(self), steps)
+        self.pictures, self.places = open_set(folder, set_settings(self), steps * batch_size)
 
     def draw(self, index: int) -> tuple[np.ndarray, list[str]]:
         """Look up batch `index`: uint8 pictures and their texts; IndexError outside 0..steps-1."""
         check_index(index, self.steps)
-        return self.pictures[index], decode(self.places[index], self.alphabet)
+        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return np.array(self.pictures[rows]), decode(self.places[rows], self.alphabet)
 
 
 # %% [markdown]
-# Half a minute of drawing, and the set is there. Are its batches those that would have been drawn
-# on the fly?
+# A few seconds of drawing, and the set is there. (`make render` draws large ones, with a process
+# for each core.) Are its batches those that would have been drawn on the fly?
 
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch1_captcha_preview import fresh_folder
 #
 # FOLDER = fresh_folder("ch4_gpu_training")
 # on_the_fly = CaptchaSequence(32, STEPS, SEED)
-# render_set(on_the_fly, FOLDER / "set")
+# render_set(on_the_fly, FOLDER / "set", processes=1)
 # rendered = RenderedSequence(FOLDER / "set", 32, STEPS, SEED)
 # same = all(np.array_equal(rendered[i][0], on_the_fly[i][0]) for i in range(STEPS))
 # size = (FOLDER / "set" / "pictures.npy").stat().st_size
@@ -463,10 +482,19 @@ def rate_plan(steps: int, peak: float, warmup: float) -> keras.optimizers.schedu
 
 
 def compile_fast(
-    model: keras.Model, steps: int, peak: float = 2e-3, warmup: float = 0.1, decay: float = 1e-2
+    model: keras.Model,
+    steps: int,
+    peak: float = 2e-3,
+    warmup: float = 0.1,
+    decay: float = 1e-2,
+    fall: bool = True,
 ) -> None:
-    """Compile for `steps` steps of AdamW along `rate_plan`; `decay` pulls weights, not biases."""
-    optimizer = keras.optimizers.AdamW(rate_plan(steps, peak, warmup), weight_decay=decay)
+    """Compile for `steps` steps of AdamW along `rate_plan`, or at `peak` all the time.
+
+    `decay` pulls the weights of kernels towards zero, those of biases and norms not.
+    """
+    rate = rate_plan(steps, peak, warmup) if fall else peak
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, "categorical_crossentropy" if model.name == "cnn" else ctc_loss)
 
@@ -492,15 +520,25 @@ def compile_fast(
 # work, and moves its weights.
 
 # %%
-def median_seconds(action: Callable[[], object], repeats: int = 5) -> float:
-    """Return the median time of `repeats` calls of `action`, after one that does not count."""
-    action()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+def side_by_side(actions: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, list]:
+    """Return the seconds that `repeats` calls of each action took, in turn; a first call is free.
+
+    Whatever slows the machine down meanwhile slows all of them: their ratios can be trusted.
+    """
+    for action in actions.values():
         action()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+    seconds = {name: [] for name in actions}
+    for _ in range(repeats):
+        for name, action in actions.items():
+            start = time.perf_counter()
+            action()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_seconds(action: Callable[[], object]) -> float:
+    """Return the median time of five calls of `action`, after one that does not count."""
+    return float(np.median(side_by_side({"": action})[""]))
 
 
 def step_parts(model: keras.Model, data: CaptchaSequence) -> dict[str, float]:
@@ -577,7 +615,7 @@ def machine_limits() -> tuple[float, float]:
 
 # %% tags=["active-ipynb"]
 # arithmetic, memory = machine_limits()
-# few = CaptchaSequence(16, 1, SEED)
+# few = CaptchaSequence(8, 1, SEED)
 # figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
 # for row, (size, network) in enumerate(networks.items()):
 #     compile_fast(network, 10)
@@ -592,7 +630,7 @@ def machine_limits() -> tuple[float, float]:
 #     assert left > 0 and min(floors) > 0
 # axes.plot([], [], color="black", ls="-", label="floor: operations")
 # axes.plot([], [], color="black", ls=":", label="floor: bytes")
-# axes.set(title="A training step for one picture, batches of 16", xlabel="milliseconds")
+# axes.set(title="A training step for one picture, batches of 8", xlabel="milliseconds")
 # axes.legend()
 # plt.show()
 # print(f"{len(networks)} networks, {len(floors)} floors for each")
@@ -601,6 +639,17 @@ def machine_limits() -> tuple[float, float]:
 # The floors are for computing alone, without drawing. In full size nearly all time goes into the
 # network, and the floor says that no cleverness would make it quick on a CPU. The slim network needs
 # so few operations that drawing becomes a part that counts.
+#
+# A gap between a bar and its floors is worth a question. On Linux we found one answer in memory.
+# TensorFlow asks for room for every intermediate result of a step and gives it back. The C library
+# hands large blocks straight back to the system, and gets them again in the next step, page by page
+# and filled with zeros: tens of thousands of pages in each step of the slim network, which took more
+# than half of its time on our two cores. Three environment variables tell the library to keep what
+# it has. The Makefile sets them for all commands; elsewhere, set them before Python starts:
+#
+# ```sh
+# export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456
+# ```
 #
 # ## Training that nothing can stop
 #
@@ -774,12 +823,13 @@ def train(
     valid: tuple[np.ndarray, Sequence[np.ndarray] | np.ndarray],
     stop: threading.Event | None = None,
     every: float = 60.0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> bool:
     """Train until all steps are done, or `stop` is set; return whether they are done.
 
     A run whose folder holds a state goes on from there. The state is saved every `every` seconds
-    and at the end, and log.csv has a line for each hundredth of the run. `valid` is a batch of
-    held-out pictures and their labels.
+    and at the end, and log.csv gets its lines. `valid` is a batch of held-out pictures and their
+    labels. `callbacks` see each stretch between two lines as a training of its own.
     """
     load_state(run)
     stop, size = stop or threading.Event(), run.source.batch_size
@@ -787,10 +837,11 @@ def train(
     keeper = Keeper(run, bar, stop, every)
     while run.step < run.steps and not stop.is_set():
         first, last, before = run.step, run.mark(len(run.rows) + 1), run.loss
-        data = Steps(run.source, first, last)
-        history = run.model.fit(data, shuffle=False, verbose=0, callbacks=[keeper]).history
+        if first < last:  # equal if a run was killed between its last step and its line
+            data, watchers = Steps(run.source, first, last), [keeper, *callbacks]
+            history = run.model.fit(data, shuffle=False, verbose=0, callbacks=watchers).history
+            run.loss = before + history["loss"][0] * (run.step - first)
         if run.step == last:
-            run.loss = before + history["loss"][0] * (last - first)
             add_row(run, held_out(run.model, *valid))
             bar.set_postfix_str(f"{run.rows[-1]['val_acc']:.1%} right")
     bar.close()
@@ -856,13 +907,15 @@ def stop_on_signals() -> Iterator[threading.Event]:
 # assert same and stopped.step < 12
 
 # %% [markdown]
-# `make train` is made of these parts. What is still missing is what surrounds them.
+# ## `make train`
+#
+# It is made of these parts. What is still missing is what surrounds them.
 #
 # How many steps fit into half an hour? That depends on the machine, so we ask it: a throwaway copy
 # of the network trains for a few steps, and the first ones, in which Keras compiles, don't count.
 
 # %%
-def measured_speed(kind: str, size: str, source: CaptchaSequence, steps: int = 8) -> float:
+def measured_speed(kind: str, size: str, source: CaptchaSequence, steps: int = 16) -> float:
     """Return how many pictures a second this machine trains on, pictures of `source` included."""
     model = build(kind, size)
     compile_fast(model, steps)
@@ -873,6 +926,106 @@ def measured_speed(kind: str, size: str, source: CaptchaSequence, steps: int = 8
 
 
 # %% [markdown]
+# ### Half the bits, if that helps
+#
+# Numbers of 16 bits instead of 32 take half the memory, and some hardware computes with them much
+# faster: NVIDIA's GPUs of the last years, and processors with AVX512-BF16 or AMX. In *mixed
+# precision*, layers compute in `bfloat16`, while weights and optimiser stay in `float32`. Other
+# hardware has to imitate it, which is many times slower. So we never assume: we take a few steps in
+# each, side by side.
+
+# %%
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Build layers with a Keras dtype policy, "float32" or "mixed_bfloat16", in a `with` block."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def one_step(kind: str, size: str, policy: str, data: CaptchaSequence) -> Callable[[], object]:
+    """Return a function that trains a new network for one step on the first batch of `data`."""
+    with precision(policy):
+        model = build(kind, size)
+    compile_fast(model, 1_000)
+    X, y = data[0]
+    return lambda: model.train_on_batch(X, y)
+
+
+# %% [markdown]
+# Mixed precision has to win clearly.
+
+# %%
+def fastest_policy(kind: str, size: str, data: CaptchaSequence, gain: float = 1.1) -> str:
+    """Return "mixed_bfloat16" if it trains at least `gain` times as fast here, else "float32"."""
+    actions = {name: one_step(kind, size, name, data) for name in ("float32", "mixed_bfloat16")}
+    plain, mixed = side_by_side(actions).values()
+    return "mixed_bfloat16" if np.median(np.divide(plain, mixed)) >= gain else "float32"
+
+
+# %% [markdown]
+# ### More than one GPU
+#
+# With several GPUs, each of them can hold a copy of the network and take an equal share of every
+# batch; their gradients are averaged, so that all copies make the same step. This is called *data
+# parallel*, and Keras' backends have an engine for it: `MirroredStrategy` in TensorFlow,
+# `DataParallel` for JAX. What is built inside our `with` block is copied to every device.
+#
+# One detail: batch normalisation takes the mean over a batch, but each device of TensorFlow sees
+# only its share. Then two GPUs would train another network than one, unless the shares are told to
+# agree on the mean. (JAX computes as if there were one large device, so there nothing is to do.)
+
+# %%
+@contextlib.contextmanager
+def every_device() -> Iterator[int]:
+    """Build and train on all GPUs, or all CPU devices where there is none; give their number."""
+    devices = keras.distribution.list_devices()
+    backend = keras.backend.backend()
+    if len(devices) == 1 or backend not in ("tensorflow", "jax"):
+        yield 1
+    elif backend == "jax":
+        before = keras.distribution.distribution()
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+        try:
+            yield len(devices)
+        finally:
+            keras.distribution.set_distribution(before)
+    else:
+        import tensorflow as tf
+
+        with tf.distribute.MirroredStrategy(devices).scope():
+            yield len(devices)
+
+
+# %% [markdown]
+# And for the agreement:
+
+# %%
+def share_norms(model: keras.Model, devices: int) -> None:
+    """Let batch normalisation see the whole batch on TensorFlow, whose devices see parts of it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = devices > 1 and keras.backend.backend() == "tensorflow"
+
+
+def check_shares(batch_size: int, devices: int) -> None:
+    """Raise a ValueError unless a batch can be shared equally between the devices."""
+    if batch_size % devices:
+        raise ValueError(
+            f"a batch of {batch_size} can't be shared equally between {devices} devices: "
+            f"use a multiple of {devices}, such as {devices * math.ceil(batch_size / devices)}"
+        )
+
+
+# %% [markdown]
+# On a laptop, all of this does nothing. (The tests of this repository split a CPU into two virtual
+# devices, and see that they compute the same losses as one.)
+#
+# ### All together
+#
 # What comes out is a model without the optimiser's memory and a file with everything that somebody
 # needs to know who wants to believe its accuracy.
 
@@ -880,17 +1033,39 @@ def measured_speed(kind: str, size: str, source: CaptchaSequence, steps: int = 8
 PACKAGES = ("keras", "tensorflow", "jax", "captcha", "pillow", "numpy")
 
 
+def processor() -> str:
+    """Return the name of the CPU as the system gives it."""
+    try:
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def hardware() -> dict:
+    """Return what a measurement was made on, and with which versions."""
+    installed = {package.metadata["Name"].lower() for package in metadata.distributions()}
+    return {
+        "device": device(),
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "backend": keras.backend.backend(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in PACKAGES if name in installed},
+    }
+
+
+# %% [markdown]
+# And what made the model:
+
+# %%
 def provenance(run: Run) -> dict:
     """Return what made a model: how far, how long, on what, with which versions."""
-    installed = {package.metadata["Name"].lower() for package in metadata.distributions()}
     return {
         "pictures": run.step * run.source.batch_size,
         "seconds": round(run.seconds),
         "parameters": run.model.count_params(),
-        "device": device(),
-        "cores": os.cpu_count(),
-        "backend": keras.backend.backend(),
-        "versions": {name: metadata.version(name) for name in PACKAGES if name in installed},
+        **hardware(),
     }
 
 
@@ -899,17 +1074,17 @@ def provenance(run: Run) -> dict:
 # one.
 
 # %%
-def write_results(run: Run, settings: dict, score: Score) -> dict:
+def write_results(run: Run, model: keras.Model, settings: dict, score: Score) -> dict:
     """Write model.keras and results.json to the run's folder; return what is in the latter."""
-    model = save_model(run.model, run.folder / "model.keras")
+    weights = save_model(model, run.folder / "model.keras")
     low, high = wilson(score.right, score.n)
     results = {
         **{"test_set": score.test_set, "n": score.n, "right": score.right},
         "interval": [round(low, 5), round(high, 5)],
         "right_by_position": list(score.right_by_position),
         **{"settings": settings, **provenance(run)},
-        "bytes": model.stat().st_size,
-        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "bytes": weights.stat().st_size,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
     replace_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results
@@ -917,12 +1092,47 @@ def write_results(run: Run, settings: dict, score: Score) -> dict:
 
 # %% [markdown]
 # All of it together is what `make train` calls. A folder that holds a run is never overwritten: it
-# goes on with `resume`, or you name another.
+# goes on with `resume`, or you name another. However it was trained, the finished network is a plain
+# one in `float32`, which computes the same everywhere, and that is the one we test.
 
 # %%
 VALID = 512  # held-out pictures to watch a run by
 
 
+def new_network(kind: str, size: str, policy: str, devices: int, seed: int) -> keras.Model:
+    """Build a network with weights from `seed`, for so many devices, in a precision."""
+    keras.utils.set_random_seed(seed)
+    with precision(policy):
+        model = build(kind, size)
+    share_norms(model, devices)
+    return model
+
+
+# %% [markdown]
+# A resumed run keeps its precision, whatever would be faster on the machine that it woke up on.
+
+# %%
+def earlier_precision(folder: Path) -> str:
+    """Return the precision of the run in `folder`, "float32" if there is none."""
+    note = folder / "run.json"
+    return json.loads(note.read_text()).get("precision", "float32") if note.exists() else "float32"
+
+
+def finish(run: Run, settings: dict, test_set: str) -> dict:
+    """Test the plain network with the weights of a run that is done; write the results down."""
+    kind = settings["model"]
+    model = build(kind, settings["size"])
+    model.set_weights(run.model.get_weights())
+    read = read_heads if kind == "cnn" else read_ctc
+    score = evaluate(lambda pictures: read(model, pictures), test_set)
+    print(score)
+    return write_results(run, model, settings, score)
+
+
+# %% [markdown]
+# From the first step to the last file:
+
+# %%
 def full_training(
     kind: str,
     size: str,
@@ -938,20 +1148,148 @@ def full_training(
     Raises:
         FileExistsError, FileNotFoundError, ValueError: as `open_run` and `load_state`.
     """
-    settings = {"model": kind, "size": size, "steps": steps, **set_settings(source)}
+    policy = earlier_precision(folder) if resume else fastest_policy(kind, size, source)
+    settings = {"model": kind, "size": size, "steps": steps, "precision": policy}
+    settings |= {"batch_size": source.batch_size, **set_settings(source)}
     open_run(folder, settings, resume)
-    keras.utils.set_random_seed(source.seed)
-    model = build(kind, size)
-    compile_fast(model, steps)
-    run = Run(model, source, folder, steps)
-    valid = CaptchaSequence(VALID, 1, source.seed, split="valid", labels=source.labels)
-    with stop_on_signals() as stop:
-        if not train(run, valid[0], stop):
+    valid = CaptchaSequence(VALID, 1, source.seed, split="valid", labels=source.labels)[0]
+    with stop_on_signals() as stop, every_device() as devices:
+        check_shares(source.batch_size, devices)
+        run = Run(new_network(kind, size, policy, devices, source.seed), source, folder, steps)
+        compile_fast(run.model, steps)
+        if not train(run, valid, stop):
             return None
-    read = read_heads if kind == "cnn" else read_ctc
-    score = evaluate(lambda pictures: read(model, pictures), test_set)
-    print(score)
-    return write_results(run, settings, score)
+    return finish(run, settings, test_set)
+
+
+# %% [markdown]
+# ## Which ingredient pays?
+#
+# A recipe should hold nothing that does not help. To find out, we change one ingredient at a time,
+# train each variant on the same captchas, and read the same held-out ones. A recipe is a kind of
+# network, changed arguments of its `build_...`, the size of a batch, and a way to compile.
+
+# %%
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One way to train a slim network of a `kind`; `changes` go to `build_cnn` or `build_ctc`.
+
+    The rate falls, or not; with `adam`, lesson 3's optimiser at that rate replaces the recipe's.
+    """
+
+    kind: str = "ctc"
+    changes: dict = dataclasses.field(default_factory=dict)
+    batch: int = 32
+    fall: bool = True
+    adam: float | None = None
+
+    def build(self, steps: int) -> keras.Model:
+        """Return a new network, compiled for so many steps."""
+        arguments = {**SIZES["slim"][self.kind], **self.changes}
+        model = {"cnn": build_cnn, "ctc": build_ctc}[self.kind](**arguments)
+        if self.adam:
+            compile_ctc(model, self.adam)
+        else:
+            compile_fast(model, steps, fall=self.fall)
+        return model
+
+
+# %% [markdown]
+# The recipe itself, and six others that differ in one thing:
+
+# %%
+RECIPES = {
+    "the recipe": {},
+    "batches of 128": {"batch": 128},
+    "constant rate": {"fall": False},
+    "Adam at 1e-3": {"adam": 1e-3},
+    "with a GRU": {"changes": {"rnn": (128,)}},
+    "two convolutions a block": {"changes": {"convs": 2}},
+    "four heads": {"kind": "cnn"},
+}
+
+
+# %% [markdown]
+# One more ingredient needs no training of its own. *Weight averaging* keeps a running mean of the
+# weights beside them. While the rate is high, the weights jump around a good place, and their mean
+# may be nearer to it than they are. A callback can do that next to any recipe, and read with both.
+
+# %%
+class Averages(keras.callbacks.Callback):
+    """Keeps a running mean of the weights; `rows` get its accuracy at the end of each `fit`.
+
+    The mean reaches back over about `window` pictures.
+    """
+
+    def __init__(self, valid: tuple, batch: int, window: int = 16_000):
+        super().__init__()
+        self.valid, self.share, self.mean, self.rows = valid, batch / window, None, []
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        weights = self.model.get_weights()
+        if self.mean is None:
+            self.mean = weights
+        pairs = zip(self.mean, weights, strict=True)
+        self.mean = [mean + self.share * (weight - mean) for mean, weight in pairs]
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        own = self.model.get_weights()
+        self.model.set_weights(self.mean)
+        self.rows.append(held_out(self.model, *self.valid))
+        self.model.set_weights(own)
+
+
+# %% [markdown]
+# A run of a recipe, and what we write down about it:
+
+# %%
+def try_recipe(name: str, source: CaptchaSequence, valid: tuple, folder: Path) -> dict:
+    """Train recipe `name` from scratch on all of `source`; return its row of the table.
+
+    The row has `right`, how many of the `n` held-out captchas are right after a quarter, a half,
+    three quarters and all of the `pictures`, `right_averaged` for averaged weights, and the speed.
+    """
+    recipe = Recipe(**RECIPES[name])
+    keras.utils.set_random_seed(source.seed)
+    model = recipe.build(len(source))
+    run = Run(model, source, folder, len(source), lines=4)
+    averages = Averages(valid, recipe.batch)
+    train(run, valid, callbacks=[averages])
+    n, rows = len(valid[0]), {"right": run.rows, "right_averaged": averages.rows}
+    return {
+        **{"recipe": name, "parameters": model.count_params(), "n": n},
+        "pictures": [row["pictures"] for row in run.rows],
+        **{key: [round(n * row["val_acc"]) for row in these] for key, these in rows.items()},
+        "pictures_a_second": round(run.step * source.batch_size / run.seconds, 1),
+        **hardware(),
+    }
+
+
+# %% [markdown]
+# ## What a machine can do
+#
+# The bars in this lesson are single measurements on a busy machine. `make bench` measures with more
+# care: everything in turn, at least five times, and as ratios, which hold where seconds do not.
+
+# %%
+def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: int = 5) -> dict:
+    """Return the speed of actions that handle so many `pictures`, measured side by side.
+
+    `pictures_a_second` has medians; `ratio` the medians of how many times as fast an action was as
+    the first one in the same round.
+    """
+    seconds = side_by_side(actions, repeats)
+    first = seconds[next(iter(seconds))]
+    return {
+        "repeats": repeats,
+        "pictures_a_second": {
+            name: round(pictures / float(np.median(times)), 1) for name, times in seconds.items()
+        },
+        "ratio": {
+            name: round(float(np.median(np.divide(first, times))), 3)
+            for name, times in seconds.items()
+        },
+    }
 
 # %% [markdown]
 # ## What a GPU would change
@@ -970,6 +1308,8 @@ def full_training(
 # - A GPU speeds up the network and nothing else: somebody still has to draw the pictures.
 # - Workers draw ahead. They change the speed, never the data.
 # - A set that is drawn once feeds any network; it must be complete or absent, and say what it is.
+# - A step that takes much longer than its floors is worth a question: ours spent half its time on
+#   memory that went back and forth.
 # - With numbered batches, a run is its step, its weights and its optimiser, and can be killed any
 #   time.
 #

@@ -6,9 +6,10 @@ Needs keras with a backend, captcha, numpy and tqdm; nothing of Jupyter:
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
+
+import options
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,66 +23,54 @@ DEFAULTS = {
     "FEED": "",  # the folder of a rendered set; without it, pictures are drawn on the fly
     "SEED": "2019",
     "BATCH": "32",  # small batches make many steps of few pictures, which is what a CPU wants
-    "WORKERS": "4",
+    "WORKERS": "2",  # threads that draw; on the fly, one of them works while the network does
 }
-
-
-def stop(message: str) -> None:
-    raise SystemExit(f"train: {message}")
-
-
-def read_options(texts: list[str]) -> dict[str, str]:
-    """NAME=value pairs over the defaults; anything that is not one of them ends the program."""
-    options = dict(DEFAULTS)
-    for text in texts:
-        name, _, value = text.partition("=")
-        if name not in DEFAULTS:
-            stop(f"{name} is not an option; the options are {', '.join(DEFAULTS)}")
-        options[name] = value
-    for name, allowed in {
-        "MODEL": ("cnn", "ctc"),
-        "SIZE": ("slim", "full"),
-        "RESUME": "01",
-    }.items():
-        if options[name] not in tuple(allowed):
-            stop(f"{name}={options[name]} must be one of {', '.join(allowed)}")
-    for name, least in {"SEED": 0, "BATCH": 1, "WORKERS": 0}.items():
-        if not options[name].isdecimal() or int(options[name]) < least:
-            stop(f"{name}={options[name]} must be a whole number of at least {least}")
-    if not re.fullmatch(r"[1-9]\d*(min)?", options["BUDGET"]):
-        stop(f"BUDGET={options['BUDGET']} must be minutes as in 20min, or pictures as in 300000")
-    return options
+ALLOWED = {
+    "MODEL": "cnn|ctc one of cnn, ctc",
+    "SIZE": "full|slim one of full, slim",
+    "BUDGET": r"[1-9]\d*(min)? minutes as in 20min, or pictures as in 300000",
+    "RESUME": "0|1 one of 0, 1",
+    "SEED": options.WHOLE,
+    "BATCH": options.POSITIVE,
+    "WORKERS": options.WHOLE,
+}
 
 
 def main() -> int:
     """Train as the options say; 3 if a signal stopped it, so that a script can tell."""
-    options = read_options(sys.argv[1:])
+    chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
-    from notebooks_py.ch4_gpu_training import RenderedSequence, full_training, measured_speed
+    from notebooks_py.ch4_gpu_training import (
+        RenderedSequence,
+        full_training,
+        measured_speed,
+        read_note,
+    )
 
-    kind, size = options["MODEL"], options["SIZE"]
-    out = Path(options["OUT"] or f"build/train/{kind}-{size}")
-    batch, seed = int(options["BATCH"]), int(options["SEED"])
-    more = {"labels": "ctc" if kind == "ctc" else "one-hot", "workers": int(options["WORKERS"])}
+    kind, size = chosen["MODEL"], chosen["SIZE"]
+    out = Path(chosen["OUT"] or f"build/train/{kind}-{size}")
+    batch, seed = int(chosen["BATCH"]), int(chosen["SEED"])
+    more = {"labels": "ctc" if kind == "ctc" else "one-hot", "workers": int(chosen["WORKERS"])}
 
     def make_source(steps: int) -> CaptchaSequence:
-        if options["FEED"]:
-            return RenderedSequence(Path(options["FEED"]), batch, steps, seed, **more)
+        if chosen["FEED"]:  # a set that ends begins again
+            drawn = max(1, read_note(Path(chosen["FEED"]))["pictures"] // batch)
+            return RenderedSequence(Path(chosen["FEED"]), batch, min(steps, drawn), seed, **more)
         return CaptchaSequence(batch, steps, seed, **more)
 
     try:
-        steps = earlier_steps(out) if options["RESUME"] == "1" else 0
-        if not steps and options["BUDGET"].endswith("min"):
-            speed = measured_speed(kind, size, make_source(11))
-            steps = max(1, round(int(options["BUDGET"][:-3]) * 60 * speed / batch))
-            print(f"{speed:.0f} pictures a second: {steps * batch:,} in {options['BUDGET']}")
+        steps = earlier_steps(out) if chosen["RESUME"] == "1" else 0
+        if not steps and chosen["BUDGET"].endswith("min"):
+            speed = measured_speed(kind, size, make_source(19))
+            steps = max(1, round(int(chosen["BUDGET"][:-3]) * 60 * speed / batch))
+            print(f"{speed:.0f} pictures a second: {steps * batch:,} in {chosen['BUDGET']}")
         elif not steps:
-            steps = -(-int(options["BUDGET"]) // batch)
+            steps = -(-int(chosen["BUDGET"]) // batch)
         results = full_training(
-            kind, size, make_source(steps), steps, out, resume=options["RESUME"] == "1"
+            kind, size, make_source(steps), steps, out, resume=chosen["RESUME"] == "1"
         )
     except (OSError, ValueError) as error:
-        stop(str(error))
+        raise SystemExit(f"train: {error}") from error
     if results is None:
         print(f"stopped; the same command with RESUME=1 goes on from {out}")
         return 3
@@ -92,7 +81,7 @@ def main() -> int:
 def earlier_steps(folder: Path) -> int:
     """The number of steps of the run in `folder`, whose budget holds when it is resumed."""
     note = folder / "run.json"
-    return json.loads(note.read_text())["steps"] if note.exists() else 0
+    return json.loads(note.read_text()).get("steps", 0) if note.exists() else 0
 
 
 if __name__ == "__main__":

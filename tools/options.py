@@ -1,0 +1,30 @@
+"""NAME=value options of the tools that `make` calls."""
+
+import re
+
+
+def read(
+    texts: list[str], program: str, defaults: dict[str, str], allowed: dict[str, str]
+) -> dict[str, str]:
+    """Return the defaults with the NAME=value `texts` put over them.
+
+    `allowed` has a regular expression for each option that may not be anything, and after a blank
+    the words for it in an error message. What is not allowed ends the program.
+    """
+    options = dict(defaults)
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in defaults:
+            raise SystemExit(
+                f"{program}: {name} is not an option; the options are {', '.join(defaults)}"
+            )
+        options[name] = value
+    for name, rule in allowed.items():
+        pattern, words = rule.split(" ", 1)
+        if not re.fullmatch(pattern, options[name]):
+            raise SystemExit(f"{program}: {name}={options[name]} must be {words}")
+    return options
+
+
+WHOLE = r"\d+ a whole number of at least 0"
+POSITIVE = r"0*[1-9]\d* a whole number of at least 1"
