@@ -369,7 +369,7 @@ def prose(root: Path) -> list[str]:
 
 def size(root: Path) -> list[str]:
     """Files stay small enough to clone and to open."""
-    limits = [(1.5, root.glob("notebooks/*.ipynb")), (15, root.glob("models/*"))]
+    limits = [(1.5, root.glob("notebooks/*.ipynb")), (15, root.glob("models/**/*"))]
     return [
         f"size: {path.relative_to(root)} has {path.stat().st_size / 1e6:.1f} MB, "
         f"at most {limit} are allowed; show or store less"
