@@ -4,15 +4,11 @@ Each row is written when it is done, and a row that is there is not run again.
 """
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 import options
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 DEFAULTS = {
     "OUT": "models/ablation.json",

@@ -14,9 +14,6 @@ from pathlib import Path
 
 import options
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 DEFAULTS = {
     "OUT": "models/bench.json",
     "REPEATS": "5",

@@ -1,6 +1,11 @@
 """NAME=value options of the tools that `make` calls."""
 
+import os
 import re
+
+# Each tool imports this before it imports Keras, which reads its settings when it is imported.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def read(

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import options
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 DEFAULTS = {
     "OUT": "build/sets/classic",
     "PICTURES": "100000",

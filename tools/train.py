@@ -5,14 +5,10 @@ Needs keras with a backend, captcha, numpy and tqdm; nothing of Jupyter:
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import options
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 DEFAULTS = {
     "MODEL": "ctc",  # or cnn
