@@ -37,7 +37,7 @@ setup-jax: ## add JAX, which the test of the backends needs; it stays until .ven
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
 	@$(RUN) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)
 
-train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder RESUME=1 FEED=set
+train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder RESUME=1 FEED=set|device
 	@$(RUN) tools/train.py $(PARAMETERS)
 
 render: setup ## draw a set of captchas once, for train FEED=; PICTURES=100000 OUT=folder SEED=2019 PROCESSES=2
@@ -46,7 +46,7 @@ render: setup ## draw a set of captchas once, for train FEED=; PICTURES=100000 O
 ablation: setup ## try each recipe of lesson 4 on a rendered set (hours); FEED=set PICTURES=100000
 	@$(RUN) tools/ablate.py $(PARAMETERS)
 
-bench: setup ## measure feeding, networks and precision side by side (minutes), for lesson 4; REPEATS=5 OUT=file
+bench: setup ## measure feeding, drawing and networks side by side (minutes), for lesson 4; REPEATS=5 OUT=file
 	@$(RUN) tools/bench.py $(PARAMETERS)
 
 test: setup ## everything that CI checks

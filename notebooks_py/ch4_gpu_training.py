@@ -22,6 +22,7 @@
 # - ask which device your network runs on, and share a GPU's memory politely
 # - measure how fast captchas reach the network with no worker, two workers and four
 # - draw a set of captchas once, and read it again many times as fast
+# - let the device draw, with every step of the library rebuilt from array operations
 # - take a training step apart, and compare it with what your machine could do
 # - build the training that `make train` runs for hours, and stop it in the middle
 #
@@ -46,16 +47,21 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import math
 import multiprocessing
 import os
 import platform
+import random
 import re
 import shutil
 import signal
 import threading
 import time
+import types
+
+# %%
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
@@ -70,20 +76,31 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from captcha.image import DEFAULT_FONTS
 from keras import ops
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 # %% [markdown]
 # And what earlier lessons have built:
 
 # %%
+import notebooks_py
 from notebooks_py.ch1_captcha_preview import (
+    ALPHABET,
+    HEIGHT,
+    LENGTH,
+    WIDTH,
     CaptchaSequence,
     check_index,
     decode,
     decode_heads,
     encode,
     fingerprint,
+    one_hot,
+    random_texts,
+    seeded_library,
+    stream,
 )
 from notebooks_py.ch2_cnn import (
     Score,
@@ -268,7 +285,8 @@ SET_NAMES = ("seed", "split", "alphabet", "length", "width", "height")
 
 def set_settings(source: CaptchaSequence) -> dict:
     """Return what `source` draws, but for the size and number of its batches."""
-    return {name: getattr(source, name) for name in SET_NAMES}
+    drawn = {"drawn as": source.version} if hasattr(source, "version") else {}
+    return {name: getattr(source, name) for name in SET_NAMES} | drawn
 
 
 # %% [markdown]
@@ -432,6 +450,927 @@ class RenderedSequence(CaptchaSequence):
 # Reading costs next to nothing. The price is space, 24,576 bytes for each picture, and that the set
 # has an end.
 #
+# ## Draw on the device
+#
+# The second way out: let the device draw. A captcha is made of two things. Chance decides a few
+# hundred numbers, its *plan*: which font, which angle, where each dot goes. What follows is
+# arithmetic on pixels, and arithmetic is what a GPU is made for. So we draw the plan with numpy,
+# all captchas of a batch at once, and the pixels inside the training step.
+#
+# The library's drawing is Pillow's: rotate, stretch, warp, paste, squeeze, add noise, smooth. We
+# follow it step by step, and where Pillow rounds to whole bytes, so do we. Is it worth the trouble?
+# A network trained on captchas that only look alike may learn what the library never draws.
+#
+# ### The glyphs
+#
+# What a font contributes is fixed, so we ask for it once: for each character in each size the bytes
+# of its ink, how large that is, and the box that the library warps it into.
+
+# %%
+@dataclasses.dataclass(frozen=True)
+class Glyphs:
+    """Each character of `alphabet` in each of so many `fonts`; glyph = character * fonts + font.
+
+    `ink` is uint8 (glyphs, width, height), 0 to 255, of which glyph i fills `sizes`[i] = (w, h);
+    `boxes` (glyphs, 2) are the library's boxes, and `blanks` (fonts,) the widths of a space.
+    """
+
+    alphabet: str
+    fonts: int
+    ink: np.ndarray
+    sizes: np.ndarray
+    boxes: np.ndarray
+    blanks: np.ndarray
+
+
+def glyph_box(character: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """Return (w, h) of the box that the library warps a character into."""
+    canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    return tuple(int(end) for end in canvas.multiline_textbbox((1, 1), character, font=font)[2:])
+
+
+# %% [markdown]
+# A font that lacks a character draws a little box in its place, the same for all that it lacks.
+# Nobody should train on those.
+
+# %%
+def glyph_ink(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
+    """Return how much of each pixel a character covers, uint8 (width, height), cut to its ink.
+
+    Raises:
+        ValueError: the font has no such glyph.
+    """
+
+    def drawn(text: str) -> Image.Image:
+        picture = Image.new("L", tuple(size + 8 for size in glyph_box(character, font)))
+        ImageDraw.Draw(picture).text((4, 4), text, font=font, fill=255)
+        return picture
+
+    picture = drawn(character)
+    if picture.getbbox() is None or picture == drawn("\U0010fffe"):  # which no font has
+        raise ValueError(
+            f"the font {font.path} has no glyph for {character!r}: "
+            "take another font, or leave the character out of the alphabet"
+        )
+    return np.asarray(picture.crop(picture.getbbox())).T
+
+
+# %% [markdown]
+# All of them, in one table:
+
+# %%
+def read_glyphs(
+    alphabet: str = ALPHABET,
+    fonts: Sequence[str] = tuple(DEFAULT_FONTS),
+    sizes: Sequence[int] = (42, 50, 56),
+) -> Glyphs:
+    """Return the glyphs of each font in each size; ValueError if one is missing."""
+    loaded = [ImageFont.truetype(font, size) for font in fonts for size in sizes]
+    pairs = [(character, font) for character in alphabet for font in loaded]
+    inks = [glyph_ink(*pair) for pair in pairs]
+    extent = np.array([ink.shape for ink in inks])
+    room = extent.max(axis=0)
+    padded = [np.pad(ink, np.stack([0 * room, room - ink.shape], axis=1)) for ink in inks]
+    boxes = np.array([glyph_box(*pair) for pair in pairs])
+    blanks = np.array([glyph_box(" ", font)[0] for font in loaded])
+    return Glyphs(alphabet, len(loaded), np.stack(padded), extent, boxes, blanks)
+
+
+# %% [markdown]
+# ### The plan
+#
+# Now chance. These are the library's draws, in numpy and for a whole batch: a uniform whole number
+# where the library takes `randint`, and so on. First what belongs to the text. (Lesson 1 showed how
+# version 0.7.1 warps differently.)
+
+# %%
+def plan_shifts(boxes: np.ndarray, rng: np.random.Generator, version: str = "0.7.0") -> np.ndarray:
+    """Return x1, y1, x2, y2, how far corners of boxes (..., 2) move, as whole pixels (..., 4)."""
+    if version not in ("0.7.0", "0.7.1"):
+        raise ValueError(f"version={version!r}: allowed are '0.7.0' and '0.7.1'")
+    low, span = np.array([0.1, 0.2]), np.array([0.2, 0.1])
+    chance = rng.random(boxes.shape)
+    old = version == "0.7.0"
+    reach = boxes * (low + span * chance) if old else boxes * chance * span + low
+    return np.trunc(np.tile(reach, 2) * rng.uniform(-1, 1, (*boxes.shape[:-1], 4))).astype(int)
+
+
+# %% [markdown]
+# All blanks and characters of a text side by side have a width, and its share for each character
+# decides how far they may slide over each other.
+
+# %%
+def piece_widths(
+    places: np.ndarray, fonts: np.ndarray, blanks: np.ndarray, glyphs: Glyphs
+) -> np.ndarray:
+    """Return the widths of blank and box for characters (n, length): (n, length, 2), in pixels."""
+    boxes = glyphs.boxes[places * glyphs.fonts + fonts, 0]
+    return np.stack([np.where(blanks >= 0, glyphs.blanks[blanks], 0), boxes], axis=-1)
+
+
+def plan_text(
+    places: np.ndarray, rng: np.random.Generator, glyphs: Glyphs, version: str = "0.7.0"
+) -> dict[str, np.ndarray]:
+    """Return the draws for the characters at `places` (n, length) of the alphabet.
+
+    All are (n, length) or (n, length, k): fonts; blanks, the font of the space before a character
+    or -1; angles in degrees; shifts as `plan_shifts`; slides (0 or less) of space and character.
+    """
+    fonts, blanks = rng.integers(glyphs.fonts, size=(2, *places.shape))
+    blanks = np.where(rng.random(places.shape) > 0.5, blanks, -1)
+    widths = piece_widths(places, fonts, blanks, glyphs)
+    average = widths.sum(axis=(1, 2)) // places.shape[1]
+    slides = -rng.integers((average // 4)[:, None, None] + 1, size=widths.shape)
+    boxes = glyphs.boxes[places * glyphs.fonts + fonts]
+    return {
+        **{"places": places, "fonts": fonts, "blanks": blanks},
+        "angles": rng.uniform(-30, 30, places.shape),
+        "shifts": plan_shifts(boxes, rng, version),
+        "slides": np.where(widths > 0, slides, 0),
+    }
+
+
+# %% [markdown]
+# Then what belongs to the picture: colours, dots and the arc.
+
+# %%
+def plan_noise(
+    n: int, rng: np.random.Generator, width: int, height: int, version: str = "0.7.0"
+) -> dict[str, np.ndarray]:
+    """Return the draws for n pictures: ink (n, 4), paper (n, 3), dots (n, 30, 2), arc (n, 6).
+
+    The ink is red, green, blue, opacity, and the arc x1, y1, x2, y2, start and end in degrees.
+    """
+    fifth, down = width // 5, height // 5
+    x1, y1 = rng.integers(0, fifth + 1, n), rng.integers(down, height - down + 1, n)
+    x2 = rng.integers(width - fifth if version == "0.7.0" else fifth, width + 1, n)
+    y2 = rng.integers(y1, height - down + 1)
+    start, end = rng.integers(0, 21, n), rng.integers(160, 201, n)
+    colour, opacity = rng.integers(10, 201, (n, 3)), rng.integers(220, 256, (n, 1))
+    return {
+        "ink": np.concatenate([colour, opacity], axis=1),
+        "paper": rng.integers(238, 256, (n, 3)),
+        "dots": rng.integers(0, [width + 1, height + 1], (n, 30, 2)),
+        "arc": np.stack([x1, y1, x2, y2, start, end], axis=1),
+    }
+
+
+# %% [markdown]
+# What can't be drawn is refused before anything is: a character that is not there, and a picture
+# that would cut letters off or squeeze them beyond reading.
+
+# %%
+def check_room(glyphs: Glyphs, length: int, width: int, height: int) -> None:
+    """Raise a ValueError unless so many characters fit: whole, and at least 8 pixels wide each."""
+    least = (8 * length, int(glyphs.sizes[:, 1].max()))
+    if width < least[0] or height < least[1]:
+        raise ValueError(
+            f"{width}x{height} pixels are too few for {length} characters of these fonts: use at "
+            f"least {least[0]}x{least[1]}, or smaller font sizes"
+        )
+
+
+def draw_plan(
+    texts: Sequence[str],
+    rng: np.random.Generator,
+    glyphs: Glyphs,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    version: str = "0.7.0",
+) -> dict[str, np.ndarray]:
+    """Return the plan of n texts of equal length: the draws of `plan_text` and `plan_noise`.
+
+    Raises:
+        ValueError: a character that is not among the glyphs, texts of different lengths, too few
+            pixels, or another version than 0.7.0 and 0.7.1.
+    """
+    places = encode(texts, glyphs.alphabet, len(texts[0]))
+    check_room(glyphs, places.shape[1], width, height)
+    text = plan_text(places, rng, glyphs, version)
+    return text | plan_noise(len(texts), rng, width, height, version)
+
+
+# %% [markdown]
+# Three captchas, and how many numbers decide about each:
+
+# %% tags=["active-ipynb"]
+# GLYPHS = read_glyphs()
+# plan = draw_plan(["O0O0", "W1W1", "2019"], np.random.default_rng(SEED), GLYPHS)
+# print({name: draws.shape[1:] for name, draws in plan.items()})
+# print("numbers for a captcha:", sum(draws[0].size for draws in plan.values()))
+
+# %% [markdown]
+# ### From draws to geometry
+#
+# Some steps are quick and have to be exact, so they are done once for each glyph, still by numpy:
+# where does a turned glyph come from? `Image.rotate` maps each pixel of the result back into the
+# glyph, and makes the result just large enough for its corners. We keep the map in whole numbers,
+# in units of 2**-20 pixels, so that every device finds the same pixel.
+
+# %%
+def rotations(sizes: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the maps (..., 6) of Pillow's `rotate(angle, expand=True)` and its sizes (..., 2).
+
+    A pixel with its middle at (x, y) comes from a*x + b*y + c, d*x + e*y + f for a map a, ..., f.
+    """
+    w, h = np.moveaxis(sizes, -1, 0)
+    angles = -np.radians(angles)
+    cos, sin = np.cos(angles), np.sin(angles)
+
+    def back(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return cos * x + sin * y, cos * y - sin * x
+
+    corners = [back((x - 0.5) * w, (y - 0.5) * h) for x in (0, 1) for y in (0, 1)]
+    xs, ys = (np.stack([corner[i] for corner in corners]) for i in (0, 1))
+    xs, ys = xs + w / 2, ys + h / 2
+    extent = [np.ceil(v.max(axis=0)) - np.floor(v.min(axis=0)) for v in (xs, ys)]
+    c, f = back(-extent[0] / 2, -extent[1] / 2)
+    maps = np.broadcast_arrays(cos, sin, c + w / 2, -sin, cos, f + h / 2)
+    return np.stack(maps, axis=-1), np.stack(extent, axis=-1).astype(int)
+
+
+# %% [markdown]
+# The warp maps the box to four moved corners of the stretched glyph: the position in the glyph is
+# a0 + a1*x + a2*y + a3*x*y, once across and once down. With everything multiplied by 4*w*h and
+# twice the middle of a pixel, which is odd, for x and y, all of it is whole numbers.
+
+# %%
+def warps(boxes: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return maps (..., 8) from boxes (..., 2) as just explained, and the stretched sizes (..., 2).
+
+    The first four numbers of a map are for across, the others for down.
+    """
+    (w, h), (x1, y1, x2, y2) = np.moveaxis(boxes, -1, 0), np.moveaxis(shifts, -1, 0)
+    w2, h2 = w + abs(x1) + abs(x2), h + abs(y1) + abs(y2)
+    corners = ((x1, -x1, w2 + x2, w2 - x2), (y1, h2 - y2, h2 + y2, -y1))
+    maps = [
+        (4 * w * h * nw, 2 * h * (ne - nw), 2 * w * (sw - nw), se - sw - ne + nw)
+        for nw, sw, se, ne in corners
+    ]
+    return np.stack([*maps[0], *maps[1]], axis=-1), np.stack([w2, h2], axis=-1)
+
+
+# %% [markdown]
+# An arc is the outline of an ellipse between two angles. Pillow cuts it along a straight line at
+# each end, the normal of the ellipse there.
+
+# %%
+def arc_cuts(arc: np.ndarray) -> np.ndarray:
+    """Return the lines a*x + b*y + c = 0 that cut off the start and end of arcs (n, 6): (n, 2, 3).
+
+    Pixels with a positive value are kept. x and y count half pixels from the middle of the ellipse.
+    """
+    x1, y1, x2, y2, *ends = arc.T.astype(float)
+    a, b = x2 - x1, y2 - y1
+    cuts = []
+    for sign, degrees in zip((1, -1), ends, strict=True):
+        sin, cos = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+        line = np.stack([-a * sin, b * cos, (a * a - b * b) * sin * cos], axis=-1)
+        cuts.append(sign * np.where(np.abs(line) < 1e-9, 0, line))
+    return np.stack(cuts, axis=1)
+
+
+# %% [markdown]
+# All numbers that a device needs, and no more:
+
+# %%
+def lay_out(plan: dict[str, np.ndarray], glyphs: Glyphs, height: int) -> dict[str, np.ndarray]:
+    """Return what `CaptchaRenderer` draws from: int32 and float32 arrays, n captchas each."""
+    glyph = plan["places"] * glyphs.fonts + plan["fonts"]
+    sizes, boxes = glyphs.sizes[glyph], glyphs.boxes[glyph]
+    turn, turned = rotations(sizes, plan["angles"])
+    warp, stretched = warps(boxes, plan["shifts"])
+    widths = piece_widths(plan["places"], plan["fonts"], plan["blanks"], glyphs)
+    total = widths.sum(axis=(1, 2))
+    steps = (widths + plan["slides"]).reshape(len(glyph), -1)
+    left = (total // glyph.shape[1] * 0.1).astype(int)[:, None] + np.cumsum(steps, axis=1) - steps
+    top = ((height - boxes[..., 1]) / 2).astype(int)
+    whole = {
+        **{"glyph": glyph, "size": sizes, "turned": turned, "box": boxes, "stretched": stretched},
+        **{"turn": np.round(turn * 2**20), "warp": warp, "total": total, "top": top},
+        **{"left": left[:, 1::2], "dots": plan["dots"], "arc": plan["arc"]},
+    }
+    numbers = {"ink": plan["ink"], "paper": plan["paper"], "cuts": arc_cuts(plan["arc"])}
+    return {name: value.astype(np.int32) for name, value in whole.items()} | {
+        name: value.astype(np.float32) for name, value in numbers.items()
+    }
+
+
+# %% [markdown]
+# ### Turn, stretch, warp
+#
+# From here on everything is an operation of the device, on arrays. A turned pixel is a mixture of
+# the four pixels around the place that it comes from. Colours are mixed as they will be seen, that
+# is multiplied by their opacity, and Pillow rounds at every step, so we look the products up.
+
+# %%
+def per_glyph(values: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """Split numbers (n, length, k) into k arrays (n * length, 1, 1)."""
+    values = ops.reshape(values, (-1, values.shape[-1]))
+    return [values[:, i, None, None] for i in range(values.shape[-1])]
+
+
+def byte_product(a: keras.KerasTensor, b: keras.KerasTensor) -> keras.KerasTensor:
+    """Return a * b / 255 for whole numbers 0..255 as floats, rounded as Pillow does."""
+    return ops.floor((2 * a * b + 255) / 510)
+
+
+def ink_levels(ink: keras.KerasTensor) -> keras.KerasTensor:
+    """Return colour times opacity and opacity for each coverage 0..255: (n * 256, 4), 0..255."""
+    opacity = byte_product(ink[:, 3:], ops.arange(256, dtype="float32"))[..., None]
+    colours = byte_product(opacity, ink[:, None, :3])
+    return ops.reshape(ops.concatenate([colours, opacity], axis=-1), (-1, 4))
+
+
+# %% [markdown]
+# Opacity is taken out of the colours and put in again between two steps, which loses a little where
+# there is nearly none. It is these losses that make the edges of the library's letters so rough.
+
+# %%
+@functools.cache
+def opacity_tables() -> tuple[np.ndarray, np.ndarray]:
+    """Return tables for value * 256 + opacity, each 0..255: without it, and with it once more."""
+    value, opacity = np.divmod(np.arange(256 * 256), 256)
+    without = np.minimum(255 * value // np.maximum(opacity, 1), 255)
+    without = np.where((opacity == 0) | (opacity == 255), value, without)
+    return without.astype(np.float32), ((2 * without * opacity + 255) // 510).astype(np.float32)
+
+
+def look_up(table: np.ndarray, pixels: keras.KerasTensor) -> keras.KerasTensor:
+    """Replace the colours of pixels (..., 4) by what one of the `opacity_tables` has for them."""
+    colours = ops.cast(pixels[..., :3] * 256 + pixels[..., 3:], "int32")
+    return ops.concatenate([ops.take(table, colours), pixels[..., 3:]], axis=-1)
+
+
+# %% [markdown]
+# Now turn. The neighbours of each pixel lie side by side in a table, so four of them are one look.
+
+# %%
+def neighbours(ink: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the four pixels around each corner of a pixel, int32 (glyphs * (w+1) * (h+1), 4).
+
+    Beyond the edge of a glyph, its edge goes on.
+    """
+    x, y = (np.arange(-1, extent) for extent in ink.shape[1:])
+    right, low = (sizes[:, i, None] - 1 for i in (0, 1))
+    xs = [np.clip(x + step, 0, right)[:, :, None] for step in (0, 1)]
+    ys = [np.clip(y + step, 0, low)[:, None, :] for step in (0, 1)]
+    glyph = np.arange(len(ink))[:, None, None]
+    corners = [ink[glyph, x, y] for y in ys for x in xs]
+    return np.stack(corners, axis=-1).reshape(-1, 4).astype(np.int32)
+
+
+# %% [markdown]
+# The map says where each pixel of the turned glyph comes from, in which pixel and where in it.
+
+# %%
+def origins(layout: dict, extent: Sequence[int]) -> tuple[keras.KerasTensor, ...]:
+    """Return x, y, and the parts after them in 1/2048 pixels, of what is turned; and if it exists.
+
+    All five are (glyphs, width, height) for an `extent` of (width, height). Pixel (x, y) has the
+    middle of pixel (x - 1, y - 1) of the glyph in its lower right corner.
+    """
+    a, b, c, d, e, f = per_glyph(layout["turn"])
+    (w, h), (wide, high) = per_glyph(layout["size"]), per_glyph(layout["turned"])
+    x, y = (2 * ops.arange(size, dtype="int32") + 1 for size in extent)
+    x = x[:, None]
+    u, v = a * x + (b * y + 2 * c), d * x + (e * y + 2 * f)  # in units of 2**-21 pixels
+    exists = (u >= 0) & (u < w * 2**21) & (v >= 0) & (v < h * 2**21)
+    exists = exists & (x < 2 * wide) & (y < 2 * high)
+    u, v = (ops.right_shift(value + 2**20, 10) for value in (u, v))  # now of 2**-11 pixels
+    parts = [ops.bitwise_and(value, 2047) for value in (u, v)]
+    return ops.right_shift(u, 11), ops.right_shift(v, 11), *parts, exists
+
+
+# %% [markdown]
+# And now the mixing, in whole numbers:
+
+# %%
+def turn(layout: dict, tables: types.SimpleNamespace) -> keras.KerasTensor:
+    """Return the turned glyphs, 0..255, float32 (glyphs, width, height, 4), opacity last."""
+    x, y, right, down, exists = origins(layout, tables.turned)
+    place = (ops.reshape(layout["glyph"], (-1, 1, 1)) * tables.grid[0] + x) * tables.grid[1] + y
+    covered = ops.take(tables.neighbours, ops.where(exists, place, 0), axis=0)
+    levels, n = ops.cast(ink_levels(layout["ink"]), "int32"), ops.shape(layout["ink"])[0]
+    first = ops.repeat(256 * ops.arange(n, dtype="int32"), layout["glyph"].shape[1])
+    covered = first[:, None, None, None] + covered
+    corners = [ops.take(levels, covered[..., i], axis=0) for i in range(4)]
+    right, down = right[..., None], down[..., None]
+    upper, lower = (corners[i] * (2048 - right) + corners[i + 1] * right for i in (0, 2))
+    turned = ops.right_shift(upper * (2048 - down) + lower * down, 22)
+    return ops.cast(ops.where(exists[..., None], turned, 0), "float32")
+
+
+# %% [markdown]
+# Stretch. Pillow's `resize` makes each new pixel from a few old ones, weighted by a smooth curve
+# (bicubic, the one with a = -0.5). The weights depend on two sizes only, so they are a table too.
+# We keep them in units of 2**-15: then all products and sums are exact in `float32`.
+
+# %%
+def bicubic_weights(before: int, after: int, taps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first old pixel (after,) for each new one, and weights (after, taps) from there.
+
+    The formulas are those of `precompute_coeffs` in Pillow's Resample.c.
+    """
+    if before == after:  # Pillow leaves such an axis alone
+        return np.arange(after), np.eye(1, taps).repeat(after, axis=0)
+    scale = max(before / after, 1.0)
+    middle = (np.arange(after) + 0.5) * before / after
+    first = np.maximum((middle - 2 * scale + 0.5).astype(int), 0)
+    last = np.minimum((middle + 2 * scale + 0.5).astype(int), before)
+    pixels = first[:, None] + np.arange(taps)
+    x = np.abs(pixels - middle[:, None] + 0.5) / scale
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0)) * (pixels < last[:, None])
+    weights /= weights.sum(axis=1, keepdims=True)
+    return first, np.round(weights * 2**15) / 2**15
+
+
+# %% [markdown]
+# Every captcha has its own sizes. So we keep the weights for all pairs of sizes, and make a matrix
+# for each glyph of those that it needs.
+
+# %%
+class Resizer:
+    """Resizes an axis from and to different sizes, all within given ranges (both ends included)."""
+
+    def __init__(self, before: tuple[int, int], after: tuple[int, int]):
+        self.before, self.after = before, after
+        taps = 2 * math.ceil(2 * max(before[1] / after[0], 1)) + 1
+        sizes = [range(least, most + 1) for least, most in (before, after)]
+        pairs = list(itertools.product(*sizes))
+        self.first = np.zeros((len(pairs), after[1]), np.int32)
+        self.weights = np.zeros((len(pairs), after[1], taps), np.float32)
+        for row, (i, o) in enumerate(pairs):
+            self.first[row, :o], self.weights[row, :o] = bicubic_weights(i, o, taps)
+
+
+# %% [markdown]
+# A row of a matrix has the weights of one new pixel, at the places of the old ones.
+
+# %%
+def resize(
+    pixels: keras.KerasTensor,
+    resizer: Resizer,
+    before: keras.KerasTensor,
+    after: keras.KerasTensor,
+) -> keras.KerasTensor:
+    """Resize axis 1 of whole numbers 0..255, (n, size, k), from sizes (n,) to sizes (n,)."""
+    pair = before - resizer.before[0]
+    pair = pair * (resizer.after[1] - resizer.after[0] + 1) + after - resizer.after[0]
+    first, weights = (ops.take(table, pair, axis=0) for table in (resizer.first, resizer.weights))
+    n, size, (new, taps) = ops.shape(pixels)[0], pixels.shape[1], weights.shape[1:]
+    column = first[..., None] + ops.arange(taps, dtype="int32")
+    row = ops.reshape(size * ops.arange(n * new, dtype="int32"), (-1, new, 1))
+    place = ops.reshape(row + ops.minimum(column, size - 1), (-1, 1))
+    weights = ops.reshape(ops.where(column < size, weights, 0.0), (-1,))
+    matrices = ops.reshape(ops.scatter(place, weights, (n * new * size,)), (-1, new, size))
+    return ops.clip(ops.floor(ops.matmul(matrices, pixels) + 0.5), 0, 255)
+
+
+# %% [markdown]
+# Across and down, one after the other:
+
+# %%
+def stretch(
+    turned: keras.KerasTensor, layout: dict, tables: types.SimpleNamespace
+) -> keras.KerasTensor:
+    """Return the stretched glyphs, 0..255, float32 (glyphs, height, width, 4), opacity last."""
+    wide, high = turned.shape[1:3]
+    before, after = (ops.reshape(layout[name], (-1, 2)) for name in ("turned", "stretched"))
+    pixels = ops.reshape(look_up(opacity_tables()[1], turned), (-1, wide, high * 4))
+    pixels = resize(pixels, tables.across, before[:, 0], after[:, 0])
+    wide = pixels.shape[1]
+    pixels = ops.transpose(ops.reshape(pixels, (-1, wide, high, 4)), (0, 2, 1, 3))
+    pixels = ops.reshape(pixels, (-1, high, wide * 4))
+    pixels = resize(pixels, tables.down, before[:, 1], after[:, 1])
+    return ops.reshape(pixels, (-1, pixels.shape[1], wide, 4))
+
+
+# %% [markdown]
+# Warp: each pixel of the box takes the nearest one of the stretched glyph. At the same time it moves
+# to its height in the picture. What it carries along now is its colour, and how strongly that will
+# be pasted: 1.97 times its brightness, which is why dark captchas are so faint.
+
+# %%
+def nearest(
+    layout: dict, tables: types.SimpleNamespace, high: int, wide: int
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return where pixels of the boxes lie in all (glyphs, high, wide) pixels, and if they exist.
+
+    Both are (glyphs, width, height), for the widest box and the height of the picture.
+    """
+    (w, h), maps = per_glyph(layout["box"]), per_glyph(layout["warp"])
+    limits = per_glyph(layout["stretched"])
+    x = ops.arange(tables.box_width, dtype="int32")[:, None]
+    y = ops.arange(tables.height, dtype="int32") - ops.reshape(layout["top"], (-1, 1, 1))
+    exists, (u, v) = (x < w) & (y >= 0) & (y < h), (2 * x + 1, 2 * y + 1)
+    found = []
+    for (a, b, c, d), limit in zip((maps[:4], maps[4:]), limits, strict=True):
+        place = ops.cast(a + b * u + v * (c + d * u), "float32") + 0.5  # never near a whole number
+        place = ops.cast(ops.floor(place / ops.cast(4 * w * h, "float32")), "int32")
+        exists = exists & (place >= 0) & (place < limit)
+        found.append(place)
+    glyph = ops.reshape(ops.arange(ops.shape(y)[0], dtype="int32"), (-1, 1, 1))
+    return (glyph * high + found[1]) * wide + found[0], exists
+
+
+# %% [markdown]
+# The numbers of the brightness are Pillow's, for red, green and blue.
+
+# %%
+def warp(
+    stretched: keras.KerasTensor, layout: dict, tables: types.SimpleNamespace
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return colours (glyphs, width, height, 3), strengths (glyphs, width, height, 1): 0..255."""
+    place, exists = nearest(layout, tables, *stretched.shape[1:3])
+    pixels = ops.take(ops.reshape(stretched, (-1, 4)), ops.where(exists, place, 0), axis=0)
+    pixels = ops.where(exists[..., None], pixels, 0.0)
+    colours = look_up(opacity_tables()[0], pixels)[..., :3]
+    light = ops.sum(colours * np.array([19595, 38470, 7471], np.float32), axis=-1, keepdims=True)
+    light = ops.floor((light + 2**15) / 2**16)
+    return colours, ops.minimum(ops.floor(1.97 * light + 0.005), 255)
+
+
+# %% [markdown]
+# ### Paste, squeeze, add noise, smooth
+#
+# The glyphs are pasted one after the other, because a later one covers an earlier one. A row of the
+# canvas is a column of the picture, so that a glyph is a few whole rows.
+
+# %%
+def paste(
+    warped: tuple[keras.KerasTensor, keras.KerasTensor],
+    layout: dict,
+    tables: types.SimpleNamespace,
+) -> keras.KerasTensor:
+    """Return the canvases, 0..255, float32 (n, canvas width, height * 3)."""
+    colours, strengths = warped
+    (wide, high), (n, length) = colours.shape[1:3], ops.shape(layout["left"])
+    room, shape = tables.canvas + wide, (-1, length, wide, high * 3)
+    strengths = ops.reshape(ops.repeat(strengths, 3, axis=-1), shape)
+    colours = ops.reshape(colours, shape)
+    rows = ops.repeat(ops.tile(layout["paper"], (1, high)), room, axis=0)
+    start = room * ops.arange(n, dtype="int32")[:, None] + ops.arange(wide, dtype="int32")
+    for i in range(length):
+        place = start + layout["left"][:, i : i + 1]
+        below, above, share = ops.take(rows, place, axis=0), colours[:, i], strengths[:, i]
+        mixed = ops.floor((2 * (below * (255 - share) + above * share) + 255) / 510)
+        place, mixed = ops.reshape(place, (-1, 1)), ops.reshape(mixed, (-1, high * 3))
+        rows = ops.scatter_update(rows, place, mixed)
+    return ops.reshape(rows, (-1, room, high * 3))[:, : tables.canvas]
+
+
+# %% [markdown]
+# A canvas that is wider than the picture is squeezed, with the same weights as above. A text that
+# is narrow enough stays as it is.
+
+# %%
+def squeeze(
+    canvas: keras.KerasTensor, layout: dict, tables: types.SimpleNamespace
+) -> keras.KerasTensor:
+    """Return pictures without noise, 0..255, float32 (n, height, width, 3)."""
+    before = ops.maximum(layout["total"], tables.width)
+    pixels = resize(canvas, tables.squeeze, before, ops.full_like(before, tables.width))
+    return ops.transpose(ops.reshape(pixels, (-1, tables.width, tables.height, 3)), (0, 2, 1, 3))
+
+
+# %% [markdown]
+# Each dot is the same little shape, and each ellipse comes from a table: Pillow draws both once, and
+# we note their pixels.
+
+# %%
+def dot_shape() -> np.ndarray:
+    """Return the pixels of the library's dot at (0, 0), int32 (pixels, 2)."""
+    picture = Image.new("L", (21, 21))
+    ImageDraw.Draw(picture).line(((10, 10), (9, 9)), fill=1, width=3)
+    return np.argwhere(np.asarray(picture).T).astype(np.int32) - 10
+
+
+def ellipse_table(width: int, height: int) -> np.ndarray:
+    """Return the outlines of ellipses 0..width by 0..height: int32 (ellipses, pixels, 2).
+
+    Ellipse a * (height + 1) + b is a wide and b high; what is left of its row is far outside.
+    """
+    outlines = []
+    for a in range(width + 1):
+        for b in range(height + 1):
+            picture = Image.new("L", (a + 1, b + 1))
+            ImageDraw.Draw(picture).arc((0, 0, a, b), 0, 360, fill=1)
+            outlines.append(np.argwhere(np.asarray(picture).T))
+    table = np.full((len(outlines), max(map(len, outlines)), 2), -(2**14), np.int32)
+    for row, outline in zip(table, outlines, strict=True):
+        row[: len(outline)] = outline
+    return table
+
+
+# %% [markdown]
+# Of an ellipse, only the pixels between the two cuts are drawn. Pillow rounds the crossing of a cut
+# with a row of pixels, and so do we.
+
+# %%
+def arc_pixels(layout: dict, tables: types.SimpleNamespace) -> keras.KerasTensor:
+    """Return the pixels of the arcs, int32 (n, pixels, 2); those left out are far outside."""
+    x1, y1, x2, y2, _, end = (layout["arc"][:, i, None] for i in range(6))
+    a, b = x2 - x1, y2 - y1
+    outline = ops.take(tables.ellipses, (a * (tables.highest + 1) + b)[:, 0], axis=0)
+    px, py = outline[..., 0], outline[..., 1]
+    y = ops.cast(2 * py - b, "float32")
+    kept = []
+    for i in (0, 1):
+        p, q, r = (layout["cuts"][:, i, j, None] for j in range(3))
+        crossing = -(q * y + r) / ops.where(p == 0, 1.0, p)
+        crossing = ops.cast(ops.clip(ops.round(crossing), -(2**14), 2**14), "int32")
+        crossing = ops.floor_divide(crossing + a, 2)
+        sideways = ops.where(p > 0, px >= crossing, px <= crossing)
+        kept.append(ops.where(p == 0, q * y + r >= 0, sideways))
+    low, high = y >= 0, y <= 0
+    kept = ops.where(end > 180, (low & kept[0]) | (high & kept[1]), low & kept[0] & kept[1])
+    return ops.where(kept[..., None], outline + ops.stack([x1, y1], axis=-1), -1)
+
+
+# %% [markdown]
+# All pixels of dots and arcs together:
+
+# %%
+def add_noise(
+    pictures: keras.KerasTensor, layout: dict, tables: types.SimpleNamespace
+) -> keras.KerasTensor:
+    """Return the pictures with dots and arcs in the colour of the ink."""
+    n, width, height = ops.shape(pictures)[0], tables.width, tables.height
+    dots = layout["dots"][:, :, None] + tables.dot
+    dots = ops.reshape(dots, (-1, dots.shape[1] * dots.shape[2], 2))
+    drawn = ops.concatenate([dots, arc_pixels(layout, tables)], axis=1)
+    x, y = drawn[..., 0], drawn[..., 1]
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    place = ops.where(inside, y * width + x, width * height)  # one place more, for what is outside
+    place = place + (width * height + 1) * ops.arange(n, dtype="int32")[:, None]
+    place = ops.reshape(place, (-1, 1))
+    ones = ops.ones_like(place[:, 0], dtype="float32")
+    hits = ops.scatter(place, ones, (n * (width * height + 1),))
+    hits = ops.reshape(hits, (-1, width * height + 1))[:, :-1]
+    hits = ops.reshape(hits, (-1, height, width, 1))
+    return ops.where(hits > 0, layout["ink"][:, None, None, :3], pictures)
+
+
+# %% [markdown]
+# Last, every pixel but those at the border is averaged with its neighbours, itself counting five
+# times.
+
+# %%
+def smooth(pictures: keras.KerasTensor) -> keras.KerasTensor:
+    """Return pictures (n, height, width, 3) after Pillow's SMOOTH filter; the border is left."""
+    rows = pictures[:, :-2] + pictures[:, 1:-1] + pictures[:, 2:]
+    nine = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    inner = ops.floor((2 * (nine + 4 * pictures[:, 1:-1, 1:-1]) + 13) / 26)
+    middle = ops.concatenate([pictures[:, 1:-1, :1], inner, pictures[:, 1:-1, -1:]], axis=2)
+    return ops.concatenate([pictures[:, :1], middle, pictures[:, -1:]], axis=1)
+
+
+# %% [markdown]
+# ### The layer
+#
+# What all captchas share is computed once. And all these steps become one program: a compiler named
+# XLA, which TensorFlow and JAX share, melts them together, so that what lies between two steps need
+# not travel to memory and back.
+
+# %%
+@functools.cache
+def compiled(function: Callable) -> Callable:
+    """Return `function`, compiled by XLA where the backend has it."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True, autograph=False)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+# %% [markdown]
+# And the tables:
+
+# %%
+def drawing_tables(glyphs: Glyphs, length: int, width: int, height: int) -> types.SimpleNamespace:
+    """Return what all captchas of a size share: tables, and the largest sizes of each stage."""
+    check_room(glyphs, length, width, height)
+    boxes = np.stack([glyphs.boxes.min(axis=0), glyphs.boxes.max(axis=0)], axis=1)
+    turned = rotations(glyphs.sizes[:, None], np.linspace(-30, 30, 601)[None])[1].reshape(-1, 2)
+    turned = np.stack([turned.min(axis=0) - 1, turned.max(axis=0) + 1], axis=1)
+    stretched = boxes + [0, 2] * (0.3 * boxes).astype(int)
+    canvas = max(width, length * int(boxes[0, 1] + glyphs.blanks.max()))
+    ellipse = height - 2 * (height // 5)  # the highest
+    return types.SimpleNamespace(
+        **{"width": width, "height": height, "canvas": canvas, "box_width": int(boxes[0, 1])},
+        **{"turned": turned[:, 1].tolist(), "grid": [side + 1 for side in glyphs.ink.shape[1:]]},
+        neighbours=neighbours(glyphs.ink, glyphs.sizes),
+        across=Resizer(turned[0].tolist(), stretched[0].tolist()),
+        down=Resizer(turned[1].tolist(), stretched[1].tolist()),
+        squeeze=Resizer((width, canvas), (width, width)),
+        **{"dot": dot_shape(), "highest": ellipse, "ellipses": ellipse_table(width, ellipse)},
+    )
+
+
+# %% [markdown]
+# The layer holds the tables and calls the steps.
+
+# %%
+@keras.saving.register_keras_serializable("lessons")
+class CaptchaRenderer(keras.layers.Layer):
+    """Draws captchas from a `lay_out`: whole numbers 0..255, float32 (n, height, width, 3).
+
+    Raises:
+        ValueError: a font lacks a character, or the pictures are too small (see `check_room`).
+    """
+
+    def __init__(
+        self,
+        alphabet: str = ALPHABET,
+        length: int = LENGTH,
+        width: int = WIDTH,
+        height: int = HEIGHT,
+        fonts: Sequence[str] = tuple(DEFAULT_FONTS),
+        sizes: Sequence[int] = (42, 50, 56),
+        **layer,
+    ):
+        super().__init__(**{"dtype": "float32", "trainable": False, **layer})
+        self.fonts, self.sizes = list(fonts), tuple(sizes)
+        self.glyphs = read_glyphs(alphabet, fonts, sizes)
+        self.tables = drawing_tables(self.glyphs, length, width, height)
+
+    def call(self, layout: dict) -> keras.KerasTensor:
+        return compiled(self.draw)(layout)
+
+    def draw(self, layout: dict) -> keras.KerasTensor:
+        return self.stages(layout)["smooth"]
+
+    def stages(self, layout: dict) -> dict[str, keras.KerasTensor]:
+        """Return the pictures after each step, by its name."""
+        stages, tables = {"turn": turn(layout, self.tables)}, self.tables
+        for step in (stretch, warp, paste, squeeze, add_noise):
+            stages[step.__name__] = step(list(stages.values())[-1], layout, tables)
+        return stages | {"smooth": smooth(stages["add_noise"])}
+
+    def compute_output_spec(self, layout: dict) -> keras.KerasTensor:
+        shape = (layout["ink"].shape[0], self.tables.height, self.tables.width, 3)
+        return keras.KerasTensor(shape, "float32")
+
+
+# %% [markdown]
+# One captcha, step by step. The last picture is the library's own, drawn with the very same random
+# numbers: we let it draw first, with a stand-in for `random` that notes what it gives, and sort the
+# notes into a plan.
+
+# %%
+class Recorder:
+    """Stands in for the module `random`, draws from a stream, and notes each draw."""
+
+    def __init__(self, rng: random.Random):
+        self.rng, self.notes = rng, []
+
+    def note(self, draw: float) -> float:
+        self.notes.append(draw)
+        return draw
+
+    def random(self) -> float:
+        return self.note(self.rng.random())
+
+    def uniform(self, low: float, high: float) -> float:
+        return self.note(self.rng.uniform(low, high))
+
+    def randint(self, low: int, high: int) -> int:
+        return self.note(self.rng.randint(low, high))
+
+    def choice(self, options: Sequence) -> object:
+        return options[self.note(self.rng.randrange(len(options)))]
+
+
+# %% [markdown]
+# The order of the draws is the library's.
+
+# %%
+def sort_notes(places: Sequence[int], notes: Sequence[float]) -> dict[str, np.ndarray]:
+    """Return the plan of one captcha from all draws of captcha 0.7.0's `generate_image`."""
+    draws = iter(notes)
+    *paper, opacity, red, green, blue = (next(draws) for _ in range(7))
+    text = {name: [] for name in ("fonts", "blanks", "angles", "shifts")}
+
+    def piece() -> tuple[int, float, list[int]]:
+        font, _, _, angle, _, _, *shifts = (next(draws) for _ in range(10))
+        return font, angle, [int(shift) for shift in shifts]
+
+    for _ in places:
+        text["blanks"].append(piece()[0] if next(draws) > 0.5 else -1)
+        for name, value in zip(("fonts", "angles", "shifts"), piece(), strict=True):
+            text[name].append(value)
+    slides = [[next(draws) if blank >= 0 else 0, next(draws)] for blank in text["blanks"]]
+    dots = [[next(draws), next(draws)] for _ in range(30)]
+    x1, x2, y1, y2, end, start = draws
+    plan = {"places": places, **text, "slides": slides, "ink": [red, green, blue, opacity]}
+    plan |= {"paper": paper, "dots": dots, "arc": [x1, y1, x2, y2, start, end]}
+    return {name: np.array(value)[None] for name, value in plan.items()}
+
+
+# %% [markdown]
+# With that, a captcha and its plan:
+
+# %%
+def record_captcha(
+    text: str, rng: random.Random, renderer: CaptchaRenderer
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Let the library draw: return the picture, uint8 (1, height, width, 3), and its plan."""
+    recorder, size = Recorder(rng), (renderer.tables.width, renderer.tables.height)
+    painter = seeded_library(recorder).ImageCaptcha(*size, renderer.fonts, renderer.sizes)
+    picture = np.asarray(painter.generate_image(text))
+    places = encode([text], renderer.glyphs.alphabet, len(text))[0]
+    return picture[None], sort_notes(places, recorder.notes)
+
+
+# %% [markdown]
+# Let us see.
+
+# %% tags=["active-ipynb"]
+# def in_a_row(glyphs):  # (glyphs, width, height, channels), side by side
+#     return np.concatenate([np.array(glyph) for glyph in glyphs]).transpose(1, 0, 2)
+#
+#
+# renderer = CaptchaRenderer()
+# picture, plan = record_captcha("W0O7", random.Random(SEED), renderer)
+# layout = lay_out(plan, renderer.glyphs, HEIGHT)
+# stages = renderer.stages({name: ops.convert_to_tensor(x) for name, x in layout.items()})
+# views = {"turn (opacity)": in_a_row(stages["turn"])[..., 3]}
+# views["stretch (opacity)"] = in_a_row(ops.transpose(stages["stretch"], (0, 2, 1, 3)))[..., 3]
+# views["warp (colour)"] = in_a_row(stages["warp"][0])
+# views["paste"] = in_a_row(ops.reshape(stages["paste"], (1, -1, HEIGHT, 3)))
+# views |= {name: np.array(stages[name][0]) for name in ("squeeze", "add_noise", "smooth")}
+# apart = np.abs(views["smooth"] - picture[0])
+# print(f"equal bytes: {np.mean(apart == 0):.1%}, on average {apart.mean():.2f} grey levels apart")
+# assert apart.mean() < 0.6
+
+# %% [markdown]
+# And the pictures:
+
+# %% tags=["active-ipynb"]
+# figure, grid = plt.subplots(2, 4, figsize=(11, 3.6), layout="constrained")
+# views["the library's"] = picture[0]
+# for axes, (name, view) in zip(grid.flat, views.items(), strict=True):
+#     axes.imshow(view.astype(np.uint8), cmap="gray_r")
+#     axes.set(title=name, xticks=[], yticks=[])
+# figure.suptitle("W0O7 drawn by the device, step by step, and by the library")
+# plt.show()
+# print("from left to right:", ", ".join(views))
+
+# %% [markdown]
+# From left to right, the glyphs find their shapes; the paste is wide, with blanks in between, and
+# gets squeezed; dots and arc come on top. In the last two pictures nearly all bytes are equal, and
+# the others hardly differ. The tests replay 500 captchas like this one, and make sure that our own
+# plans are drawn from the same distributions as the library's.
+#
+# For training, a data set draws the plans, and the network gets the layer in front of it.
+
+# %%
+class PlannedSequence(CaptchaSequence):
+    """A `CaptchaSequence` of the same texts whose batches hold a `lay_out` in place of pictures.
+
+    `version` is that of the captcha library whose warp is drawn, "0.7.0" or "0.7.1". The other
+    arguments are those of `CaptchaSequence`. The errors are those of it and of `CaptchaRenderer`.
+    """
+
+    def __init__(
+        self, batch_size: int, steps: int, seed: int, *, version: str = "0.7.0", **options
+    ):
+        super().__init__(batch_size, steps, seed, **options)
+        self.version = version
+        self.renderer = CaptchaRenderer(self.alphabet, self.length, self.width, self.height)
+
+    def __getitem__(self, index: int) -> tuple[dict, tuple[np.ndarray, ...] | np.ndarray]:
+        check_index(index, self.steps)
+        rng = stream(self.seed, self.split, self.epoch, index)
+        texts = random_texts(rng, self.batch_size, self.alphabet, self.length)
+        chance, glyphs = np.random.default_rng(rng.getrandbits(128)), self.renderer.glyphs
+        plan = draw_plan(texts, chance, glyphs, self.width, self.height, self.version)
+        places = encode(texts, self.alphabet, self.length)
+        y = places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
+        return lay_out(plan, glyphs, self.height), y
+
+
+# %% [markdown]
+# Any network that reads pictures can then be trained on plans; its weights stay its own.
+
+# %%
+def learner(model: keras.Model, source: CaptchaSequence) -> keras.Model:
+    """Return the model to train on batches of `source`: it draws first if they hold plans."""
+    if not isinstance(source, PlannedSequence):
+        return model
+    layout = source[0][0]
+    inputs = {k: keras.Input(v.shape[1:], dtype=str(v.dtype), name=k) for k, v in layout.items()}
+    return keras.Model(inputs, model(source.renderer(inputs) / 255), name=model.name)
+
+
+# %% [markdown]
 # ## A recipe for impatient people
 #
 # The original's recipe needs millions of pictures. Two things make training quick enough for a
@@ -443,18 +1382,21 @@ class RenderedSequence(CaptchaSequence):
 SIZES = {
     "full": {"cnn": {}, "ctc": {}},  # the original's
     "slim": {
-        "cnn": {"filters": (24, 48, 96, 192), "convs": 1, "stride": 2},
-        "ctc": {"filters": (24, 48, 96, 192), "convs": 1, "stride": 2, "rnn": ()},
+        "cnn": {"filters": (24, 48, 96, 192), "stride": 2},
+        "ctc": {"filters": (24, 48, 96, 192), "stride": 2, "rnn": ()},
     },
 }
 
 
-def build(kind: str, size: str) -> keras.Model:
-    """Build the network of a kind ("cnn" or "ctc") and a size ("full" or "slim")."""
+def build(kind: str, size: str, **changes) -> keras.Model:
+    """Build the network of a kind ("cnn" or "ctc") and a size ("full" or "slim").
+
+    `changes` go to `build_cnn` or `build_ctc`, in place of the arguments that make the size.
+    """
     for name, value, allowed in (("size", size, SIZES), ("kind", kind, SIZES["full"])):
         if value not in allowed:
             raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
-    return {"cnn": build_cnn, "ctc": build_ctc}[kind](**SIZES[size][kind])
+    return {"cnn": build_cnn, "ctc": build_ctc}[kind](**SIZES[size][kind] | changes)
 
 
 # %% [markdown]
@@ -685,7 +1627,8 @@ class Run:
     """A training run in `folder`: `step` of `steps` are done, `rows` are the lines of its log.
 
     `loss` is the sum of the training losses since the last line, `seconds` the time trained, and
-    `lines` the number of lines that the log will have.
+    `lines` the number of lines that the log will have. `reader` reads pictures with the weights of
+    `model`, if that itself can't.
     """
 
     model: keras.Model
@@ -697,6 +1640,7 @@ class Run:
     seconds: float = 0.0
     rows: list[dict] = dataclasses.field(default_factory=list)
     lines: int = 100
+    reader: keras.Model | None = None
 
     def mark(self, number: int) -> int:
         """Return the step at which line `number` (from 1) of the log is due."""
@@ -842,7 +1786,7 @@ def train(
             history = run.model.fit(data, shuffle=False, verbose=0, callbacks=watchers).history
             run.loss = before + history["loss"][0] * (run.step - first)
         if run.step == last:
-            add_row(run, held_out(run.model, *valid))
+            add_row(run, held_out(run.reader or run.model, *valid))
             bar.set_postfix_str(f"{run.rows[-1]['val_acc']:.1%} right")
     bar.close()
     save_state(run)
@@ -917,7 +1861,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
 # %%
 def measured_speed(kind: str, size: str, source: CaptchaSequence, steps: int = 16) -> float:
     """Return how many pictures a second this machine trains on, pictures of `source` included."""
-    model = build(kind, size)
+    model = learner(build(kind, size), source)
     compile_fast(model, steps)
     model.fit(Steps(source, 0, 3), shuffle=False, verbose=0)
     start = time.perf_counter()
@@ -949,7 +1893,7 @@ def precision(policy: str) -> Iterator[None]:
 def one_step(kind: str, size: str, policy: str, data: CaptchaSequence) -> Callable[[], object]:
     """Return a function that trains a new network for one step on the first batch of `data`."""
     with precision(policy):
-        model = build(kind, size)
+        model = learner(build(kind, size), data)
     compile_fast(model, 1_000)
     X, y = data[0]
     return lambda: model.train_on_batch(X, y)
@@ -1112,12 +2056,46 @@ def new_network(kind: str, size: str, policy: str, devices: int, seed: int) -> k
 # A resumed run keeps its precision, whatever would be faster on the machine that it woke up on.
 
 # %%
-def earlier_precision(folder: Path) -> str:
-    """Return the precision of the run in `folder`, "float32" if there is none."""
-    note = folder / "run.json"
-    return json.loads(note.read_text()).get("precision", "float32") if note.exists() else "float32"
+def run_precision(folder: Path, kind: str, size: str, data: CaptchaSequence) -> str:
+    """Return the precision of the run in `folder`; measure it if the run has none yet."""
+    note = folder / "precision.txt"
+    if not note.exists():
+        replace_text(note, fastest_policy(kind, size, data))
+    return note.read_text()
 
 
+# %% [markdown]
+# A run need not begin at zero. With `start`, it takes the weights of a finished one, and trains
+# them further on captchas that those have not seen (with another seed). So the results have to tell
+# what came before.
+
+# %%
+def earlier_training(start: Path) -> dict:
+    """Return the pictures and seconds that went into the weights `start`, and their checksum.
+
+    Raises:
+        FileNotFoundError: `start` or the results.json beside it is missing.
+        ValueError: the weights are not those of that results.json.
+    """
+    note = start.with_name("results.json")
+    for path in (start, note):
+        if not path.exists():
+            raise FileNotFoundError(f"no {path}: start from a model.keras with its results.json")
+    results, found = json.loads(note.read_text()), hashlib.sha256(start.read_bytes()).hexdigest()
+    if found != results["sha256"]:
+        raise ValueError(f"{start} is damaged or not from {note}: its SHA-256 is {found}")
+    before = results["settings"].get("start", {"pictures": 0, "seconds": 0})
+    return {
+        "pictures": results["pictures"] + before["pictures"],
+        "seconds": results["seconds"] + before["seconds"],
+        "sha256": found,
+    }
+
+
+# %% [markdown]
+# At the end, the plain network is tested.
+
+# %%
 def finish(run: Run, settings: dict, test_set: str) -> dict:
     """Test the plain network with the weights of a run that is done; write the results down."""
     kind = settings["model"]
@@ -1141,25 +2119,33 @@ def full_training(
     folder: Path,
     *,
     resume: bool = False,
+    peak: float = 2e-3,
+    start: Path | None = None,
     test_set: str = "classic-10k",
 ) -> dict | None:
     """Train, evaluate and write down: the results, or None if a signal stopped the training.
 
     Raises:
-        FileExistsError, FileNotFoundError, ValueError: as `open_run` and `load_state`.
+        FileExistsError, FileNotFoundError, ValueError: as `open_run`, `load_state` and
+            `earlier_training`.
     """
-    policy = earlier_precision(folder) if resume else fastest_policy(kind, size, source)
-    settings = {"model": kind, "size": size, "steps": steps, "precision": policy}
+    settings = {"model": kind, "size": size, "steps": steps, "peak": peak}
     settings |= {"batch_size": source.batch_size, **set_settings(source)}
+    settings |= {"start": earlier_training(start)} if start else {}
     open_run(folder, settings, resume)
+    policy = run_precision(folder, kind, size, source)
     valid = CaptchaSequence(VALID, 1, source.seed, split="valid", labels=source.labels)[0]
     with stop_on_signals() as stop, every_device() as devices:
         check_shares(source.batch_size, devices)
-        run = Run(new_network(kind, size, policy, devices, source.seed), source, folder, steps)
-        compile_fast(run.model, steps)
+        reader = new_network(kind, size, policy, devices, source.seed)
+        if start:
+            reader.load_weights(start)
+        run = Run(learner(reader, source), source, folder, steps, reader=reader)
+        for model in (reader, run.model):
+            compile_fast(model, steps, peak)
         if not train(run, valid, stop):
             return None
-    return finish(run, settings, test_set)
+    return finish(run, settings | {"precision": policy}, test_set)
 
 
 # %% [markdown]
@@ -1185,8 +2171,7 @@ class Recipe:
 
     def build(self, steps: int) -> keras.Model:
         """Return a new network, compiled for so many steps."""
-        arguments = {**SIZES["slim"][self.kind], **self.changes}
-        model = {"cnn": build_cnn, "ctc": build_ctc}[self.kind](**arguments)
+        model = build(self.kind, "slim", **self.changes)
         if self.adam:
             compile_ctc(model, self.adam)
         else:
@@ -1195,17 +2180,19 @@ class Recipe:
 
 
 # %% [markdown]
-# The recipe itself, and six others that differ in one thing:
+# The recipe itself, and others that differ in one thing:
 
 # %%
 RECIPES = {
     "the recipe": {},
+    "one convolution a block": {"changes": {"convs": 1}},
+    "more filters": {"changes": {"filters": (32, 64, 128, 256)}},
+    "pooling for the stride": {"changes": {"filters": (8, 24, 48, 96, 192), "stride": 1}},
+    "with a GRU": {"changes": {"rnn": (128,)}},
+    "four heads": {"kind": "cnn"},
     "batches of 128": {"batch": 128},
     "constant rate": {"fall": False},
     "Adam at 1e-3": {"adam": 1e-3},
-    "with a GRU": {"changes": {"rnn": (128,)}},
-    "two convolutions a block": {"changes": {"convs": 2}},
-    "four heads": {"kind": "cnn"},
 }
 
 
@@ -1247,7 +2234,7 @@ def try_recipe(name: str, source: CaptchaSequence, valid: tuple, folder: Path) -
     """Train recipe `name` from scratch on all of `source`; return its row of the table.
 
     The row has `right`, how many of the `n` held-out captchas are right after a quarter, a half,
-    three quarters and all of the `pictures`, `right_averaged` for averaged weights, and the speed.
+    three quarters and all of the `pictures`, and `right_averaged` for averaged weights.
     """
     recipe = Recipe(**RECIPES[name])
     keras.utils.set_random_seed(source.seed)
@@ -1260,12 +2247,43 @@ def try_recipe(name: str, source: CaptchaSequence, valid: tuple, folder: Path) -
         **{"recipe": name, "parameters": model.count_params(), "n": n},
         "pictures": [row["pictures"] for row in run.rows],
         **{key: [round(n * row["val_acc"]) for row in these] for key, these in rows.items()},
-        "pictures_a_second": round(run.step * source.batch_size / run.seconds, 1),
         **hardware(),
     }
 
 
 # %% [markdown]
+# These trainings take hours on a laptop, so we ran them for you (`make ablation`); the file has what
+# came out. A lesson shows what was measured, or says that it was not.
+
+# %%
+def measured(name: str) -> dict:
+    """Return what is in models/`name`.json of this repository; nothing if there is no such file."""
+    path = Path(notebooks_py.__file__).parents[1] / "models" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+# %% [markdown]
+# For each recipe: how many of the held-out captchas are right after each quarter of the training,
+# the 95 % interval at the end, and, last, what averaged weights would have read.
+
+# %% tags=["active-ipynb"]
+# ablation = measured("ablation")
+# figure, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
+# for name, row in ablation.items():
+#     share = 100 * np.array(row["right"]) / row["n"]
+#     axes.plot(np.array(row["pictures"]) / 1_000, share, marker="o", label=name)
+#     low, high = wilson(row["right"][-1], row["n"])
+#     print(f"{name:24}{row['parameters']:>9,}", *(f"{x:6.1f}" for x in share), "%", end=" ")
+#     averaged = 100 * row["right_averaged"][-1] / row["n"]
+#     print(f"({100 * low:.1f} to {100 * high:.1f} %), averaged {averaged:.1f} %")
+# axes.set(xlabel="thousands of captchas trained on", ylabel="right (%)", ylim=(0, 100))
+# axes.set_title(f"{len(ablation)} recipes, read {row['n']:,} held-out captchas")
+# axes.legend(fontsize=8)
+# plt.show()
+
+# %% [markdown]
+# TEXT-ABLATION
+#
 # ## What a machine can do
 #
 # The bars in this lesson are single measurements on a busy machine. `make bench` measures with more
@@ -1292,13 +2310,32 @@ def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: in
     }
 
 # %% [markdown]
+# This is what it found on ours. In each group, the first bar is 1, and the others say how many times
+# as fast something else is.
+
+# %% tags=["active-ipynb"]
+# bench = measured("bench")
+# groups = {name: found["ratio"] for name, found in bench.items() if "ratio" in found}
+# figure, grid = plt.subplots(4, 2, figsize=(10, 10), layout="constrained")
+# for axes, (group, ratios) in zip(grid.flat, groups.items(), strict=False):
+#     axes.barh(list(ratios), ratios.values())
+#     axes.set(title=group, xlabel="times as fast as the first")
+#     axes.invert_yaxis()
+#     print(f"{group}:", ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
+# for axes in grid.flat[len(groups) :]:
+#     axes.axis("off")
+# plt.show()
+# print("measured on:", ", ".join(str(value) for value in bench["hardware"].values()))
+
+# %% [markdown]
+# TEXT-BENCH
 # ## What a GPU would change
 #
 # If you have read this far on a CPU, you have missed nothing: the bars above would look the same on
 # a machine with a GPU and the same processor. What changes is the network's half of the step. On a
 # CPU the network of lesson 2 takes far longer to compute than its pictures take to be drawn, so
-# feeding does not matter. On a GPU it is the other way round. There are two ways out: draw the
-# pictures once and keep them, as above, or draw them on the GPU itself.
+# feeding does not matter. On a GPU it is the other way round, and you have seen both ways out: draw
+# the pictures once and keep them (`FEED=folder`), or let the GPU draw (`FEED=device`).
 #
 # ---
 #
@@ -1308,6 +2345,7 @@ def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: in
 # - A GPU speeds up the network and nothing else: somebody still has to draw the pictures.
 # - Workers draw ahead. They change the speed, never the data.
 # - A set that is drawn once feeds any network; it must be complete or absent, and say what it is.
+# - What chance decides about a picture is small. Send that, and let the device do the arithmetic.
 # - A step that takes much longer than its floors is worth a question: ours spent half its time on
 #   memory that went back and forth.
 # - With numbered batches, a run is its step, its weights and its optimiser, and can be killed any

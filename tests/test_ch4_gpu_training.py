@@ -1,5 +1,6 @@
 """Lesson 4: which device, whose memory, how fast; sets, recipes, and runs that are interrupted."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import bench as bench_tool
 import keras
 import numpy as np
 import options
@@ -509,6 +511,7 @@ def test_a_full_training_is_written_down(tmp_path, monkeypatch, capsys):
     model = (folder / "model.keras").read_bytes()
     assert results["sha256"] == hashlib.sha256(model).hexdigest() and results["bytes"] == len(model)
     assert results["settings"]["precision"] == "mixed_bfloat16"
+    assert "start" not in results["settings"]
     reader = keras.models.load_model(folder / "model.keras")
     assert {layer.compute_dtype for layer in reader.layers} == {"float32"}
     score = ch2.evaluate(lambda pictures: ch3.read_ctc(reader, pictures), "classic-100")
@@ -517,6 +520,40 @@ def test_a_full_training_is_written_down(tmp_path, monkeypatch, capsys):
         ch4.full_training("ctc", "slim", source, 3, folder)
     with pytest.raises(ValueError, match="steps is 4, but the run"):
         ch4.full_training("ctc", "slim", source, 4, folder, resume=True)
+    # What is measured on this machine comes after what is wrong with the folder.
+    monkeypatch.setattr(ch4, "fastest_policy", lambda kind, size, source: 1 / 0)
+    with pytest.raises(FileExistsError):
+        ch4.full_training("ctc", "slim", source, 3, folder)
+
+
+def test_a_training_goes_on_from_finished_weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(ch4.SIZES["slim"], "cnn", {"filters": (4, 4), "convs": 1, "stride": 4})
+    monkeypatch.setattr(ch4, "VALID", 8)
+    monkeypatch.setattr(ch4, "fastest_policy", lambda kind, size, source: "float32")
+
+    def trained(name, seed, start=None, **options):
+        source, out = CaptchaSequence(4, 3, seed), tmp_path / name
+        options = {"test_set": "classic-100", "start": start, **options}
+        return ch4.full_training("cnn", "slim", source, 3, out, **options)
+
+    first, weights = trained("a", 5), tmp_path / "a" / "model.keras"
+    # At a rate of almost nothing, the weights are those that it started from.
+    second = trained("b", 6, weights, peak=1e-30)
+    pair = [keras.models.load_model(tmp_path / name / "model.keras") for name in "ab"]
+    kernels = zip(*(model.trainable_weights for model in pair), strict=True)
+    assert all(np.array_equal(a, b) for a, b in kernels)
+    before = {"pictures": 12, "seconds": first["seconds"], "sha256": first["sha256"]}
+    assert (second["pictures"], second["settings"]["start"]) == (12, before)
+    third = trained("c", 7, tmp_path / "b" / "model.keras")
+    assert third["settings"]["start"]["pictures"] == 24
+    with pytest.raises(ValueError, match="start is .*, but the run in"):
+        trained("c", 7, weights, resume=True)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match="model.keras is damaged or not from"):
+        trained("d", 8, weights)
+    with pytest.raises(FileNotFoundError, match="no .*none.keras: start from a model.keras"):
+        trained("d", 8, tmp_path / "none.keras")
+    assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize(
@@ -528,6 +565,8 @@ def test_a_full_training_is_written_down(tmp_path, monkeypatch, capsys):
         ("SIZE=XL", "SIZE=XL must be one of full, slim"),
         ("BUDGET=soon", "BUDGET=soon must be minutes as in 20min, or pictures as in 300000"),
         ("BUDGET=0", "BUDGET=0 must be minutes"),
+        ("RATE=2", "RATE=2 must be a number between 0 and 1, such as 0.002"),
+        ("RATE=0.0", "RATE=0.0 must be a number between 0 and 1"),
         ("SEED=-1", "SEED=-1 must be a whole number of at least 0"),
         ("STEPS=3", "STEPS is not an option; the options are MODEL, SIZE, BUDGET"),
     ],
@@ -657,3 +696,57 @@ def test_the_ablation_keeps_rows_that_are_done(tiny_set, tmp_path):
     assert list(rows) == ["the recipe", "with a GRU"] and rows["with a GRU"] == {"kept": True}
     wrong = run_tool("ablate", *words, "ROWS=magic")
     assert wrong.returncode == 1 and "no recipe 'magic'; there are: the recipe, " in wrong.stderr
+
+
+# What a machine can do.
+
+
+def test_make_bench_writes_ratios_down(tmp_path):
+    """All groups with tiny networks; the process of the group on memory takes the slim one."""
+    out = tmp_path / "bench.json"
+    code = "import sys; sys.path.insert(0, 'tools'); import bench\n"
+    code += "from notebooks_py import ch4_gpu_training as ch4\n"
+    code += "tiny = {'filters': (4, 4, 4), 'convs': 1, 'stride': 2}\n"
+    code += "ch4.SIZES = dict.fromkeys(ch4.SIZES, {'cnn': tiny, 'ctc': {**tiny, 'rnn': ()}})\n"
+    code += "ch4.RECIPES = {name: ch4.RECIPES[name] for name in ('the recipe', 'batches of 128')}\n"
+    code += "bench.main()"
+
+    def bench(*words, **environment):
+        return subprocess.run(
+            [sys.executable, "-c", code, f"OUT={out}", "BATCH=4", "STEPS=2", *words],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**plain, "PYTHONPATH": str(ROOT), **environment},
+        )
+
+    plain = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    run = bench(MALLOC_TOP_PAD_="1000000")
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads(out.read_text())
+    assert list(found)[2:] == [group.__name__ for group in bench_tool.GROUPS]
+    for group in bench_tool.GROUPS:
+        measured = found[group.__name__]
+        ratios, speeds = measured["ratio"], measured["pictures_a_second"]
+        assert list(ratios) == list(speeds) and len(ratios) >= 2 and measured["repeats"] == 5
+        assert next(iter(ratios.values())) == 1 and min(*ratios.values(), *speeds.values()) > 0
+    few = bench("REPEATS=4")
+    assert few.returncode == 1 and "REPEATS=4 must be a whole number of at least 5" in few.stderr
+
+
+def test_the_memory_group_needs_the_variables_of_make(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    with contextlib.ExitStack() as stack, pytest.raises(SystemExit, match="`make bench`"):
+        bench_tool.memory(4, 1, 1, stack)
+
+
+def test_only_one_of_the_two_processes_keeps_memory(monkeypatch):
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1000000")
+    started, start = [], bench_tool.process
+    monkeypatch.setattr(bench_tool, "process", lambda: started.append(start()) or started[-1])
+    with contextlib.ExitStack() as stack:
+        names = list(bench_tool.memory(4, 1, 1, stack)[1])
+        kept, given = (pool.submit(os.getenv, "MALLOC_TOP_PAD_").result() for pool in started)
+    assert names == ["memory given back", "memory kept"]
+    assert (kept, given) == ("1000000", None) and os.environ["MALLOC_TOP_PAD_"] == "1000000"

@@ -3,6 +3,7 @@
 Everything in a group is measured in turn, so that its ratios hold on a noisy machine.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import options
@@ -28,86 +30,142 @@ ALLOWED = {
     "STEPS": options.POSITIVE,
     "SEED": options.WHOLE,
 }
+SPAWN = multiprocessing.get_context("spawn")
+
+Actions = dict[str, Callable[[], object]]
 
 
-def feeding(batch: int, steps: int, seed: int, repeats: int) -> dict:
+def ways(model, labels: str, batch: int, steps: int, seed: int, stack: ExitStack) -> Actions:
+    """Train `model` on the same pictures, which reach it in different ways."""
+    from notebooks_py.ch1_captcha_preview import CaptchaSequence
+    from notebooks_py.ch4_gpu_training import RenderedSequence, render_set
+
+    sources = {
+        f"drawn by {workers} worker{'s' * (workers > 1)}": CaptchaSequence(
+            batch, steps, seed, labels=labels, workers=workers
+        )
+        for workers in (1, 2, 4)
+    }
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "set"
+    render_set(sources["drawn by 1 worker"], folder, processes=1)
+    sources["a rendered set"] = RenderedSequence(folder, batch, steps, seed, labels=labels)
+    fit = functools.partial(model.fit, shuffle=False, verbose=0)
+    return {name: functools.partial(fit, data) for name, data in sources.items()}
+
+
+def feeding(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
     """Ways to bring pictures to a network that hardly computes."""
     from notebooks_py import ch4_gpu_training as ch4
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
 
-    def epoch(data: CaptchaSequence) -> Callable[[], object]:
-        model = ch4.tiny_network(data.width, data.height, len(data.alphabet), data.length)
-        return lambda: model.fit(data, shuffle=False, verbose=0)
-
-    spawn, cores = multiprocessing.get_context("spawn"), os.cpu_count() or 1
-    alone = CaptchaSequence(batch, steps, seed, workers=1)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(cores, mp_context=spawn) as pool,
-    ):
-        drawn = ch4.render_set(alone, Path(folder) / "set", processes=1)
-        actions = {
-            "1 worker": epoch(alone),
-            "4 workers (threads)": epoch(CaptchaSequence(batch, steps, seed, workers=4)),
-            f"{cores} processes": lambda: list(pool.map(alone.draw, range(steps))),
-            "a rendered set": epoch(ch4.RenderedSequence(drawn, batch, steps, seed)),
-        }
-        return ch4.compare(actions, batch * steps, repeats)
+    data, cores = CaptchaSequence(batch, steps, seed), os.cpu_count() or 1
+    model = ch4.tiny_network(data.width, data.height, len(data.alphabet), data.length)
+    actions = ways(model, "one-hot", batch, steps, seed, stack)
+    pool = stack.enter_context(ProcessPoolExecutor(cores, mp_context=SPAWN))
+    actions[f"drawn by {cores} processes"] = lambda: list(pool.map(data.draw, range(steps)))
+    return batch * steps, actions
 
 
-def training(batch: int, steps: int, seed: int, repeats: int) -> dict:
-    """The slim sequence model, its pictures drawn by one worker and by four while it trains."""
-    from notebooks_py import ch4_gpu_training as ch4
+def drawing(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
+    """Captchas by the library, in a process for each core, and by the layer, plans included."""
+    from keras import ops
+
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
+    from notebooks_py.ch4_gpu_training import PlannedSequence
+
+    cores, data = os.cpu_count() or 1, CaptchaSequence(batch, steps, seed)
+    pool = stack.enter_context(ProcessPoolExecutor(cores, mp_context=SPAWN))
+    plans = PlannedSequence(batch, steps, seed)
+
+    def draw(index: int) -> object:
+        layout = {name: ops.convert_to_tensor(value) for name, value in plans[index][0].items()}
+        return ops.convert_to_numpy(plans.renderer(layout))
+
+    return batch * steps, {
+        f"the library, {cores} processes": lambda: list(pool.map(data.draw, range(steps))),
+        "the device": lambda: [draw(index) for index in range(steps)],
+    }
+
+
+def training(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
+    """The same ways, to the slim sequence model."""
+    from notebooks_py import ch4_gpu_training as ch4
 
     model = ch4.build("ctc", "slim")
     ch4.compile_fast(model, 1_000)
-
-    def epoch(data: CaptchaSequence) -> Callable[[], object]:
-        return lambda: model.fit(data, shuffle=False, verbose=0)
-
-    def source(workers: int) -> CaptchaSequence:
-        return CaptchaSequence(batch, steps, seed, labels="ctc", workers=workers)
-
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = ch4.render_set(source(1), Path(folder) / "set", processes=1)
-        actions = {
-            "drawn by 1 worker": epoch(source(1)),
-            "drawn by 2 workers": epoch(source(2)),
-            "drawn by 4 workers": epoch(source(4)),
-            "a rendered set": epoch(ch4.RenderedSequence(drawn, batch, steps, seed, labels="ctc")),
-        }
-        return ch4.compare(actions, batch * steps, repeats)
+    return batch * steps, ways(model, "ctc", batch, steps, seed, stack)
 
 
-def networks(batch: int, seed: int, repeats: int) -> dict:
-    """A training step of each network, pictures at hand."""
-    from notebooks_py import ch4_gpu_training as ch4
+def networks(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
+    """A training step of each network, pictures at hand; the original's CNN comes first."""
+    kinds = [(kind, size) for size in ("full", "slim") for kind in ("cnn", "ctc")]
+    return batch, {f"{kind}, {size}": step(batch, seed, kind, size) for kind, size in kinds}
+
+
+def precision(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
+    """A training step of the slim sequence model in numbers of 32 and 16 bits."""
+    policies = ("float32", "mixed_bfloat16")
+    return batch, {name: step(batch, seed, policy=name) for name in policies}
+
+
+def memory(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
+    """That step in two processes: one gives memory back, and the other one keeps it."""
+    names = [name for name in os.environ if name.startswith("MALLOC_")]
+    if not names:
+        raise SystemExit("bench: start it with `make bench`, which sets the MALLOC_ variables")
+
+    def ask(pool: ProcessPoolExecutor) -> Callable[[], object]:
+        stack.enter_context(pool)
+        return lambda: pool.submit(take_step, batch, seed).result()
+
+    actions = {"memory kept": ask(process())}
+    taken = {name: os.environ.pop(name) for name in names}
+    actions = {"memory given back": ask(process()), **actions}
+    os.environ.update(taken)
+    return batch, actions
+
+
+def process() -> ProcessPoolExecutor:
+    """Start a process with the environment of this moment."""
+    pool = ProcessPoolExecutor(1, mp_context=SPAWN)
+    pool.submit(os.getpid).result()  # only now it has started
+    return pool
+
+
+@functools.cache
+def step(
+    batch: int, seed: int, kind: str = "ctc", size: str = "slim", policy: str = "float32"
+) -> Callable[[], object]:
+    """A training step of a network, pictures at hand."""
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
+    from notebooks_py.ch4_gpu_training import one_step
 
-    data = {
-        "cnn": CaptchaSequence(batch, 1, seed),
-        "ctc": CaptchaSequence(batch, 1, seed, labels="ctc"),
-    }
-    actions = {
-        f"{kind}, {size}": ch4.one_step(kind, size, "float32", data[kind])
-        for size in ("full", "slim")
-        for kind in ("cnn", "ctc")
-    }
-    return ch4.compare(actions, batch, repeats)
+    labels = "ctc" if kind == "ctc" else "one-hot"
+    return one_step(kind, size, policy, CaptchaSequence(batch, 1, seed, labels=labels))
 
 
-def precisions(batch: int, seed: int, repeats: int) -> dict:
-    """A training step of the slim sequence model in both precisions."""
-    from notebooks_py import ch4_gpu_training as ch4
+def take_step(batch: int, seed: int) -> None:
+    """What another process is asked to do."""
+    step(batch, seed)()
+
+
+def recipes(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
+    """As many pictures with each recipe of lesson 4, in batches as it wants them."""
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
+    from notebooks_py.ch4_gpu_training import RECIPES, Recipe
 
-    data = CaptchaSequence(batch, 1, seed, labels="ctc")
-    actions = {
-        policy: ch4.one_step("ctc", "slim", policy, data)
-        for policy in ("float32", "mixed_bfloat16")
-    }
-    return ch4.compare(actions, batch, repeats)
+    chosen = {name: Recipe(**changes) for name, changes in RECIPES.items()}
+    pictures = max(recipe.batch for recipe in chosen.values())
+
+    def take(recipe: Recipe) -> Callable[[], object]:
+        model, labels = recipe.build(1_000), "ctc" if recipe.kind == "ctc" else "one-hot"
+        X, y = CaptchaSequence(recipe.batch, 1, seed, labels=labels)[0]
+        return lambda: [model.train_on_batch(X, y) for _ in range(pictures // recipe.batch)]
+
+    return pictures, {name: take(recipe) for name, recipe in chosen.items()}
+
+
+GROUPS = (feeding, drawing, training, networks, precision, memory, recipes)
 
 
 def main() -> None:
@@ -115,18 +173,14 @@ def main() -> None:
     out = Path(chosen.pop("OUT"))
     repeats, batch, steps, seed = (int(chosen[name]) for name in chosen)
     from notebooks_py.ch2_cnn import replace_text
-    from notebooks_py.ch4_gpu_training import hardware
+    from notebooks_py.ch4_gpu_training import compare, hardware
 
-    groups: dict[str, Callable[[], dict]] = {
-        "feeding": lambda: feeding(batch, steps, seed, repeats),
-        "training": lambda: training(batch, steps, seed, repeats),
-        "networks": lambda: networks(batch, seed, repeats),
-        "precision": lambda: precisions(batch, seed, repeats),
-    }
     found = {"batch": batch, "hardware": hardware()}
-    for name, measure in groups.items():
-        found[name] = measure()
-        print(f"{name}: times as fast as the first: {found[name]['ratio']}")
+    for group in GROUPS:
+        with ExitStack() as stack:
+            pictures, actions = group(batch, steps, seed, stack)
+            found[group.__name__] = compare(actions, pictures, repeats)
+        print(f"{group.__name__}, times as fast as the first: {found[group.__name__]['ratio']}")
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_text(out, json.dumps(found, indent=1) + "\n")
     print(f"written: {out}")

@@ -16,8 +16,10 @@ DEFAULTS = {
     "BUDGET": "20min",  # minutes, or a number of pictures
     "OUT": "",  # a folder; the default is build/train/MODEL-SIZE
     "RESUME": "0",
-    "FEED": "",  # the folder of a rendered set; without it, pictures are drawn on the fly
+    "FEED": "",  # "device", or the folder of a rendered set; without it, drawn on the fly
     "SEED": "2019",
+    "RATE": "0.002",  # the peak of the learning rate
+    "START": "",  # a model.keras of an earlier run, whose weights this one trains further
     "BATCH": "32",  # small batches make many steps of few pictures, which is what a CPU wants
     "WORKERS": "2",  # threads that draw; on the fly, one of them works while the network does
 }
@@ -27,6 +29,7 @@ ALLOWED = {
     "BUDGET": r"[1-9]\d*(min)? minutes as in 20min, or pictures as in 300000",
     "RESUME": "0|1 one of 0, 1",
     "SEED": options.WHOLE,
+    "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.002",
     "BATCH": options.POSITIVE,
     "WORKERS": options.WHOLE,
 }
@@ -37,6 +40,7 @@ def main() -> int:
     chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
     from notebooks_py.ch4_gpu_training import (
+        PlannedSequence,
         RenderedSequence,
         full_training,
         measured_speed,
@@ -49,6 +53,8 @@ def main() -> int:
     more = {"labels": "ctc" if kind == "ctc" else "one-hot", "workers": int(chosen["WORKERS"])}
 
     def make_source(steps: int) -> CaptchaSequence:
+        if chosen["FEED"] == "device":
+            return PlannedSequence(batch, steps, seed, **more)
         if chosen["FEED"]:  # a set that ends begins again
             drawn = max(1, read_note(Path(chosen["FEED"]))["pictures"] // batch)
             return RenderedSequence(Path(chosen["FEED"]), batch, min(steps, drawn), seed, **more)
@@ -63,7 +69,14 @@ def main() -> int:
         elif not steps:
             steps = -(-int(chosen["BUDGET"]) // batch)
         results = full_training(
-            kind, size, make_source(steps), steps, out, resume=chosen["RESUME"] == "1"
+            kind,
+            size,
+            make_source(steps),
+            steps,
+            out,
+            resume=chosen["RESUME"] == "1",
+            peak=float(chosen["RATE"]),
+            start=Path(chosen["START"]) if chosen["START"] else None,
         )
     except (OSError, ValueError) as error:
         raise SystemExit(f"train: {error}") from error
