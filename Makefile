@@ -20,7 +20,7 @@ SPACE := $() $()
 PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch setup-jax run-all train render ablation bench test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax run-all train render ablation prove bench test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ render: setup ## draw a set of captchas once, for train FEED=; PICTURES=100000 O
 
 ablation: setup ## try each recipe of lesson 4 on a rendered set (hours); FEED=set PICTURES=100000
 	@$(RUN) tools/ablate.py $(PARAMETERS)
+
+prove: setup ## compare captchas drawn on the device with the library's; MODEL=folder COUNT=10000 OUT=file
+	@$(RUN) tools/prove.py $(PARAMETERS)
 
 bench: setup ## measure feeding, drawing and networks side by side (minutes), for lesson 4; REPEATS=5 OUT=file
 	@$(RUN) tools/bench.py $(PARAMETERS)

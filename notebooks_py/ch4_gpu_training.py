@@ -1371,6 +1371,37 @@ def learner(model: keras.Model, source: CaptchaSequence) -> keras.Model:
 
 
 # %% [markdown]
+# ### Would a network notice?
+#
+# Replaying shows that pixels are right, and the tests compare what chance decides. There is a third
+# judge, and a strict one: a network that is trained for nothing else but to tell the two kinds of
+# pictures apart. If it is right about as often as a coin, there is nothing to be seen.
+
+# %%
+def tell_apart(ours: np.ndarray, theirs: np.ndarray, seed: int, epochs: int = 8) -> tuple[int, int]:
+    """Return how many of the held-out pictures a small network sorts right, and how many there are.
+
+    Both are uint8 (n, height, width, 3) with the same n. The last fifth of each is held out.
+    """
+    keras.utils.set_random_seed(seed)
+    layers, held = keras.layers, len(ours) // 5
+    judge = keras.Sequential([layers.Rescaling(1 / 255)])
+    for count in (16, 32, 32):
+        judge.add(layers.Conv2D(count, 3, 2, use_bias=False))
+        judge.add(layers.BatchNormalization(momentum=0.9))
+        judge.add(layers.Activation("relu"))
+    judge.add(layers.GlobalMaxPooling2D())
+    judge.add(layers.Dense(1))
+    judge.compile(keras.optimizers.Adam(2e-3), keras.losses.BinaryCrossentropy(from_logits=True))
+    X = np.concatenate([ours[:-held], theirs[:-held]])
+    kept = np.concatenate([ours[-held:], theirs[-held:]])
+    y = np.repeat([0.0, 1.0], len(ours) - held)[:, None]
+    judge.fit(X, y, batch_size=32, epochs=epochs, verbose=0)
+    said = judge.predict(kept, batch_size=256, verbose=0)[:, 0] > 0
+    return int(np.sum(said == np.repeat([False, True], held))), 2 * held
+
+
+# %% [markdown]
 # ## A recipe for impatient people
 #
 # The original's recipe needs millions of pictures. Two things make training quick enough for a

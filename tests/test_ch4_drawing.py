@@ -23,6 +23,7 @@ from notebooks_py.ch1_captcha_preview import (
     random_texts,
 )
 
+ROOT = Path(ch4.__file__).parents[1]
 DEJAVU = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
@@ -144,6 +145,16 @@ def test_bicubic_weights_are_pillows(before, after):
     sizes = [ops.convert_to_tensor(np.array([size], np.int32)) for size in (before, after)]
     found = ch4.resize(ops.convert_to_tensor(pixels.T[None].astype(np.float32)), resizer, *sizes)
     assert np.abs(ops.convert_to_numpy(found)[0, :, 0] - expected).max() <= 1
+
+
+def test_a_network_tells_what_differs_and_only_that(renderer, recorded):
+    pictures = recorded[0]
+    layout = {k: ops.convert_to_tensor(v) for k, v in laid_out(renderer, recorded[1]).items()}
+    rough = ops.convert_to_numpy(ch4.compiled(renderer.stages)(layout)["add_noise"])
+    right, n = ch4.tell_apart(rough[:250].astype(np.uint8), pictures[250:], seed=1)
+    assert n == 100 and right > 90  # a step is missing
+    right, n = ch4.tell_apart(pictures[:250], pictures[250:], seed=1)
+    assert 30 < right < 70  # nothing differs
 
 
 # Plans.
@@ -286,3 +297,21 @@ def test_a_network_learns_from_what_the_device_draws(tmp_path, monkeypatch):
     assert pd.read_csv(tmp_path / "a" / "log.csv").loss.tolist() == pytest.approx(losses, rel=1e-4)
     with pytest.raises(ValueError, match="drawn as is None, but the run in .* has '0.7.0'"):
         trained("a", CaptchaSequence(4, 3, 5, labels="ctc"), resume=True)
+
+
+def test_make_prove_compares_the_two(tmp_path):
+    out, tool = tmp_path / "proof.json", ROOT / "tools" / "prove.py"
+
+    def prove(*words):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, tool, f"OUT={out}", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    run = prove("COUNT=100", f"MODEL={ROOT / 'models' / 'runs' / 'ctc-slim-300k'}")
+    assert run.returncode == 0, run.stderr[-2000:]
+    results = json.loads(out.read_text())
+    right = results["right"]
+    assert abs(right["library"] - right["replayed"]) <= 1 and min(right.values()) > 80
+    assert results["told_apart"]["device"][1] == 40
+    run = prove("MODEL=nothing")
+    assert run.returncode == 1 and "name the folder of a finished run" in run.stderr

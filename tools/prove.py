@@ -1,0 +1,95 @@
+"""Compare captchas drawn on the device with the library's: `make prove MODEL=build/train/ctc-slim`.
+
+A model reads what the library drew, the same captchas replayed on the device, and as many of the
+device's own; then a small network tries to tell the two kinds apart.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import options
+
+DEFAULTS = {
+    "MODEL": "build/train/ctc-slim",  # the folder of a run of `make train`
+    "OUT": "models/drawing.json",
+    "COUNT": "10000",  # captchas of each kind
+    "SEED": "2019",
+}
+ALLOWED = {
+    "OUT": r".+\.json a file that ends in .json",
+    "COUNT": r"[1-9]\d*00 a multiple of 100",
+    "SEED": options.WHOLE,
+}
+
+
+def collect(read: Callable, batches: int, seed: int) -> tuple[dict[str, int], dict]:
+    """Draw `batches` of 100; return how many of each kind `read` has right, and the pictures."""
+    import numpy as np
+    from keras import ops
+    from tqdm import tqdm
+
+    from notebooks_py import ch4_gpu_training as ch4
+    from notebooks_py.ch1_captcha_preview import decode, random_texts, stream
+
+    renderer = ch4.CaptchaRenderer()
+
+    def stages(plan: dict) -> dict[str, np.ndarray]:
+        layout = ch4.lay_out(plan, renderer.glyphs, renderer.tables.height)
+        layout = {name: ops.convert_to_tensor(value) for name, value in layout.items()}
+        found = ch4.compiled(renderer.stages)(layout)
+        return {k: ops.convert_to_numpy(found[k]).astype(np.uint8) for k in ("add_noise", "smooth")}
+
+    right, kept = {}, {"library": [], "device": [], "unsmoothed": []}
+    for index in tqdm(range(batches), desc="drawing and reading", unit="00"):
+        rng = stream(seed, "drawing", 0, index)
+        pairs = [ch4.record_captcha(text, rng, renderer) for text in random_texts(rng, 100)]
+        plan = {name: np.concatenate([p[name] for _, p in pairs]) for name in pairs[0][1]}
+        chance, texts = np.random.default_rng([seed, index]), random_texts(rng, 100)
+        own = stages(ch4.draw_plan(texts, chance, renderer.glyphs))
+        library = np.concatenate([picture for picture, _ in pairs])
+        answers = decode(plan["places"])
+        for name, pictures, truth in (
+            ("library", library, answers),
+            ("replayed", stages(plan)["smooth"], answers),
+            ("device", own["smooth"], texts),
+        ):
+            hits = sum(a == b for a, b in zip(read(pictures), truth, strict=True))
+            right[name] = right.get(name, 0) + hits
+        for name, pictures in zip(kept, (library, own["smooth"], own["add_noise"]), strict=True):
+            kept[name].append(pictures)
+    return right, {name: np.concatenate(pictures) for name, pictures in kept.items()}
+
+
+def main() -> None:
+    chosen = options.read(sys.argv[1:], "prove", DEFAULTS, ALLOWED)
+    import keras
+
+    from notebooks_py.ch2_cnn import read_heads, replace_text, wilson
+    from notebooks_py.ch3_ctc import read_ctc
+    from notebooks_py.ch4_gpu_training import hardware, tell_apart
+
+    folder, seed, n = Path(chosen["MODEL"]), int(chosen["SEED"]), int(chosen["COUNT"])
+    try:
+        settings = json.loads((folder / "results.json").read_text())["settings"]
+        model = keras.models.load_model(folder / "model.keras", compile=False)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"prove: {error}; name the folder of a finished run, MODEL=") from error
+    read = read_heads if settings["model"] == "cnn" else read_ctc
+    right, kept = collect(functools.partial(read, model), n // 100, seed)
+    told = {
+        name: tell_apart(kept[name], kept["library"], seed) for name in ("device", "unsmoothed")
+    }
+    results = {"n": n, "seed": seed, "model": settings, "right": right}
+    results |= {"interval": {name: wilson(count, n) for name, count in right.items()}}
+    results |= {"told_apart": told, "hardware": hardware()}
+    out = Path(chosen["OUT"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(out, json.dumps(results, indent=1) + "\n")
+    print(f"right of {n}: {right}; told apart: {told}; written: {out}")
+
+
+if __name__ == "__main__":
+    main()
