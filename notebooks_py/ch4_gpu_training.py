@@ -2295,19 +2295,22 @@ def measured(name: str) -> dict:
 
 
 # %% [markdown]
-# For each recipe: how many of the held-out captchas are right after each quarter of the training,
-# the 95 % interval at the end, and, last, what averaged weights would have read.
+# For each recipe: its parameters, how many of the held-out captchas are right after each quarter of
+# the training, the 95 % interval at the end, and, last, what averaged weights would have read. In the
+# picture, averaged weights are dotted.
 
 # %% tags=["active-ipynb"]
 # ablation = measured("ablation")
 # figure, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
 # for name, row in ablation.items():
 #     share = 100 * np.array(row["right"]) / row["n"]
-#     axes.plot(np.array(row["pictures"]) / 1_000, share, marker="o", label=name)
+#     averaged = 100 * np.array(row["right_averaged"]) / row["n"]
+#     thousands = np.array(row["pictures"]) / 1_000
+#     (line,) = axes.plot(thousands, share, marker="o", label=name)
+#     axes.plot(thousands, averaged, ls=":", color=line.get_color())
 #     low, high = wilson(row["right"][-1], row["n"])
 #     print(f"{name:24}{row['parameters']:>9,}", *(f"{x:6.1f}" for x in share), "%", end=" ")
-#     averaged = 100 * row["right_averaged"][-1] / row["n"]
-#     print(f"({100 * low:.1f} to {100 * high:.1f} %), averaged {averaged:.1f} %")
+#     print(f"({100 * low:.1f} to {100 * high:.1f} %), averaged {averaged[-1]:.1f} %")
 # axes.set(xlabel="thousands of captchas trained on", ylabel="right (%)", ylim=(0, 100))
 # axes.set_title(f"{len(ablation)} recipes, read {row['n']:,} held-out captchas")
 # axes.legend(fontsize=8)
@@ -2316,9 +2319,9 @@ def measured(name: str) -> dict:
 # %% [markdown]
 # One run each, so small differences mean nothing. The large ones do. A second convolution in each
 # block more than halves the speed, and is worth it: the errors that remain after the same number of
-# captchas are less than half as many. A GRU costs time and brings nothing here. And averaging: on
-# the way, while the rate is high, the averaged weights are often far ahead; at the end, when the
-# rate has fallen to zero, they bring nothing more. So the recipe does without.
+# captchas are less than half as many. A GRU costs time and brings nothing here. And averaging: at
+# first the averages drag old weights along; half-way they are ahead; at the end, when the rate has
+# fallen to zero, they bring nothing more. So the recipe does without.
 #
 # The zigzag on the way is no learning and forgetting. While weights move quickly, the running means
 # of batch normalisation lag behind them, and held-out captchas are read with old means.
@@ -2384,9 +2387,7 @@ def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: in
 # low, high = long["interval"]
 # print(f"{long['right']:,} of {long['n']:,} right, {long['right'] / long['n']:.2%}", end=" ")
 # print(f"({low:.2%} to {high:.2%}), {long['parameters']:,} parameters")
-# print(
-#     f"{bench['groups']['networks']['ratio']['ctc, slim']:.1f} times as fast as the original's CNN"
-# )
+# print(f"{groups['networks']['ctc, slim']:.1f} times as fast as the original's CNN")
 # log = read_log(folder / "log.csv")
 # figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
 # axes.plot(log.pictures / 1_000, 100 * log.val_acc)
@@ -2395,8 +2396,8 @@ def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: in
 # plt.show()
 
 # %% [markdown]
-# The curve is wild as long as the rate is high. In the last third, when the rate falls, it settles:
-# that is where most of the accuracy comes from.
+# The curve is wild as long as the rate is high, with the same zigzag as above. As the rate falls, it
+# comes to rest, and the last errors go.
 # ## What a GPU would change
 #
 # If you have read this far on a CPU, you have missed nothing: the bars above would look the same on
