@@ -1130,9 +1130,9 @@ def smooth(pictures: keras.KerasTensor) -> keras.KerasTensor:
 # %% [markdown]
 # ### The layer
 #
-# What all captchas share is computed once. And all these steps become one program: a compiler named
-# XLA, which TensorFlow and JAX share, melts them together, so that what lies between two steps need
-# not travel to memory and back.
+# What all captchas share is computed once. And all these steps become one program, made by a compiler
+# named XLA, which TensorFlow and JAX share: what lies between two operations need not travel to
+# memory and back.
 
 # %%
 @functools.cache

@@ -39,10 +39,13 @@ def record(renderer, count, seed, length=4):
     return np.concatenate([picture for picture, _ in pairs]), together([plan for _, plan in pairs])
 
 
-def drawn(renderer, plan):
+def laid_out(renderer, plan):
     layout = ch4.lay_out(plan, renderer.glyphs, renderer.tables.height)
-    layout = {name: ops.convert_to_tensor(value) for name, value in layout.items()}
-    return ops.convert_to_numpy(renderer(layout))
+    return {name: ops.convert_to_tensor(value) for name, value in layout.items()}
+
+
+def drawn(renderer, plan):
+    return ops.convert_to_numpy(renderer(laid_out(renderer, plan)))
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +81,9 @@ def test_a_broken_step_would_be_seen(renderer, recorded, monkeypatch):
         return colours, 255.0 * ops.cast(strengths > 0, "float32")
 
     monkeypatch.setattr(ch4, "warp", warp)
-    broken = renderer.stages(
-        {k: ops.convert_to_tensor(v) for k, v in laid_out(renderer, few).items()}
-    )
+    broken = renderer.stages(laid_out(renderer, few))
     apart = np.abs(ops.convert_to_numpy(broken["smooth"]) - pictures[:20])
     assert apart.mean() > 0.6
-
-
-def laid_out(renderer, plan):
-    return ch4.lay_out(plan, renderer.glyphs, renderer.tables.height)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +146,8 @@ def test_bicubic_weights_are_pillows(before, after):
 
 def test_a_network_tells_what_differs_and_only_that(renderer, recorded):
     pictures = recorded[0]
-    layout = {k: ops.convert_to_tensor(v) for k, v in laid_out(renderer, recorded[1]).items()}
-    rough = ops.convert_to_numpy(ch4.compiled(renderer.stages)(layout)["add_noise"])
+    rough = ch4.compiled(renderer.stages)(laid_out(renderer, recorded[1]))["add_noise"]
+    rough = ops.convert_to_numpy(rough)
     right, n = ch4.tell_apart(rough[:250].astype(np.uint8), pictures[250:], seed=1)
     assert n == 100 and right > 90  # a step is missing
     right, n = ch4.tell_apart(pictures[:250], pictures[250:], seed=1)

@@ -77,13 +77,11 @@ def drawing(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, A
     pool = stack.enter_context(ProcessPoolExecutor(cores, mp_context=SPAWN))
     plans = PlannedSequence(batch, steps, seed)
 
-    def draw(index: int) -> object:
-        layout = {name: ops.convert_to_tensor(value) for name, value in plans[index][0].items()}
-        return ops.convert_to_numpy(plans.renderer(layout))
-
     return batch * steps, {
         f"the library, {cores} processes": lambda: list(pool.map(data.draw, range(steps))),
-        "the device": lambda: [draw(index) for index in range(steps)],
+        "the device": lambda: [
+            ops.convert_to_numpy(plans.renderer(plans[index][0])) for index in range(steps)
+        ],
     }
 
 

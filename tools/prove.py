@@ -38,7 +38,6 @@ def collect(read: Callable, batches: int, seed: int) -> tuple[dict[str, int], di
 
     def stages(plan: dict) -> dict[str, np.ndarray]:
         layout = ch4.lay_out(plan, renderer.glyphs, renderer.tables.height)
-        layout = {name: ops.convert_to_tensor(value) for name, value in layout.items()}
         found = ch4.compiled(renderer.stages)(layout)
         return {k: ops.convert_to_numpy(found[k]).astype(np.uint8) for k in ("add_noise", "smooth")}
 
