@@ -5,8 +5,8 @@ FROM :=
 ONLY :=
 FORCE :=
 # The C library of Linux (glibc) gives each large block of memory back to the system when it is freed, and
-# TensorFlow asks for it again in the next step: on a CPU, a quarter of a step and more went into that.
-# These three let a process keep what it has. Lesson 4 shows what it brings.
+# TensorFlow asks for it again in the next step: on some systems a quarter of a step went into that.
+# These three let a process keep what it has. `make bench` measures what it brings.
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 export MALLOC_TOP_PAD_ ?= 268435456

@@ -34,7 +34,7 @@ class Centred(CaptchaSequence):
         return (X - X.mean()) / X.std(), y
 
 
-data = Centred(32, STEPS, 1, labels="ctc" if kind == "ctc" else "one-hot")
+data = Centred(32, STEPS, 1, labels=ch4.LABELS[kind])
 keras.utils.set_random_seed(1)
 start = ch4.build(kind, "slim").get_weights()
 losses = []

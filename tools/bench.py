@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -67,31 +67,50 @@ def feeding(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, A
 
 
 def drawing(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
-    """Captchas by the library, in a process for each core, and by the layer, plans included."""
+    """Captchas by the library, in a process for each core, and by the layer, plans included.
+
+    The layer draws as many batches at a time as there are cores, and as it would without walls.
+    """
+    import numpy as np
     from keras import ops
 
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
-    from notebooks_py.ch4_gpu_training import PlannedSequence
+    from notebooks_py.ch4_gpu_training import DRAWING, PlannedSequence, compiled
 
     cores, data = os.cpu_count() or 1, CaptchaSequence(batch, steps, seed)
     pool = stack.enter_context(ProcessPoolExecutor(cores, mp_context=SPAWN))
+    threads = stack.enter_context(ThreadPoolExecutor(cores))
     plans = PlannedSequence(batch, steps, seed)
+
+    def unwalled(layout: dict) -> object:
+        tables = plans.renderer.tables
+        return functools.reduce(lambda last, step: step(last, layout, tables), DRAWING, None)
+
+    def draw(painter: Callable) -> Callable[[], object]:
+        def one(index: int) -> np.ndarray:
+            return ops.convert_to_numpy(painter(plans[index][0]))
+
+        return lambda: list(threads.map(one, range(steps)))
 
     return batch * steps, {
         f"the library, {cores} processes": lambda: list(pool.map(data.draw, range(steps))),
-        "the device": lambda: [
-            ops.convert_to_numpy(plans.renderer(plans[index][0])) for index in range(steps)
-        ],
+        "the device": draw(plans.renderer),
+        "the device, no walls": draw(compiled(unwalled)),
     }
 
 
 def training(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
-    """The same ways, to the slim sequence model."""
+    """The same ways, to the slim sequence model, and one more: it draws for itself."""
     from notebooks_py import ch4_gpu_training as ch4
 
+    plans = ch4.PlannedSequence(batch, steps, seed, labels="ctc")
     model = ch4.build("ctc", "slim")
-    ch4.compile_fast(model, 1_000)
-    return batch * steps, ways(model, "ctc", batch, steps, seed, stack)
+    drawing = ch4.learner(model, plans)
+    for network in (model, drawing):
+        ch4.compile_fast(network, 1_000)
+    actions = ways(model, "ctc", batch, steps, seed, stack)
+    actions["drawn on the device"] = lambda: drawing.fit(plans, shuffle=False, verbose=0)
+    return batch * steps, actions
 
 
 def networks(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
@@ -136,10 +155,10 @@ def step(
 ) -> Callable[[], object]:
     """A training step of a network, pictures at hand."""
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
-    from notebooks_py.ch4_gpu_training import one_step
+    from notebooks_py.ch4_gpu_training import LABELS, one_step
 
-    labels = "ctc" if kind == "ctc" else "one-hot"
-    return one_step(kind, size, policy, CaptchaSequence(batch, 1, seed, labels=labels))
+    data = CaptchaSequence(batch, 1, seed, labels=LABELS[kind])
+    return one_step(kind, size, policy, data)
 
 
 def take_step(batch: int, seed: int) -> None:
@@ -150,14 +169,14 @@ def take_step(batch: int, seed: int) -> None:
 def recipes(batch: int, steps: int, seed: int, stack: ExitStack) -> tuple[int, Actions]:
     """As many pictures with each recipe of lesson 4, in batches as it wants them."""
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
-    from notebooks_py.ch4_gpu_training import RECIPES, Recipe
+    from notebooks_py.ch4_gpu_training import LABELS, RECIPES, Recipe
 
     chosen = {name: Recipe(**changes) for name, changes in RECIPES.items()}
     pictures = max(recipe.batch for recipe in chosen.values())
 
     def take(recipe: Recipe) -> Callable[[], object]:
-        model, labels = recipe.build(1_000), "ctc" if recipe.kind == "ctc" else "one-hot"
-        X, y = CaptchaSequence(recipe.batch, 1, seed, labels=labels)[0]
+        model = recipe.build(1_000)
+        X, y = CaptchaSequence(recipe.batch, 1, seed, labels=LABELS[recipe.kind])[0]
         return lambda: [model.train_on_batch(X, y) for _ in range(pictures // recipe.batch)]
 
     return pictures, {name: take(recipe) for name, recipe in chosen.items()}

@@ -1,7 +1,7 @@
 """Compare captchas drawn on the device with the library's: `make prove MODEL=build/train/ctc-slim`.
 
-A model reads what the library drew, the same captchas replayed on the device, and as many of the
-device's own; then a small network tries to tell the two kinds apart.
+A model reads what the library drew, the same captchas replayed on the device, and others of these
+texts that the device planned as well. Then a small network tries to tell the two kinds apart.
 """
 
 import functools
@@ -23,42 +23,45 @@ ALLOWED = {
     "COUNT": r"[1-9]\d*00 a multiple of 100",
     "SEED": options.WHOLE,
 }
+JUDGED = 10_000  # at most so many of each kind are there to be told apart
 
 
 def collect(read: Callable, batches: int, seed: int) -> tuple[dict[str, int], dict]:
-    """Draw `batches` of 100; return how many of each kind `read` has right, and the pictures."""
+    """Draw `batches` of 100; return how many of each kind `read` has right, and some pictures."""
     import numpy as np
     from keras import ops
     from tqdm import tqdm
 
     from notebooks_py import ch4_gpu_training as ch4
-    from notebooks_py.ch1_captcha_preview import decode, random_texts, stream
+    from notebooks_py.ch1_captcha_preview import random_texts, stream
 
     renderer = ch4.CaptchaRenderer()
 
     def stages(plan: dict) -> dict[str, np.ndarray]:
         layout = ch4.lay_out(plan, renderer.glyphs, renderer.tables.height)
         found = ch4.compiled(renderer.stages)(layout)
-        return {k: ops.convert_to_numpy(found[k]).astype(np.uint8) for k in ("add_noise", "smooth")}
+        rough = [ch4.unpack(found["add_noise"], i) for i in range(3)]
+        rough = ops.transpose(ops.stack(rough, axis=-1), (0, 2, 1, 3))
+        both = {"add_noise": rough, "smooth": found["smooth"]}
+        return {name: ops.convert_to_numpy(x).astype(np.uint8) for name, x in both.items()}
 
     right, kept = {}, {"library": [], "device": [], "unsmoothed": []}
     for index in tqdm(range(batches), desc="drawing and reading", unit="00"):
         rng = stream(seed, "drawing", 0, index)
-        pairs = [ch4.record_captcha(text, rng, renderer) for text in random_texts(rng, 100)]
-        plan = {name: np.concatenate([p[name] for _, p in pairs]) for name in pairs[0][1]}
-        chance, texts = np.random.default_rng([seed, index]), random_texts(rng, 100)
+        texts = random_texts(rng, 100)
+        library, plan = ch4.record_captchas(texts, rng, renderer)
+        chance = np.random.default_rng([seed, index])
         own = stages(ch4.draw_plan(texts, chance, renderer.glyphs))
-        library = np.concatenate([picture for picture, _ in pairs])
-        answers = decode(plan["places"])
-        for name, pictures, truth in (
-            ("library", library, answers),
-            ("replayed", stages(plan)["smooth"], answers),
-            ("device", own["smooth"], texts),
+        for name, pictures in (
+            ("library", library),
+            ("replayed", stages(plan)["smooth"]),
+            ("device", own["smooth"]),
         ):
-            hits = sum(a == b for a, b in zip(read(pictures), truth, strict=True))
+            hits = sum(a == b for a, b in zip(read(pictures), texts, strict=True))
             right[name] = right.get(name, 0) + hits
-        for name, pictures in zip(kept, (library, own["smooth"], own["add_noise"]), strict=True):
-            kept[name].append(pictures)
+        if index < JUDGED // 100:
+            for name, these in zip(kept, (library, own["smooth"], own["add_noise"]), strict=True):
+                kept[name].append(these)
     return right, {name: np.concatenate(pictures) for name, pictures in kept.items()}
 
 

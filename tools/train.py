@@ -40,6 +40,7 @@ def main() -> int:
     chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
     from notebooks_py.ch1_captcha_preview import CaptchaSequence
     from notebooks_py.ch4_gpu_training import (
+        LABELS,
         PlannedSequence,
         RenderedSequence,
         full_training,
@@ -50,7 +51,7 @@ def main() -> int:
     kind, size = chosen["MODEL"], chosen["SIZE"]
     out = Path(chosen["OUT"] or f"build/train/{kind}-{size}")
     batch, seed = int(chosen["BATCH"]), int(chosen["SEED"])
-    more = {"labels": "ctc" if kind == "ctc" else "one-hot", "workers": int(chosen["WORKERS"])}
+    more = {"labels": LABELS[kind], "workers": int(chosen["WORKERS"])}
 
     def make_source(steps: int) -> CaptchaSequence:
         if chosen["FEED"] == "device":
