@@ -305,6 +305,7 @@ def test_make_prove_compares_the_two(tmp_path):
     assert run.returncode == 0, run.stderr[-2000:]
     results = json.loads(out.read_text())
     right = results["right"]
+    assert results["command"].endswith("ctc-slim-300k COUNT=100 SEED=2019")
     assert abs(right["library"] - right["replayed"]) <= 1 and min(right.values()) > 80
     assert results["told_apart"]["device"][1] == 40
     run = prove("MODEL=nothing")

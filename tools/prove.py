@@ -84,7 +84,8 @@ def main() -> None:
     told = {
         name: tell_apart(kept[name], kept["library"], seed) for name in ("device", "unsmoothed")
     }
-    results = {"n": n, "seed": seed, "model": settings, "right": right}
+    command = f"make prove MODEL={folder} COUNT={n} SEED={seed}"
+    results = {"command": command, "n": n, "seed": seed, "model": settings, "right": right}
     results |= {"interval": {name: wilson(count, n) for name, count in right.items()}}
     results |= {"told_apart": told, "hardware": hardware()}
     out = Path(chosen["OUT"])
