@@ -181,6 +181,27 @@ def test_nbval_compares_every_digit(mini: Path) -> None:
     )
 
 
+def test_nbval_starts_a_kernel_a_second_time_and_no_third(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Run:  # what is left of a kernel whose ports were taken
+        returncode = 1
+        stdout = "ERROR n::Cell 0 - RuntimeError: Kernel died before replying to kernel_info\n"
+        stderr = ""
+
+    keep, runs = gates._run_again, []
+
+    def run(root: Path, notebook: Path) -> object:
+        runs.append(notebook)
+        return Run if len(runs) in (1, 3, 4) else keep(root, notebook)
+
+    monkeypatch.setattr(gates, "_run_again", run)
+    assert gates.nbval(mini, [mini / FIRST]) == [] and len(runs) == 2
+    (message,) = gates.nbval(mini, [mini / FIRST])
+    assert message.startswith("nbval: notebooks/ch1_circles.ipynb: code cells 0 ")
+    assert len(runs) == 4
+
+
 def test_nbval_sees_words_on_stderr_and_errors(mini: Path) -> None:
     source(FACT, 'import sys; print("careful", file=sys.stderr); round(area(SEED), 5)')(mini)
     source(PICTURE, "1 / 0")(mini)

@@ -400,6 +400,17 @@ def _run_again(root: Path, notebook: Path) -> subprocess.CompletedProcess:
         )
 
 
+def _run_started(root: Path, notebook: Path) -> subprocess.CompletedProcess:
+    """Run one notebook, and once more if its kernel never started.
+
+    Jupyter looks for free ports and its kernel takes them a moment later; now and then another
+    kernel is faster. No cell has run then, and nothing has been compared.
+    """
+    result = _run_again(root, notebook)
+    unborn = "Kernel died before replying to kernel_info" in result.stdout
+    return _run_again(root, notebook) if unborn else result
+
+
 def nbval(root: Path, notebooks: Iterable[Path]) -> list[str]:
     """Run notebooks again: every compared output must be the same text, to the last digit.
 
@@ -407,7 +418,7 @@ def nbval(root: Path, notebooks: Iterable[Path]) -> list[str]:
     """
     messages, notebooks = [], list(notebooks)
     with ThreadPoolExecutor(2) as pool:
-        results = pool.map(lambda notebook: _run_again(root, notebook), notebooks)
+        results = pool.map(lambda notebook: _run_started(root, notebook), notebooks)
         for notebook, result in zip(notebooks, results, strict=True):
             name, last = notebook.relative_to(root), result.stdout.strip().splitlines()[-1]
             print(f"{name}: {last}", flush=True)
