@@ -2440,8 +2440,8 @@ def try_recipe(name: str, source: CaptchaSequence, valid: tuple, folder: Path) -
 # The rate has to fall: where it stays high to the end, the errors are three times as many or more.
 # But see what averaging does there. It nearly makes up for it, since a mean of weights that jump
 # around a place is much like weights that come to rest in it. Where the rate falls anyway, the
-# averages drag old weights along at first, are ahead half-way, and bring nothing more at the end. One
-# of the two is enough, and the recipe does without averages.
+# averages drag old weights along at first, are ahead half-way in most rows, and bring nothing more at
+# the end. One of the two is enough, and the recipe does without averages.
 #
 # The zigzag on the way is no learning and forgetting. While weights move quickly, the running means
 # of batch normalisation lag behind them, and held-out captchas are read with old means.
