@@ -635,10 +635,13 @@ class CaptchaSequence(keras.utils.PyDataset):
     y is `length` arrays float32 (batch_size, len(alphabet)); for labels="ctc" it is int32
     (batch_size, length) with values 1..len(alphabet). `SetEpoch` moves on to new pictures.
 
+    Each character of a text is drawn from `alphabet + extra`: with extra="00", the 0 comes three
+    times as often as the others.
+
     `workers`, `use_multiprocessing` and `max_queue_size` go to `keras.utils.PyDataset`.
 
     Raises:
-        ValueError: an unknown kind of labels, or a size below 1.
+        ValueError: an unknown kind of labels, a size below 1, or `extra` beyond the alphabet.
         RuntimeError: processes could not import this class (see `check_importable`).
     """
 
@@ -651,6 +654,7 @@ class CaptchaSequence(keras.utils.PyDataset):
         split: str = "train",
         labels: str = "one-hot",
         alphabet: str = ALPHABET,
+        extra: str = "",
         length: int = LENGTH,
         width: int = WIDTH,
         height: int = HEIGHT,
@@ -659,8 +663,9 @@ class CaptchaSequence(keras.utils.PyDataset):
         super().__init__(**workers)
         check_workers(type(self), self.use_multiprocessing)
         check_request(labels, batch_size, steps)
+        check_text(extra, alphabet, len(extra))
         self.batch_size, self.steps, self.seed, self.split = batch_size, steps, seed, split
-        self.labels, self.alphabet, self.length = labels, alphabet, length
+        self.labels, self.alphabet, self.extra, self.length = labels, alphabet, extra, length
         self.width, self.height, self.epoch = width, height, 0
 
     def __len__(self) -> int:
@@ -670,14 +675,21 @@ class CaptchaSequence(keras.utils.PyDataset):
         """Draw batch `index`: uint8 pictures and their texts; IndexError outside 0..steps-1."""
         check_index(index, self.steps)
         rng = stream(self.seed, self.split, self.epoch, index)
-        texts = random_texts(rng, self.batch_size, self.alphabet, self.length)
+        texts = self.texts(rng)
         return draw_captchas(texts, rng, self.width, self.height), texts
+
+    def texts(self, rng: random.Random) -> list[str]:
+        """Draw the texts of a batch."""
+        return random_texts(rng, self.batch_size, self.alphabet + self.extra, self.length)
+
+    def targets(self, texts: Sequence[str]) -> tuple[np.ndarray, ...] | np.ndarray:
+        """Return the `y` of a batch with these texts."""
+        places = encode(texts, self.alphabet, self.length)
+        return places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, tuple[np.ndarray, ...] | np.ndarray]:
         pictures, texts = self.draw(index)
-        places = encode(texts, self.alphabet, self.length)
-        y = places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
-        return to_input(pictures, self.width, self.height), y
+        return to_input(pictures, self.width, self.height), self.targets(texts)
 
 
 # %% [markdown]

@@ -97,8 +97,6 @@ from notebooks_py.ch1_captcha_preview import (
     decode_heads,
     encode,
     fingerprint,
-    one_hot,
-    random_texts,
     seeded_library,
     stream,
 )
@@ -285,8 +283,9 @@ SET_NAMES = ("seed", "split", "alphabet", "length", "width", "height")
 
 def set_settings(source: CaptchaSequence) -> dict:
     """Return what `source` draws, but for the size and number of its batches."""
-    drawn = {"drawn as": source.version} if hasattr(source, "version") else {}
-    return {name: getattr(source, name) for name in SET_NAMES} | drawn
+    more = {"drawn as": source.version} if hasattr(source, "version") else {}
+    more |= {"extra": source.extra} if source.extra else {}
+    return {name: getattr(source, name) for name in SET_NAMES} | more
 
 
 # %% [markdown]
@@ -1442,12 +1441,10 @@ class PlannedSequence(CaptchaSequence):
     def __getitem__(self, index: int) -> tuple[dict, tuple[np.ndarray, ...] | np.ndarray]:
         check_index(index, self.steps)
         rng = stream(self.seed, self.split, self.epoch, index)
-        texts = random_texts(rng, self.batch_size, self.alphabet, self.length)
+        texts = self.texts(rng)
         chance, glyphs = np.random.default_rng(rng.getrandbits(128)), self.renderer.glyphs
         plan = draw_plan(texts, chance, glyphs, self.width, self.height, self.version)
-        places = encode(texts, self.alphabet, self.length)
-        y = places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
-        return lay_out(plan, glyphs, self.height), y
+        return lay_out(plan, glyphs, self.height), self.targets(texts)
 
 
 # %% [markdown]

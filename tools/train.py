@@ -18,6 +18,7 @@ DEFAULTS = {
     "RESUME": "0",
     "FEED": "",  # "device", or the folder of a rendered set; without it, drawn on the fly
     "SEED": "2019",
+    "EXTRA": "",  # characters to draw more often: with 0O0O, three times as many 0 and O
     "RATE": "0.002",  # the peak of the learning rate
     "START": "",  # a model.keras of an earlier run, whose weights this one trains further
     "BATCH": "32",  # small batches make many steps of few pictures, which is what a CPU wants
@@ -30,6 +31,7 @@ ALLOWED = {
     "RESUME": "0|1 one of 0, 1",
     "SEED": options.WHOLE,
     "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.002",
+    "EXTRA": "[0-9A-Z]* digits and capitals, such as 0O0O",
     "BATCH": options.POSITIVE,
     "WORKERS": options.WHOLE,
 }
@@ -51,7 +53,8 @@ def main() -> int:
     kind, size = chosen["MODEL"], chosen["SIZE"]
     out = Path(chosen["OUT"] or f"build/train/{kind}-{size}")
     batch, seed = int(chosen["BATCH"]), int(chosen["SEED"])
-    more = {"labels": LABELS[kind], "workers": int(chosen["WORKERS"])}
+    more = {"labels": LABELS[kind], "extra": chosen["EXTRA"]}
+    more |= {"workers": int(chosen["WORKERS"])}
 
     def make_source(steps: int) -> CaptchaSequence:
         if chosen["FEED"] == "device":
