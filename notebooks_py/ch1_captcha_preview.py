@@ -314,6 +314,9 @@ def paste_glyphs(
 # slim ones. Then come 30 dots and one arc in the colour of the text.
 
 # %%
+Ends = Callable[[int, random.Random], tuple[int, int]]
+
+
 def add_dots(picture: Image.Image, color: tuple[int, ...], rng: random.Random) -> Image.Image:
     """Return a copy with the library's 30 dots: lines one pixel long and three wide."""
     picture = picture.copy()
@@ -323,11 +326,18 @@ def add_dots(picture: Image.Image, color: tuple[int, ...], rng: random.Random) -
     return picture
 
 
-def add_arc(picture: Image.Image, color: tuple[int, ...], rng: random.Random) -> Image.Image:
+def classic_ends(w: int, rng: random.Random) -> tuple[int, int]:
+    """Return where captcha 0.7.0's arc begins and ends, across a picture w pixels wide."""
+    return rng.randint(0, int(w / 5)), rng.randint(w - int(w / 5), w)
+
+
+def add_arc(
+    picture: Image.Image, color: tuple[int, ...], rng: random.Random, ends: Ends = classic_ends
+) -> Image.Image:
     """Return a copy with the library's arc, the lower half of a wide ellipse."""
     picture = picture.copy()
     w, h = picture.size
-    left, right = rng.randint(0, int(w / 5)), rng.randint(w - int(w / 5), w)
+    left, right = ends(w, rng)
     top = rng.randint(int(h / 5), h - int(h / 5))
     bottom = rng.randint(top, h - int(h / 5))
     end, start = rng.randint(160, 200), rng.randint(0, 20)
@@ -341,21 +351,29 @@ def add_arc(picture: Image.Image, color: tuple[int, ...], rng: random.Random) ->
 
 # %%
 def dissect(
-    text: str, rng: random.Random, size: tuple[int, int] = (WIDTH, HEIGHT)
+    text: str,
+    rng: random.Random,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    shifts: Shifts = classic_shifts,
+    ends: Ends = classic_ends,
 ) -> dict[str, Image.Image]:
-    """Draw a captcha exactly as captcha 0.7.0 does; RGB pictures by stage, in order."""
+    """Draw a captcha exactly as captcha 0.7.0 does; RGB pictures by stage, in order.
+
+    What another version does otherwise is an argument: how far it moves the corners of a glyph, and
+    where its arc begins and ends.
+    """
     background = tuple(rng.randint(238, 255) for _ in range(3))
     opacity = rng.randint(220, 255)
     color = (*(rng.randint(10, 200) for _ in range(3)), opacity)
     glyphs = []
     for character in text:
         if rng.random() > 0.5:
-            glyphs.append(draw_glyph(" ", color, rng)["warped"])
-        glyphs.append(draw_glyph(character, color, rng)["warped"])
+            glyphs.append(draw_glyph(" ", color, rng, shifts)["warped"])
+        glyphs.append(draw_glyph(character, color, rng, shifts)["warped"])
     stages = {"pasted": paste_glyphs(glyphs, len(text), background, rng, size)}
     stages["squeezed"] = stages["pasted"].resize(size)
     stages["dots"] = add_dots(stages["squeezed"], color, rng)
-    stages["arc"] = add_arc(stages["dots"], color, rng)
+    stages["arc"] = add_arc(stages["dots"], color, rng, ends)
     stages["smoothed"] = stages["arc"].filter(ImageFilter.SMOOTH)
     return stages
 
@@ -435,8 +453,41 @@ def modern_shifts(w: int, h: int, rng: random.Random) -> tuple[int, int, int, in
 
 # %% [markdown]
 # The letters in the lower row are calmer: an easier task. A result measured on 0.7.1 must therefore
-# not be compared with one measured on 0.7.0. (0.7.1 has a second slip: its arc may end early,
-# because the right end is drawn from the whole width and no longer from its last fifth.)
+# not be compared with one measured on 0.7.0. It has a second slip, too: its arc may end early,
+# because the right end is drawn from the whole width and no longer from its last fifth.
+#
+# With both slips in place of the originals, `dissect` draws what 0.7.1 would, and from a stream
+# that has a seed. Lesson 2 makes a test set of such pictures.
+
+# %%
+def modern_ends(w: int, rng: random.Random) -> tuple[int, int]:
+    """Return where captcha 0.7.1's arc begins and ends, across a picture w pixels wide."""
+    return rng.randint(0, int(w / 5)), rng.randint(int(w / 5), w)
+
+
+def draw_modern(
+    texts: Sequence[str], rng: random.Random, width: int = WIDTH, height: int = HEIGHT
+) -> np.ndarray:
+    """Draw each text as captcha 0.7.1 does: uint8 RGB, shape (len(texts), height, width, 3)."""
+    size, slips = (width, height), (modern_shifts, modern_ends)
+    return np.stack([np.asarray(dissect(text, rng, size, *slips)["smoothed"]) for text in texts])
+
+
+# %% [markdown]
+# The same text from the same stream, drawn by both versions:
+
+# %% tags=["active-ipynb"]
+# pair = [draw(["W0O7"], stream(SEED, "anatomy", 0, 1))[0] for draw in (draw_captchas, draw_modern)]
+# figure, row = plt.subplots(1, 2, figsize=(8, 2.4), layout="constrained")
+# for axes, version, picture in zip(row, moved, pair, strict=True):
+#     axes.imshow(picture)
+#     axes.set(title=f"captcha {version}", xticks=[], yticks=[])
+# figure.suptitle("The same random numbers, two versions of the library")
+# plt.show()
+# print("bytes that differ:", int((pair[0] != pair[1]).sum()), "of", pair[0].size)
+
+# %% [markdown]
+# Right, the letters stand straighter and their strokes are more alike in width.
 #
 # ## From text to labels, and back
 #
@@ -624,6 +675,18 @@ def check_index(index: int, steps: int) -> None:
         raise IndexError(f"batch {index} of {steps}: allowed are 0..{steps - 1}")
 
 
+def targets(
+    texts: Sequence[str], labels: str, alphabet: str = ALPHABET
+) -> tuple[np.ndarray, ...] | np.ndarray:
+    """Return what a network should answer to pictures of these texts, all of one length.
+
+    For labels="one-hot" an array float32 (n, len(alphabet)) for each position; for labels="ctc"
+    int32 (n, length) with values 1..len(alphabet). The errors are those of `encode`.
+    """
+    places = encode(texts, alphabet, len(texts[0]))
+    return places + 1 if labels == "ctc" else one_hot(places, len(alphabet))
+
+
 # %% [markdown]
 # The class itself is then short.
 
@@ -675,21 +738,12 @@ class CaptchaSequence(keras.utils.PyDataset):
         """Draw batch `index`: uint8 pictures and their texts; IndexError outside 0..steps-1."""
         check_index(index, self.steps)
         rng = stream(self.seed, self.split, self.epoch, index)
-        texts = self.texts(rng)
+        texts = random_texts(rng, self.batch_size, self.alphabet + self.extra, self.length)
         return draw_captchas(texts, rng, self.width, self.height), texts
 
-    def texts(self, rng: random.Random) -> list[str]:
-        """Draw the texts of a batch."""
-        return random_texts(rng, self.batch_size, self.alphabet + self.extra, self.length)
-
-    def targets(self, texts: Sequence[str]) -> tuple[np.ndarray, ...] | np.ndarray:
-        """Return the `y` of a batch with these texts."""
-        places = encode(texts, self.alphabet, self.length)
-        return places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
-
     def __getitem__(self, index: int) -> tuple[np.ndarray, tuple[np.ndarray, ...] | np.ndarray]:
-        pictures, texts = self.draw(index)
-        return to_input(pictures, self.width, self.height), self.targets(texts)
+        X, texts = self.draw(index)
+        return to_input(X, self.width, self.height), targets(texts, self.labels, self.alphabet)
 
 
 # %% [markdown]

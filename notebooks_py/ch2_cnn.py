@@ -40,10 +40,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
 import os
+import random
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -55,18 +57,31 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import PIL.Image
 from keras import layers
 from tqdm import tqdm
 
+# %% [markdown]
+# And from lesson 1:
+
+# %%
 import notebooks_py
 from notebooks_py.ch1_captcha_preview import (
     ALPHABET,
     HEIGHT,
     LENGTH,
+    PREVIEW_HEIGHT,
+    PREVIEW_WIDTH,
     WIDTH,
     CaptchaSequence,
     SetEpoch,
     decode_heads,
+    draw_captchas,
+    draw_modern,
+    encode,
+    fingerprint,
+    random_texts,
+    stream,
     to_input,
 )
 
@@ -267,7 +282,7 @@ def diagram(model: keras.Model, folder: Path) -> Path:
 # %% tags=["active-ipynb"]
 # from IPython.display import Image
 #
-# from notebooks_py.ch1_captcha_preview import draw_captchas, fresh_folder, random_texts, stream
+# from notebooks_py.ch1_captcha_preview import fresh_folder
 #
 # FOLDER = fresh_folder("ch2_cnn")
 # print(f"{len(full.layers)} layers from {full.layers[0].name} to {full.output_names}")
@@ -730,32 +745,99 @@ def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 # mark to beat.
 #
 # A result is also worth little if nobody can repeat it. So a test set has a *name*, which decides
-# every picture in it. Sets are drawn in batches of 100 from the stream `test`, which no training
-# uses; `classic-100` and `classic-1k` are the beginning of `classic-10k`. The pictures of the
-# `wide` sets are 192 pixels wide; lesson 7 reads those.
+# every picture in it. Sets are drawn in batches of 100 from the stream `test`. That name is a part
+# of every random seed (lesson 1), and training draws from `train`: so no captcha of a test set is
+# ever trained on. The sets have the same texts, drawn in four ways:
+#
+# - `classic`: by captcha 0.7.0, as everywhere in these lessons. The smaller sets are the beginning
+#   of the larger ones.
+# - `wide`: the same, 192 pixels wide; lesson 7 reads those.
+# - `modern`: by 0.7.1, whose letters are warped less.
+# - `preview`: in the size of lesson 1's pictures, 170x80, and then scaled down to 128x64.
 
 # %%
 WIDE_WIDTH = 192
-TEST_SETS = {  # captchas, and the width of their pictures
-    "classic-100": (100, WIDTH),
-    "classic-1k": (1_000, WIDTH),
-    "classic-10k": (10_000, WIDTH),
-    "wide-1k": (1_000, WIDE_WIDTH),
-    "wide-10k": (10_000, WIDE_WIDTH),
+
+
+def draw_wide(texts: Sequence[str], rng: random.Random) -> np.ndarray:
+    """Draw each text with the captcha library: uint8 RGB, shape (len(texts), 64, 192, 3)."""
+    return draw_captchas(texts, rng, WIDE_WIDTH)
+
+
+def draw_preview(texts: Sequence[str], rng: random.Random) -> np.ndarray:
+    """Draw each text at 170x80, and scale it: uint8 RGB, shape (len(texts), 64, 128, 3)."""
+    large = draw_captchas(texts, rng, PREVIEW_WIDTH, PREVIEW_HEIGHT)
+    scaled = [PIL.Image.fromarray(picture).resize((WIDTH, HEIGHT)) for picture in large]
+    return np.stack([np.asarray(picture) for picture in scaled])
+
+
+# %% [markdown]
+# With each set we keep its fingerprint, a SHA-256 over its batches. Whoever has drawn a set to its
+# end knows that it was the right one: another version of a library, or another font, would be an
+# error, and not a number that nobody can explain.
+
+# %%
+TEST_SETS = {  # captchas, and what draws them
+    "classic-100": (100, draw_captchas),
+    "classic-1k": (1_000, draw_captchas),
+    "classic-10k": (10_000, draw_captchas),
+    "classic-100k": (100_000, draw_captchas),
+    "wide-1k": (1_000, draw_wide),
+    "wide-10k": (10_000, draw_wide),
+    "modern-1k": (1_000, draw_modern),
+    "modern-10k": (10_000, draw_modern),
+    "preview-1k": (1_000, draw_preview),
+    "preview-10k": (10_000, draw_preview),
+}
+
+# %% [markdown]
+# Their fingerprints, as we drew them:
+
+# %%
+FINGERPRINTS = {
+    "classic-100": "71884431e8de06111ba3d26d52ba7af8dcf15c67b00f91ad1fd8b54d59658fb8",
+    "classic-1k": "621278a28c830a640f317e7bde21626b6a76ca01a0652036c43684e5350027dc",
+    "classic-10k": "763b58b8532d93fed54323fa70da344d2ca9c5a83110f6c2b196f9732cd05957",
+    "classic-100k": "ff09bdf2a7254b4caea6ced15a15ecfb487f784d553e25d3f9de94be9eb340be",
+    "wide-1k": "e84a9d0abe9404ea6d5cd7e6b8a1c06c74bc4f306d1d1b32ee7246c308ab371d",
+    "wide-10k": "0977d37f533fb0bae7ded2338ae8465ddf141e30f4dc660dcb69bf438637e56c",
+    "modern-1k": "71b23059d72b4add8c829a730d88872870a2d8090988e79e7d2624e9a14a2b79",
+    "modern-10k": "5cb38d5469413ba7c1a3a3b93ed4757c5e5fe47d59da78a917b66bd5fa0950e8",
+    "preview-1k": "2c085185e91aa66c356abaae96d63776b41006407c741758c8975cdc0942e3bd",
+    "preview-10k": "178fd633c99179e7fffc919ce86924ed4f999250c9ea32b8a74013e84f5647db",
 }
 
 
+# %% [markdown]
+# Drawing a set checks its name first, and its fingerprint last.
+
+# %%
 def draw_test_set(test_set: str) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Draw a named test set: batches of 100 uint8 pictures (100, 64, width, 3) and their texts.
 
     Raises:
         ValueError: no test set has this name.
+        RuntimeError: at the end, if these are not the pictures and texts of its fingerprint.
     """
     if test_set not in TEST_SETS:
         raise ValueError(f"no test set {test_set!r}: there are {', '.join(TEST_SETS)}")
-    count, width = TEST_SETS[test_set]
-    data = CaptchaSequence(100, count // 100, seed=0, split="test", width=width)
-    return (data.draw(index) for index in range(len(data)))
+    return drawn_batches(test_set)
+
+
+def drawn_batches(test_set: str) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Yield the batches of `draw_test_set`."""
+    (n, draw), digest = TEST_SETS[test_set], hashlib.sha256()
+    for index in range(n // 100):
+        rng = stream(0, "test", epoch=0, index=index)
+        texts = random_texts(rng, 100)
+        pictures = draw(texts, rng)
+        digest.update(fingerprint(pictures, encode(texts)).encode())
+        yield pictures, texts
+    if digest.hexdigest() != FINGERPRINTS[test_set]:
+        raise RuntimeError(
+            f"these are not the captchas of {test_set}: their SHA-256 is {digest.hexdigest()}, "
+            f"expected {FINGERPRINTS[test_set]}; install the pinned packages (requirements.lock)"
+        )
 
 
 # %% [markdown]
@@ -777,6 +859,12 @@ class Score:
             f"{self.test_set}: {self.right:,} of {self.n:,} right, "
             f"{self.right / self.n:.2%} (95 % interval {low:.2%} to {high:.2%})"
         )
+
+    def record(self) -> dict:
+        """Return the score as it is written down, with its interval and the set's fingerprint."""
+        interval = [round(end, 5) for end in wilson(self.right, self.n)]
+        more = {"interval": interval, "fingerprint": FINGERPRINTS[self.test_set]}
+        return {**dataclasses.asdict(self), **more}
 
 
 # %% [markdown]
@@ -853,6 +941,7 @@ def save_model(model: keras.Model, path: Path) -> Path:
     os.replace(draft, path)
     return Path(path)
 
+
 # %% [markdown]
 # How large is the file, and does a loaded copy read the same?
 
@@ -868,6 +957,94 @@ def save_model(model: keras.Model, path: Path) -> Path:
 # %% [markdown]
 # About 10.8 MB: four bytes for each parameter and a little for names. With the optimiser's memory
 # it would be four times as much.
+#
+# ## A finished network
+#
+# This lesson had two minutes to train. The weights that ship with it, `models/cnn.keras`, had
+# hours (lesson 4 tells how), and `models/cnn.json` says what came out. Two files can be mixed up,
+# and a download can be damaged, so both are checked before anything is believed: the weights by
+# their SHA-256, and each score by what must be true of any score.
+
+# %%
+MODELS = Path(notebooks_py.__file__).parents[1] / "models"
+
+
+def check_score(score: dict, source: Path) -> None:
+    """Raise a ValueError that names `source` unless a `Score.record` agrees with itself."""
+    name, n, right = score["test_set"], score["n"], score["right"]
+    if name not in TEST_SETS or n != TEST_SETS[name][0]:
+        raise ValueError(f"{source}: no test set {name!r} of {n} captchas")
+    expected = Score(name, n, right, tuple(score["right_by_position"])).record()
+    for what, value in json.loads(json.dumps(expected)).items():
+        if score.get(what) != value:
+            raise ValueError(f"{source}: {what} of {name} is {score.get(what)}, expected {value}")
+    if right > min(score["right_by_position"]):
+        raise ValueError(f"{source}: {name} has more captchas right than characters at a position")
+
+
+# %% [markdown]
+# And the file beside it:
+
+# %%
+def check_weights(path: Path, sha256: str, source: Path) -> None:
+    """Raise unless `path` is the file that `source` describes.
+
+    Raises:
+        FileNotFoundError: there is no `path`.
+        ValueError: its SHA-256 is another one.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}, which {source} describes: get it with `git checkout`")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise ValueError(
+            f"{path} is damaged or not the one of {source}: its SHA-256 is {found}, "
+            f"expected {sha256}"
+        )
+
+
+# %% [markdown]
+# Whatever is wrong has a name:
+
+# %%
+def finished(name: str, folder: Path = MODELS) -> tuple[keras.Model, dict]:
+    """Load a finished network, "cnn" or "ctc", and what its results file says about it.
+
+    Raises:
+        FileNotFoundError: `folder` has no `name`.keras or no `name`.json.
+        ValueError: one of the two is damaged, or they don't belong together.
+    """
+    weights, source = folder / f"{name}.keras", folder / f"{name}.json"
+    if not source.exists():
+        raise FileNotFoundError(f"no {source}: get it with `git checkout`")
+    try:
+        results = json.loads(source.read_text())
+        scores, sha256 = results["scores"], results["sha256"]
+        for score in scores.values():
+            check_score(score, source)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{source} is damaged: {error!r}") from error
+    check_weights(weights, sha256, source)
+    return keras.models.load_model(weights, compile=False), results
+
+# %% [markdown]
+# Here it is, with the eight captchas from above, and as many of the test set as this lesson has
+# time for. The last line compares with the results file.
+
+# %% tags=["active-ipynb"]
+# network, results = finished("cnn")
+# print("read now: ", " ".join(read_heads(network, pictures)))
+# print("the truth:", " ".join(texts))
+# score = evaluate(lambda pictures: read_heads(network, pictures))
+# told = results["scores"]["classic-1k"]["right"]
+# print(f"within 3 of the {told:,} of {score.n:,} in models/cnn.json:", abs(score.right - told) <= 3)
+# assert abs(score.right - told) <= 3
+# large = Score(**{k: v for k, v in results["scores"]["classic-10k"].items() if k in vars(score)})
+# print(large)
+
+# %% [markdown]
+# `make evaluate MODEL=cnn SET=classic-10k` counts the large set again, and `make test` the small
+# one.
 #
 # ---
 #

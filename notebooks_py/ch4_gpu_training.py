@@ -85,7 +85,6 @@ from tqdm import tqdm
 # And what earlier lessons have built:
 
 # %%
-import notebooks_py
 from notebooks_py.ch1_captcha_preview import (
     ALPHABET,
     HEIGHT,
@@ -97,19 +96,22 @@ from notebooks_py.ch1_captcha_preview import (
     decode_heads,
     encode,
     fingerprint,
+    random_texts,
     seeded_library,
     stream,
+    targets,
 )
 from notebooks_py.ch2_cnn import (
+    MODELS,
     Score,
     build_cnn,
     check_settings,
+    check_weights,
     evaluate,
     open_run,
     read_heads,
     replace_text,
     save_model,
-    wilson,
 )
 from notebooks_py.ch3_ctc import build_ctc, compile_ctc, ctc_loss, decode_ctc, read_ctc
 
@@ -1441,10 +1443,10 @@ class PlannedSequence(CaptchaSequence):
     def __getitem__(self, index: int) -> tuple[dict, tuple[np.ndarray, ...] | np.ndarray]:
         check_index(index, self.steps)
         rng = stream(self.seed, self.split, self.epoch, index)
-        texts = self.texts(rng)
+        texts = random_texts(rng, self.batch_size, self.alphabet + self.extra, self.length)
         chance, glyphs = np.random.default_rng(rng.getrandbits(128)), self.renderer.glyphs
         plan = draw_plan(texts, chance, glyphs, self.width, self.height, self.version)
-        return lay_out(plan, glyphs, self.height), self.targets(texts)
+        return lay_out(plan, glyphs, self.height), targets(texts, self.labels, self.alphabet)
 
 
 # %% [markdown]
@@ -1498,7 +1500,7 @@ def tell_apart(ours: np.ndarray, theirs: np.ndarray, seed: int, epochs: int = 8)
 # %%
 def measured(name: str) -> dict:
     """Return what is in models/`name`.json of this repository; nothing if there is no such file."""
-    path = Path(notebooks_py.__file__).parents[1] / "models" / f"{name}.json"
+    path = MODELS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -1508,6 +1510,8 @@ def measured(name: str) -> dict:
 # pictures that were not smoothed, to see that it can be trusted.
 
 # %% tags=["active-ipynb"]
+# from notebooks_py.ch2_cnn import wilson
+#
 # proof = measured("drawing")
 # for name, right in proof["right"].items():
 #     low, high = proof["interval"][name]
@@ -1549,6 +1553,12 @@ def build(kind: str, size: str, **changes) -> keras.Model:
         if value not in allowed:
             raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
     return {"cnn": build_cnn, "ctc": build_ctc}[kind](**SIZES[size][kind] | changes)
+
+
+def reader_of(model: keras.Model) -> Callable[[np.ndarray], list[str]]:
+    """Return the function from uint8 pictures to texts that suits a network of `build`."""
+    read = read_heads if isinstance(model.output, list) else read_ctc
+    return functools.partial(read, model)
 
 
 # %% [markdown]
@@ -2174,11 +2184,8 @@ def provenance(run: Run) -> dict:
 def write_results(run: Run, model: keras.Model, settings: dict, score: Score) -> dict:
     """Write model.keras and results.json to the run's folder; return what is in the latter."""
     weights = save_model(model, run.folder / "model.keras")
-    low, high = wilson(score.right, score.n)
     results = {
-        **{"test_set": score.test_set, "n": score.n, "right": score.right},
-        "interval": [round(low, 5), round(high, 5)],
-        "right_by_position": list(score.right_by_position),
+        **score.record(),
         **{"settings": settings, **provenance(run)},
         "bytes": weights.stat().st_size,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
@@ -2234,14 +2241,13 @@ def earlier_training(start: Path) -> dict:
     for path in (start, note):
         if not path.exists():
             raise FileNotFoundError(f"no {path}: start from a model.keras with its results.json")
-    results, found = json.loads(note.read_text()), hashlib.sha256(start.read_bytes()).hexdigest()
-    if found != results["sha256"]:
-        raise ValueError(f"{start} is damaged or not from {note}: its SHA-256 is {found}")
+    results = json.loads(note.read_text())
+    check_weights(start, results["sha256"], note)
     before = results["settings"].get("start", {"pictures": 0, "seconds": 0})
     return {
         "pictures": results["pictures"] + before["pictures"],
         "seconds": results["seconds"] + before["seconds"],
-        "sha256": found,
+        "sha256": results["sha256"],
     }
 
 
@@ -2251,11 +2257,9 @@ def earlier_training(start: Path) -> dict:
 # %%
 def finish(run: Run, settings: dict, test_set: str) -> dict:
     """Test the plain network with the weights of a run that is done; write the results down."""
-    kind = settings["model"]
-    model = build(kind, settings["size"])
+    model = build(settings["model"], settings["size"])
     model.set_weights(run.model.get_weights())
-    read = read_heads if kind == "cnn" else read_ctc
-    score = evaluate(lambda pictures: read(model, pictures), test_set)
+    score = evaluate(reader_of(model), test_set)
     print(score)
     return write_results(run, model, settings, score)
 
@@ -2501,7 +2505,7 @@ def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: in
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch2_cnn import read_log
 #
-# runs = Path(notebooks_py.__file__).parents[1] / "models" / "runs"
+# runs = MODELS / "runs"
 # figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
 # for name in ("ctc-slim-300k", "ctc-slim-500k"):
 #     long, log = measured(f"runs/{name}/results"), read_log(runs / name / "log.csv")

@@ -4,7 +4,6 @@ A model reads what the library drew, the same captchas replayed on the device, a
 texts that the device planned as well. Then a small network tries to tell the two kinds apart.
 """
 
-import functools
 import json
 import sys
 from collections.abc import Callable
@@ -69,9 +68,8 @@ def main() -> None:
     chosen = options.read(sys.argv[1:], "prove", DEFAULTS, ALLOWED)
     import keras
 
-    from notebooks_py.ch2_cnn import read_heads, replace_text, wilson
-    from notebooks_py.ch3_ctc import read_ctc
-    from notebooks_py.ch4_gpu_training import hardware, tell_apart
+    from notebooks_py.ch2_cnn import replace_text, wilson
+    from notebooks_py.ch4_gpu_training import hardware, reader_of, tell_apart
 
     folder, seed, n = Path(chosen["MODEL"]), int(chosen["SEED"]), int(chosen["COUNT"])
     try:
@@ -79,8 +77,7 @@ def main() -> None:
         model = keras.models.load_model(folder / "model.keras", compile=False)
     except (OSError, ValueError) as error:
         raise SystemExit(f"prove: {error}; name the folder of a finished run, MODEL=") from error
-    read = read_heads if settings["model"] == "cnn" else read_ctc
-    right, kept = collect(functools.partial(read, model), n // 100, seed)
+    right, kept = collect(reader_of(model), n // 100, seed)
     told = {
         name: tell_apart(kept[name], kept["library"], seed) for name in ("device", "unsmoothed")
     }
