@@ -20,7 +20,7 @@ SPACE := $() $()
 PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch setup-jax run-all train render ablation prove evaluate publish table bench test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax run-all train render ablation prove comparison evaluate publish table bench test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ ablation: setup ## try each recipe of lesson 4 on a rendered set (hours); FEED=s
 
 prove: setup ## compare captchas drawn on the device with the library's; MODEL=folder COUNT=10000 OUT=file
 	@$(RUN) tools/prove.py $(PARAMETERS)
+
+comparison: setup ## train three kinds of heads with three seeds each (hours); PICTURES=100000 SEEDS=2019,2020,2021
+	@$(RUN) tools/comparison.py $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...
 	@$(RUN) tools/evaluate.py $(PARAMETERS)

@@ -1541,17 +1541,19 @@ SIZES = {
         "cnn": {"filters": (24, 48, 96, 192), "stride": 2},
         "ctc": {"filters": (24, 48, 96, 192), "stride": 2, "rnn": ()},
     },
+    "gru": {"ctc": {"filters": (24, 48, 96, 192), "stride": 2, "rnn": (128,)}},
 }
 
 
 def build(kind: str, size: str, **changes) -> keras.Model:
-    """Build the network of a kind ("cnn" or "ctc") and a size ("full" or "slim").
+    """Build the network of a kind ("cnn" or "ctc") and a size ("full", "slim"; "gru" for ctc).
 
     `changes` go to `build_cnn` or `build_ctc`, in place of the arguments that make the size.
     """
-    for name, value, allowed in (("size", size, SIZES), ("kind", kind, SIZES["full"])):
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+    if size not in SIZES:
+        raise ValueError(f"size={size!r}: allowed are {', '.join(SIZES)}")
+    if kind not in SIZES[size]:
+        raise ValueError(f"kind={kind!r}: size {size!r} is there for {', '.join(SIZES[size])}")
     return {"cnn": build_cnn, "ctc": build_ctc}[kind](**SIZES[size][kind] | changes)
 
 

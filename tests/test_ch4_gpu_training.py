@@ -199,8 +199,8 @@ def test_sizes_are_built(kind, size):
 @pytest.mark.parametrize(
     ("kind", "size", "words"),
     [
-        ("rnn", "slim", "kind='rnn': allowed are cnn, ctc"),
-        ("cnn", "XL", "size='XL': allowed are full, slim"),
+        ("rnn", "slim", "kind='rnn': size 'slim' is there for cnn, ctc"),
+        ("cnn", "XL", "size='XL': allowed are full, slim, gru"),
     ],
 )
 def test_other_sizes_are_refused(kind, size, words):

@@ -12,7 +12,7 @@ import options
 
 DEFAULTS = {
     "MODEL": "ctc",  # or cnn
-    "SIZE": "slim",  # or full
+    "SIZE": "slim",  # or full; or gru, for ctc
     "BUDGET": "20min",  # minutes, or a number of pictures
     "OUT": "",  # a folder; the default is build/train/MODEL-SIZE
     "RESUME": "0",
@@ -26,7 +26,7 @@ DEFAULTS = {
 }
 ALLOWED = {
     "MODEL": "cnn|ctc one of cnn, ctc",
-    "SIZE": "full|slim one of full, slim",
+    "SIZE": "full|slim|gru one of full, slim, gru",
     "BUDGET": r"[1-9]\d*(min)? minutes as in 20min, or pictures as in 300000",
     "RESUME": "0|1 one of 0, 1",
     "SEED": options.WHOLE,

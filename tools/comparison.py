@@ -1,0 +1,122 @@
+"""Compare three ways to answer: `make comparison`; nine trainings, hours on a laptop.
+
+Four heads, CTC, and CTC with a GRU: the same blocks of convolutions, the same captchas in the same
+order, the same optimiser and number of steps, three seeds. A training that was interrupted goes on.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import options
+
+DEFAULTS = {
+    "OUT": "models/comparison.json",
+    "RUNS": "build/comparison",  # a folder for the trainings
+    "PICTURES": "100000",
+    "SEEDS": "2019,2020,2021",
+    "SET": "classic-10k",
+    "REPEATS": "5",
+}
+ALLOWED = {
+    "OUT": r".+\.json a file that ends in .json",
+    "PICTURES": options.POSITIVE,
+    "SEEDS": r"\d+(,\d+)* whole numbers with commas between them",
+    "REPEATS": options.POSITIVE,
+}
+HEADS = {  # the options of `make train`
+    "four heads": ("cnn", "slim"),
+    "CTC": ("ctc", "slim"),
+    "CTC with a GRU": ("ctc", "gru"),
+}
+
+
+def train(head: str, seed: str, folder: Path, pictures: str) -> None:
+    """Train one network to its end, or go on with it; SystemExit if it did not get there."""
+    kind, size = HEADS[head]
+    words = [f"MODEL={kind}", f"SIZE={size}", f"SEED={seed}", f"OUT={folder}"]
+    words += [f"BUDGET={pictures}", "FEED=device", f"RESUME={int((folder / 'run.json').exists())}"]
+    print(f"{head}, seed {seed}", flush=True)
+    command = [sys.executable, str(Path(__file__).with_name("train.py")), *words]
+    if code := subprocess.run(command).returncode:
+        raise SystemExit(code)
+
+
+def read_all(folder: Path, test_set: str) -> dict:
+    """Return a run's score on a test set, with the answers that are wrong by the captcha's place.
+
+    Raises:
+        ValueError: the score is not the one that the run wrote down.
+    """
+    import keras
+
+    from notebooks_py.ch2_cnn import check_weights, evaluate
+    from notebooks_py.ch4_gpu_training import reader_of
+
+    results = json.loads((folder / "results.json").read_text())
+    check_weights(folder / "model.keras", results["sha256"], folder / "results.json")
+    read = reader_of(keras.models.load_model(folder / "model.keras", compile=False))
+    answers = []
+
+    def note(pictures) -> list[str]:
+        answers.extend(read(pictures))
+        return answers[-len(pictures) :]
+
+    score = evaluate(note, test_set)
+    told = ("pictures", "seconds", "parameters", "bytes", "device", "cpu", "versions", "sha256")
+    return {
+        **score.record(),
+        **{name: results[name] for name in told},
+        "answers": "".join(answer.ljust(4, "-")[:4] for answer in answers),
+    }
+
+
+def reading_time(repeats: int) -> dict:
+    """Measure on one CPU core how long each network takes to read a captcha, side by side."""
+    if hasattr(os, "sched_setaffinity"):  # before the backend counts the cores
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    import functools
+
+    from notebooks_py.ch1_captcha_preview import CaptchaSequence
+    from notebooks_py.ch4_gpu_training import build, compare, hardware, reader_of
+
+    pictures, _ = CaptchaSequence(100, 1, seed=0).draw(0)
+    actions = {
+        head: functools.partial(reader_of(build(*kind)), pictures) for head, kind in HEADS.items()
+    }
+    found = compare(actions, len(pictures), repeats)
+    seconds = {head: 1 / speed for head, speed in found["pictures_a_second"].items()}
+    milliseconds = {head: round(1000 * value, 2) for head, value in seconds.items()}
+    one = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
+    return {"milliseconds": milliseconds, **found, "one core": one, **hardware()}
+
+
+def main() -> None:
+    chosen = options.read(sys.argv[1:], "comparison", DEFAULTS, ALLOWED)
+    out, home, seeds = Path(chosen["OUT"]), Path(chosen["RUNS"]), chosen["SEEDS"].split(",")
+    folders = {
+        (head, seed): home / f"{head.replace(' ', '-')}-{seed}" for seed in seeds for head in HEADS
+    }
+    for (head, seed), folder in folders.items():
+        if not (folder / "results.json").exists():
+            train(head, seed, folder, chosen["PICTURES"])
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        time = process.submit(reading_time, int(chosen["REPEATS"])).result()
+    from notebooks_py.ch2_cnn import replace_text
+
+    runs = [
+        {"head": head, "seed": int(seed), **read_all(folder, chosen["SET"])}
+        for (head, seed), folder in folders.items()
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    results = {"pictures": int(chosen["PICTURES"]), "reading": time, "runs": runs}
+    replace_text(out, json.dumps(results, indent=1) + "\n")
+    print(f"written: {out}")
+
+
+if __name__ == "__main__":
+    main()
