@@ -455,6 +455,12 @@ def replace_text(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def write_json(path: Path, content: object) -> None:
+    """Write `content` as JSON to `path`, as `replace_text` does; make its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(content, indent=1) + "\n")
+
+
 def check_settings(settings: dict, before: dict, folder: Path, what: str = "run") -> None:
     """Raise a ValueError that names the first of the `settings` that was another one `before`.
 
@@ -494,7 +500,7 @@ def open_run(folder: Path, settings: dict, resume: bool) -> None:
     else:
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(log, "")
-        replace_text(note, json.dumps(settings, indent=1))
+        write_json(note, settings)
 
 
 # %% [markdown]

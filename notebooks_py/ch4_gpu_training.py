@@ -112,6 +112,7 @@ from notebooks_py.ch2_cnn import (
     read_heads,
     replace_text,
     save_model,
+    write_json,
 )
 from notebooks_py.ch3_ctc import build_ctc, compile_ctc, ctc_loss, decode_ctc, read_ctc
 
@@ -320,7 +321,7 @@ def render_set(source: CaptchaSequence, folder: Path, processes: int = 2) -> Pat
     np.save(draft / "labels.npy", labels)
     note = {"pictures": len(labels), "settings": set_settings(source)}
     note |= {"batch_size": size, "fingerprints": hashes}
-    replace_text(draft / "set.json", json.dumps(note, indent=1))
+    write_json(draft / "set.json", note)
     os.replace(draft, folder)
     return folder
 
@@ -1822,7 +1823,7 @@ def save_state(run: Run) -> None:
     """Write the run's state to its folder; an interruption leaves the one before it untouched."""
     name = run.folder / f"state-{run.step:08d}"
     progress = {key: getattr(run, key) for key in ("step", "loss", "seconds", "rows")}
-    replace_text(name.with_suffix(".json"), json.dumps(progress))
+    write_json(name.with_suffix(".json"), progress)
     run.model.save(run.folder / "draft.keras")
     os.replace(run.folder / "draft.keras", name.with_suffix(".keras"))
     for path in run.folder.glob("state-*"):
@@ -2192,7 +2193,7 @@ def write_results(run: Run, model: keras.Model, settings: dict, score: Score) ->
         "bytes": weights.stat().st_size,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
-    replace_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
+    write_json(run.folder / "results.json", results)
     return results
 
 
@@ -2501,15 +2502,16 @@ def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: in
 #
 # ### What comes of it
 #
-# The slim sequence model, trained from scratch with `make train`, on 300,000 captchas of a set. Then
-# trained further (`START=`), with a new rise and fall of the rate, on captchas that the device drew:
+# The slim sequence model, trained with `make train`: once from scratch on captchas that the device
+# drew; once from scratch on a rendered set, and then further (`START=`), with a new rise and fall of
+# the rate, on captchas from the device.
 
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch2_cnn import read_log
 #
 # runs = MODELS / "runs"
 # figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
-# for name in ("ctc-slim-300k", "ctc-slim-500k"):
+# for name in ("ctc-slim-device", "ctc-slim-300k", "ctc-slim-500k"):
 #     long, log = measured(f"runs/{name}/results"), read_log(runs / name / "log.csv")
 #     before, (low, high) = long["settings"].get("start", {"pictures": 0}), long["interval"]
 #     pictures = (before["pictures"] + log.pictures) / 1_000
@@ -2518,7 +2520,7 @@ def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: in
 #     print(f"{name}: {right:,} of {n:,} right, {right / n:.2%} ({low:.2%} to {high:.2%})", end=", ")
 #     print(f"trained for {long['seconds'] / 60:.0f} minutes")
 # axes.set(xlabel="thousands of captchas", ylabel="right (%)", ylim=(0, 100))
-# axes.set_title("A long run, and a second one: held-out captchas read on the way")
+# axes.set_title("Three runs: held-out captchas read on the way")
 # axes.legend()
 # plt.show()
 # print(f"{long['parameters']:,} parameters, a step of it", end=" ")
@@ -2527,6 +2529,7 @@ def compare(actions: dict[str, Callable[[], object]], pictures: int, repeats: in
 # %% [markdown]
 # The curve is wild as long as the rate is high, with the same zigzag as above. As the rate falls, it
 # comes to rest, and the last errors go.
+#
 # ## What a GPU would change
 #
 # If you have read this far on a CPU, you have missed nothing: the bars above would look the same on

@@ -30,7 +30,7 @@ ALLOWED = {
 
 def main() -> None:
     chosen = options.read(sys.argv[1:], "ablation", DEFAULTS, ALLOWED)
-    from notebooks_py.ch2_cnn import replace_text
+    from notebooks_py.ch2_cnn import write_json
     from notebooks_py.ch4_gpu_training import RECIPES
 
     known = {name.replace(" ", ""): name for name in RECIPES}  # make takes blanks away
@@ -54,8 +54,7 @@ def main() -> None:
             raise SystemExit(f"ablation: {error}") from error
         # Read again: another process may have added a row meanwhile.
         rows = {**finished(), name: row}
-        out.parent.mkdir(exist_ok=True)
-        replace_text(out, json.dumps({n: rows[n] for n in RECIPES if n in rows}, indent=1) + "\n")
+        write_json(out, {n: rows[n] for n in RECIPES if n in rows})
         print(f"{name}: {row['right']} of {row['n']} after {row['pictures']} pictures")
 
 

@@ -4,7 +4,6 @@ Everything in a group is measured in turn, so that its ratios hold on a noisy ma
 """
 
 import functools
-import json
 import multiprocessing
 import os
 import sys
@@ -189,7 +188,7 @@ def main() -> None:
     chosen = options.read(sys.argv[1:], "bench", DEFAULTS, ALLOWED)
     out = Path(chosen.pop("OUT"))
     repeats, batch, steps, seed = (int(chosen[name]) for name in chosen)
-    from notebooks_py.ch2_cnn import replace_text
+    from notebooks_py.ch2_cnn import write_json
     from notebooks_py.ch4_gpu_training import compare, hardware
 
     found, groups = {"batch": batch, "hardware": hardware()}, {}
@@ -198,8 +197,7 @@ def main() -> None:
             pictures, actions = group(batch, steps, seed, stack)
             groups[group.__name__] = compare(actions, pictures, repeats)
         print(f"{group.__name__}, times as fast as the first: {groups[group.__name__]['ratio']}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(out, json.dumps(found | {"groups": groups}, indent=1) + "\n")
+    write_json(out, found | {"groups": groups})
     print(f"written: {out}")
 
 

@@ -106,15 +106,14 @@ def main() -> None:
             train(head, seed, folder, chosen["PICTURES"])
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         time = process.submit(reading_time, int(chosen["REPEATS"])).result()
-    from notebooks_py.ch2_cnn import replace_text
+    from notebooks_py.ch2_cnn import write_json
 
     runs = [
         {"head": head, "seed": int(seed), **read_all(folder, chosen["SET"])}
         for (head, seed), folder in folders.items()
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
     results = {"pictures": int(chosen["PICTURES"]), "reading": time, "runs": runs}
-    replace_text(out, json.dumps(results, indent=1) + "\n")
+    write_json(out, results)
     print(f"written: {out}")
 
 

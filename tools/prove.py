@@ -68,7 +68,7 @@ def main() -> None:
     chosen = options.read(sys.argv[1:], "prove", DEFAULTS, ALLOWED)
     import keras
 
-    from notebooks_py.ch2_cnn import replace_text, wilson
+    from notebooks_py.ch2_cnn import wilson, write_json
     from notebooks_py.ch4_gpu_training import hardware, reader_of, tell_apart
 
     folder, seed, n = Path(chosen["MODEL"]), int(chosen["SEED"]), int(chosen["COUNT"])
@@ -86,8 +86,7 @@ def main() -> None:
     results |= {"interval": {name: wilson(count, n) for name, count in right.items()}}
     results |= {"told_apart": told, "hardware": hardware()}
     out = Path(chosen["OUT"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(out, json.dumps(results, indent=1) + "\n")
+    write_json(out, results)
     print(f"right of {n}: {right}; told apart: {told}; written: {out}")
 
 

@@ -96,7 +96,7 @@ def main() -> int:
     chosen = options.read(sys.argv[1:], "publish", DEFAULTS, ALLOWED)
     import keras
 
-    from notebooks_py.ch2_cnn import MODELS, evaluate, replace_text
+    from notebooks_py.ch2_cnn import MODELS, evaluate, replace_text, write_json
     from notebooks_py.ch4_gpu_training import reader_of
 
     folders = [Path(name) for name in chosen["RUNS"].split(",")]
@@ -116,7 +116,7 @@ def main() -> int:
     shutil.copyfile(weights, draft)
     os.replace(draft, home.with_suffix(".keras"))
     replace_text(home.with_suffix(".csv"), join_logs(folders))
-    replace_text(home, json.dumps(results, indent=1) + "\n")
+    write_json(home, results)
     results_table.write()
     print(f"written: {home}, .keras, .csv and the table in README.md")
     return 0
