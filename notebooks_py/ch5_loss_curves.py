@@ -29,7 +29,7 @@
 #
 # ## What you'll need
 #
-# - [Lesson 2](ch2_cnn.ipynb), whose training writes the log; a CPU is enough
+# - [Lesson 4](ch4_gpu_training.ipynb), whose long trainings wrote the logs; a CPU is enough
 #
 # ---
 
@@ -44,13 +44,12 @@ import keras
 import pandas as pd
 from matplotlib.axes import Axes
 
-import notebooks_py
 from notebooks_py.ch1_captcha_preview import CaptchaSequence
-from notebooks_py.ch2_cnn import build_cnn, compile_cnn, read_log, train_in_stages
+from notebooks_py.ch2_cnn import MODELS, build_cnn, compile_cnn, read_log, train_in_stages
 
 
 # %% [markdown]
-# The parameters matter only where this lesson has to train for itself (see below).
+# The parameters are those of a short training of our own, at the end.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
@@ -60,51 +59,34 @@ from notebooks_py.ch2_cnn import build_cnn, compile_cnn, read_log, train_in_stag
 # %% [markdown]
 # ## Where the log comes from
 #
-# The finished models of this repository come with their training logs, `models/*.csv`. If there are
-# none, the lesson trains a slim network on an easy task, captchas of only four different letters,
-# and plots that. Either way, it says so.
+# The finished models of this repository come with the logs of their trainings, `models/*.csv`. What
+# you see below are hours of a computer's work. A model may have been trained in several *runs*, each
+# of which went on from the weights of the one before, with a learning rate that rises anew.
 
 # %%
 def finished_logs() -> dict[str, pd.DataFrame]:
-    """Return the training logs in models/, by name; empty if there are none."""
-    folder = Path(notebooks_py.__file__).parents[1] / "models"
-    return {path.stem: read_log(path) for path in sorted(folder.glob("*.csv"))}
-
-
-def short_run(seed: int, steps: int, epochs: int, folder: Path) -> pd.DataFrame:
-    """Train a slim CNN on an easy task in two stages, and return its log."""
-    keras.utils.set_random_seed(seed)
-    letters = "AKX7"  # four instead of 36, so that a minute shows a whole training
-    model = build_cnn(
-        classes=len(letters), filters=(16, 32, 64, 128), convs=1, stride=2, momentum=0.9
-    )
-    data = CaptchaSequence(32, steps, seed, alphabet=letters, workers=4)
-    valid = CaptchaSequence(128, 2, seed, split="valid", alphabet=letters)
-    stages = [(2e-3, epochs), (2e-4, max(1, epochs // 2))]
-    return train_in_stages(model, compile_cnn, data, valid, folder, stages)
+    """Return the training logs in models/, by name; ValueError as `read_log`."""
+    return {path.stem: read_log(path) for path in sorted(MODELS.glob("*.csv"))}
 
 
 # %% [markdown]
-# Which of the two is it here?
+# We read the sequence model's:
 
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch1_captcha_preview import fresh_folder
 #
 # FOLDER = fresh_folder("ch5_loss_curves")
-# logs = finished_logs()
-# if logs:
-#     print("from models/:", ", ".join(logs))
-# else:
-#     logs = {"a short run": short_run(SEED, STEPS, EPOCHS, FOLDER)}
-#     print("no logs in models/, so this lesson trained for itself: a slim CNN and four letters")
-# print({name: f"{len(log)} epochs" for name, log in logs.items()})
+# name, log = "ctc", finished_logs()["ctc"]
+# captchas, runs = log.pictures.max(), log.stage.unique().tolist()
+# print(f"{name}: {len(log)} lines, {captchas:,} captchas, runs {runs}")
 
 # %% [markdown]
-# A log is a table with one row for each epoch. These are its most important columns:
+# A log is a table with a row for each time that somebody looked: after some thousand captchas here,
+# after each epoch in lesson 2. `stage` is the number of the run. These are its most important
+# columns:
 
 # %% tags=["active-ipynb"]
-# name, log = next(iter(logs.items()))
-# columns = ["epoch", "stage", "learning_rate", "loss", "val_loss"]
+# columns = ["stage", "pictures", "learning_rate", "loss", "val_loss"]
 # print(log[columns].dtypes.to_string())
 # assert log[columns].notna().all(axis=None)
 # assert (log.loss > 0).all() and (log.val_loss > 0).all()
@@ -112,12 +94,19 @@ def short_run(seed: int, steps: int, epochs: int, folder: Path) -> pd.DataFrame:
 # %% [markdown]
 # ## Two axes, two stories
 #
-# We draw every curve with the same function. It marks where the second stage begins, because there
-# the learning rate drops to a tenth.
+# We draw every curve with the same function. It marks where the next run begins, because there the
+# learning rate changes at once.
 
 # %%
+def progress(log: pd.DataFrame) -> tuple[pd.Series, str]:
+    """Return how far training was at each row of a log, and in what: captchas or epochs."""
+    if "pictures" in log:
+        return log.pictures / 1_000, "thousands of captchas"
+    return log.epoch + 1, "epoch"
+
+
 def plot_losses(axes: Axes, log: pd.DataFrame, scale: str = "linear") -> None:
-    """Draw training and validation loss over epochs, and mark where a new stage begins.
+    """Draw training and validation loss, and mark where a new stage begins.
 
     Raises:
         ValueError: the log has no finished epoch, or lacks a column.
@@ -126,11 +115,13 @@ def plot_losses(axes: Axes, log: pd.DataFrame, scale: str = "linear") -> None:
     if missing or log.empty:
         what = f"lacks {', '.join(sorted(missing))}" if missing else "has no finished epoch"
         raise ValueError(f"this log {what}: give a log of train_in_stages with at least one epoch")
-    axes.plot(log.epoch + 1, log.loss, label="training")
-    axes.plot(log.epoch + 1, log.val_loss, label="held-out")
-    for epoch in log.epoch[log.stage.diff() > 0]:
-        axes.axvline(epoch + 0.5, color="gray", ls=":", label="a tenth of the learning rate")
-    axes.set(yscale=scale, xlabel="epoch", ylabel="loss (nats)", title=f"Loss, {scale} axis")
+    done, unit = progress(log)
+    axes.plot(done, log.loss, label="training")
+    axes.plot(done, log.val_loss, label="held-out")
+    before = done.shift()
+    for place in log.index[log.stage.diff() > 0]:
+        axes.axvline((before[place] + done[place]) / 2, color="gray", ls=":", label="a new stage")
+    axes.set(yscale=scale, xlabel=unit, ylabel="loss (nats)", title=f"Loss, {scale} axis")
     axes.legend()
 
 
@@ -142,9 +133,10 @@ def plot_losses(axes: Axes, log: pd.DataFrame, scale: str = "linear") -> None:
 def plot_accuracies(axes: Axes, log: pd.DataFrame) -> list[str]:
     """Draw every held-out accuracy of a log in percent; return the names of their columns."""
     names = [name for name in log.columns if name.startswith("val_") and "acc" in name]
+    done, unit = progress(log)
     for name in names:
-        axes.plot(log.epoch + 1, 100 * log[name], label=name.removeprefix("val_"))
-    axes.set(xlabel="epoch", ylabel="right (%)", title="Accuracy on held-out pictures")
+        axes.plot(done, 100 * log[name], label=name.removeprefix("val_"))
+    axes.set(xlabel=unit, ylabel="right (%)", title="Accuracy on held-out pictures")
     axes.set_ylim(0, 100)
     if names:
         axes.legend()
@@ -161,24 +153,27 @@ def plot_accuracies(axes: Axes, log: pd.DataFrame) -> list[str]:
 # plot_losses(grid[0, 0], log)
 # plot_losses(grid[0, 1], log, "log")
 # accuracies = plot_accuracies(grid[1, 0], log)
-# grid[1, 1].step(log.epoch + 1, log.learning_rate, where="mid", color="black")
-# grid[1, 1].set(yscale="log", xlabel="epoch", ylabel="learning rate", title="Learning rate")
+# done, unit = progress(log)
+# grid[1, 1].plot(done, log.learning_rate, color="black")
+# grid[1, 1].set(xlabel=unit, ylabel="learning rate", title="Learning rate")
 # figure.suptitle(f"Training log: {name}")
 # (FOLDER / "imgs").mkdir(exist_ok=True)
 # figure.savefig(FOLDER / "imgs" / "vis.png", dpi=80)
 # plt.show()
 # print("accuracies:", ", ".join(accuracies))
-# print("learning rates:", sorted(log.learning_rate.unique().tolist(), reverse=True))
+# rates = log.learning_rate
+# print(f"learning rate: at most {rates.max():.4f}, at the end {rates.iloc[-1]:.4f}")
 
 # %% [markdown]
-# The two upper pictures show the same numbers. On the linear axis, a long training seems to be over
-# after its first steep fall: all the rest lies on the bottom. The logarithmic axis gives each
+# The two upper pictures show the same numbers. On the linear axis, the long training seems to be
+# over after its first steep fall: all the rest lies on the bottom. The logarithmic axis gives each
 # halving of the loss the same height, so a loss that goes from 0.02 to 0.01 looks like the
-# improvement that it is: half of the errors are gone.
+# improvement that it is: half of the errors are gone. Compare with the learning rate: whenever it
+# is high, the curves are wild, and when it falls, they fall with it.
 #
 # ## Noise and trend
 #
-# A curve jitters from epoch to epoch. To see where it is going, average over the last few epochs.
+# A curve jitters from row to row. To see where it is going, average over the last few rows.
 # The average runs a little behind, so look at both.
 
 # %%
@@ -189,7 +184,7 @@ def smooth(values: pd.Series, span: float = 5) -> pd.Series:
         ValueError: `span` is below 1.
     """
     if span < 1:
-        raise ValueError(f"span={span}: the average needs a span of at least 1 epoch")
+        raise ValueError(f"span={span}: the average needs a span of at least 1 row")
     return values.ewm(span=span).mean()
 
 
@@ -198,18 +193,18 @@ def smooth(values: pd.Series, span: float = 5) -> pd.Series:
 
 # %% tags=["active-ipynb"]
 # figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-# axes.plot(log.epoch + 1, log.val_loss, color="lightgray", label="raw")
-# axes.plot(log.epoch + 1, smooth(log.val_loss), label="smoothed over 5 epochs")
-# axes.set(title="Held-out loss, raw and smoothed", xlabel="epoch", ylabel="loss (nats)")
+# axes.plot(done, log.val_loss, color="lightgray", label="raw")
+# axes.plot(done, smooth(log.val_loss), label="smoothed over 5 rows")
+# axes.set(title="Held-out loss, raw and smoothed", xlabel=unit, ylabel="loss (nats)", yscale="log")
 # axes.legend()
 # plt.show()
 # steps = log.val_loss.diff().abs().mean(), smooth(log.val_loss).diff().abs().mean()
-# print("the smoothed curve moves less from epoch to epoch:", steps[1] < steps[0])
+# print("the smoothed curve moves less from row to row:", bool(steps[1] < steps[0]))
 
 # %% [markdown]
 # ## Spikes
 #
-# Sometimes the loss on held-out pictures jumps up for a single epoch and comes back, while the
+# Sometimes the loss on held-out pictures jumps up for a single row and comes back, while the
 # training loss goes its way undisturbed. Two things come together. At a high learning rate one
 # unlucky update can move the weights a long way; and batch normalisation's running averages, which
 # only held-out pictures see, need a while to follow. In the published runs of the original tutorial
@@ -223,6 +218,7 @@ def find_spikes(losses: pd.Series, factor: float = 1.2) -> list[int]:
     best_before = losses.cummin().shift()
     return [place for place, high in enumerate(losses > factor * best_before) if high]
 
+
 # %% [markdown]
 # A test on a curve that we can check by eye: 1.9 is more than 1.2 times the 1.0 before it, 1.1 is
 # not.
@@ -231,15 +227,50 @@ def find_spikes(losses: pd.Series, factor: float = 1.2) -> list[int]:
 # print("spikes at places", find_spikes(pd.Series([3.0, 2.0, 1.0, 1.1, 1.9, 0.9, 0.8])))
 # spikes = find_spikes(log.val_loss)
 # figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-# axes.plot(log.epoch + 1, log.val_loss)
-# axes.plot(log.epoch[spikes] + 1, log.val_loss[spikes], "rv", label="spike")
-# axes.set(title=f"{len(spikes)} spikes in the held-out loss", xlabel="epoch", ylabel="loss (nats)")
+# axes.plot(done, log.val_loss)
+# axes.plot(done[spikes], log.val_loss[spikes], "rv", label="spike")
+# axes.set(title=f"{len(spikes)} spikes in the held-out loss", xlabel=unit, ylabel="loss (nats)")
+# axes.set(yscale="log")
 # plt.show()
 # assert all(log.val_loss[place] > log.val_loss[:place].min() for place in spikes)
 
 # %% [markdown]
-# Red triangles, if there are any, are epochs whose held-out loss is a fifth worse than the best
-# before them.
+# Red triangles are rows whose held-out loss is a fifth worse than the best before them. Nearly all
+# of them stand where the learning rate is high, and none of them did any harm in the end.
+#
+# ## A log of your own
+#
+# The same functions draw every log of these lessons. Here is one that you can watch being made: a
+# slim network with four heads and an easy task, captchas of only four different letters.
+
+# %%
+def short_run(seed: int, steps: int, epochs: int, folder: Path) -> pd.DataFrame:
+    """Train a slim CNN on an easy task in two stages, and return its log."""
+    keras.utils.set_random_seed(seed)
+    letters = "AKX7"  # four instead of 36, so that a minute shows a whole training
+    model = build_cnn(
+        classes=len(letters), filters=(16, 32, 64, 128), convs=1, stride=2, momentum=0.9
+    )
+    data = CaptchaSequence(32, steps, seed, alphabet=letters, workers=4)
+    valid = CaptchaSequence(128, 2, seed, split="valid", alphabet=letters)
+    stages = [(2e-3, epochs), (2e-4, max(1, epochs // 2))]
+    return train_in_stages(model, compile_cnn, data, valid, folder, stages)
+
+# %% [markdown]
+# In its second stage the learning rate is a tenth, and stays there.
+
+# %% tags=["active-ipynb"]
+# own = short_run(SEED, STEPS, EPOCHS, FOLDER)
+# figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+# plot_losses(left, own, "log")
+# heads = plot_accuracies(right, own)
+# figure.suptitle("A short run: four heads, four letters")
+# plt.show()
+# print(f"{len(own)} epochs, accuracies:", ", ".join(heads))
+# assert (own.loss > 0).all() and own.stage.max() == 2
+
+# %% [markdown]
+# The four heads learn at about the same time, since they share everything below them.
 #
 # ## What to look for
 #
@@ -247,8 +278,8 @@ def find_spikes(losses: pd.Series, factor: float = 1.2) -> list[int]:
 # | --- | --- | --- |
 # | both curves flat at blind guessing | the network has not found the task yet | wait; if it lasts, lower the learning rate |
 # | training falls, held-out rises and stays up | it learns its pictures by heart | more data; here every epoch is new, so look for a bug |
-# | single spikes of the held-out loss | a high learning rate, and averages that lag behind | keep the best weights |
-# | both curves flat, far below the start | this learning rate has given what it can | the next stage |
+# | single spikes of the held-out loss | a high learning rate, and averages that lag behind | keep the best weights, or let the rate fall |
+# | both curves flat, far below the start | this learning rate has given what it can | a smaller one |
 #
 # ---
 #
@@ -260,13 +291,13 @@ def find_spikes(losses: pd.Series, factor: float = 1.2) -> list[int]:
 #
 # ## On your own
 #
-# 1. Plot the log of your own run of lesson 2: `read_log(Path("../build/lessons/ch2_cnn/run-001"))`.
+# 1. Plot the log of your run of lesson 2: `read_log(Path("../build/lessons/ch2_cnn/run-001"))`.
 #    *Expected: after a flat beginning, the held-out curve falls below the training curve, because
 #    the training loss is an average over an epoch in which the network was still worse.*
 # 2. Call `smooth` with a span of 1, and then of 50. *Expected: the raw curve, and a curve that
 #    hardly moves and comes far too late.*
-# 3. Train with a learning rate of `1e-2` and look for spikes. *Expected: the loss on held-out
-#    pictures jumps far more often.*
+# 3. Look for spikes with a `factor` of 2. *Expected: fewer, and none at the end of a run, where the
+#    rate is small.*
 #
 # ## Further reading
 #

@@ -22,16 +22,19 @@
 # - let a network read `O0OP` and `O0O0`, and ask how sure it is of each character
 # - test it on all 16 strings of `O` and `0` against a fair coin
 # - lay the two glyphs over each other, and measure what is left to tell them apart
+# - take all errors on thousands of captchas apart: which characters, where, how drawn, how sure
 #
 # ## What you'll learn
 #
 # - how to get a probability for each character out of a CTC model
 # - how to tell knowledge from luck
 # - which cue separates `0` from `O`, and what the warp does to it
+# - whether a network knows when it does not know
 #
 # ## What you'll need
 #
-# - [Lesson 3](ch3_ctc.ipynb), whose model reads here; a CPU is enough
+# - [Lesson 3](ch3_ctc.ipynb), whose model reads here, and the captchas' plans of
+#   [lesson 4](ch4_gpu_training.ipynb); a CPU is enough
 #
 # ---
 
@@ -39,72 +42,49 @@
 import itertools
 import os
 import random
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import ops
+from matplotlib.axes import Axes
 
-import notebooks_py
 from notebooks_py.ch1_captcha_preview import (
     ALPHABET,
-    CaptchaSequence,
     draw_glyph,
     encode,
+    random_texts,
+    stream,
     to_input,
 )
-from notebooks_py.ch2_cnn import train_in_stages
-from notebooks_py.ch3_ctc import build_ctc, compile_ctc, ctc_loss
+from notebooks_py.ch2_cnn import wilson
+from notebooks_py.ch3_ctc import ctc_loss, decode_ctc
+from notebooks_py.ch4_gpu_training import CaptchaRenderer, piece_widths, record_captchas
 
 
 # %% [markdown]
-# The last two numbers matter only as long as there is no finished model (see below).
+# Two numbers:
 
 # %% tags=["parameters", "active-ipynb"]
-# SEED = 2019  # decides the pictures and the first weights
-# STEPS = 100  # batches in an epoch
-# EPOCHS = 3  # epochs of the short training
+# SEED = 2019  # decides the pictures
+# STEPS = 50  # batches of 100 captchas to take apart
 
 # %% [markdown]
 # ## A reader
 #
-# If the repository has a finished model, `models/ctc.keras`, it reads here. If not, the lesson
-# trains a slim one for a minute, and says so. Such a model is a beginner: take its answers about
-# `O` and `0` for guesses.
-
-# %%
-def finished_model() -> keras.Model | None:
-    """Return the finished CTC model of the repository, or None if there is none."""
-    path = Path(notebooks_py.__file__).parents[1] / "models" / "ctc.keras"
-    return keras.models.load_model(path, compile=False) if path.exists() else None
-
-
-def beginner(seed: int, steps: int, epochs: int, folder: Path) -> keras.Model:
-    """Train a slim CTC model for a short time, and return it."""
-    keras.utils.set_random_seed(seed)
-    model = build_ctc(filters=(16, 32, 64, 128), convs=1, stride=2, rnn=(), momentum=0.9)
-    data = CaptchaSequence(16, steps, seed, labels="ctc", workers=4)
-    valid = CaptchaSequence(128, 1, seed, labels="ctc", split="valid")
-    train_in_stages(model, compile_ctc, data, valid, folder, [(2e-3, epochs)])
-    return model
-
-
-# %% [markdown]
-# Which of the two do we have here?
+# The finished sequence model of this repository reads here: the slim one of lesson 4, without a
+# GRU. What is known about it stands in `models/ctc.json`.
 
 # %% tags=["active-ipynb"]
-# from notebooks_py.ch1_captcha_preview import fresh_folder
+# from notebooks_py.ch2_cnn import finished
 #
-# model = finished_model()
-# if model is None:
-#     print("no finished model: a beginner reads, and its answers are guesses")
-#     model = beginner(SEED, STEPS, EPOCHS, fresh_folder("ch6_o0o0"))
-# else:
-#     print("the finished model reads")
-# print("steps and classes:", model.output_shape[1:])
+# model, results = finished("ctc")
+# print(f"{results['parameters']:,} parameters, trained on {results['pictures']:,} captchas")
+# score = results["scores"]["classic-100k"]
+# print(f"{score['right']:,} of {score['n']:,} captchas of {score['test_set']} read right")
 
 # %% [markdown]
 # ## How sure is it?
@@ -153,7 +133,7 @@ def position_probabilities(
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
 #
-# from notebooks_py.ch1_captcha_preview import draw_captchas, stream
+# from notebooks_py.ch1_captcha_preview import draw_captchas
 # from notebooks_py.ch3_ctc import read_ctc
 #
 # cases = ["O0OP", "O0O0"]
@@ -235,8 +215,6 @@ def choose(model: keras.Model, pictures: np.ndarray, options: str = "O0") -> lis
 # take.
 
 # %% tags=["active-ipynb"]
-# from notebooks_py.ch2_cnn import wilson
-#
 # figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
 # shares = np.array([right[string] / DRAWINGS for string in strings])
 # ends = np.array([wilson(right[string], DRAWINGS) for string in strings]).T
@@ -354,6 +332,7 @@ def best_threshold(zeros: np.ndarray, letters: np.ndarray) -> tuple[int, float]:
     right = (below.mean(axis=1) + above.mean(axis=1)) / 2
     return int(thresholds[right.argmax()]), float(right.max())
 
+
 # %% [markdown]
 # Left the drawings in the largest size alone, right those in all three sizes.
 
@@ -381,6 +360,241 @@ def best_threshold(zeros: np.ndarray, letters: np.ndarray) -> tuple[int, float]:
 # So was the original's model able to tell them apart, or was it guessing? The test above answers
 # this for any model: draw many, count, and compare with a coin.
 #
+# ## All errors on the table
+#
+# Enough of hand-picked strings. We read thousands of captchas of the test set, and keep for each
+# character what was drawn, what was read, and how it had been drawn: lesson 4 can record the plan
+# of a captcha, with font, angle and widths. For each captcha we also keep how sure the model was,
+# the probability of the text that it gave. (It knows that there are four characters.)
+
+# %%
+def sure_reading(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Read uint8 pictures (n, height, width, 3): n texts of four, and the probability of each."""
+    height, width = model.input_shape[1:3]
+    logits = model.predict_on_batch(to_input(pictures, width, height))
+    answers = decode_ctc(logits, "exact")
+    loss = ctc_loss(encode(answers) + 1, logits)
+    return answers, np.exp(-ops.convert_to_numpy(loss))
+
+
+# %% [markdown]
+# One row for each character. A picture is squeezed if its text is wider than the 128 pixels; a
+# squeeze of 2 means half the width.
+
+# %%
+def examine(model: keras.Model, batches: int) -> pd.DataFrame:
+    """Read the first `batches` of 100 captchas of classic-100k; one row for each character.
+
+    The columns: captcha (its number), position (1 to 4), truth, answer, font (its size), angle
+    (degrees), squeezed (1 or more), sure (the probability of the answer to the whole captcha).
+    """
+    renderer, tables = CaptchaRenderer(), []
+    for index in range(batches):
+        rng = stream(0, "test", epoch=0, index=index)
+        pictures, plan = record_captchas(random_texts(rng, 100), rng, renderer)
+        answers, sure = sure_reading(model, pictures)
+        widths = piece_widths(plan["places"], plan["fonts"], plan["blanks"], renderer.glyphs)
+        squeezed = np.maximum(1, widths.sum(axis=(1, 2)) / pictures.shape[2])
+        columns = {
+            **{"captcha": 100 * index + np.arange(100)[:, None], "position": np.arange(1, 5)},
+            "truth": np.array([*ALPHABET])[plan["places"]],
+            "answer": np.array([[*answer] for answer in answers]),
+            "font": np.array(renderer.sizes)[plan["fonts"]],
+            **{"angle": plan["angles"], "squeezed": squeezed[:, None], "sure": sure[:, None]},
+        }
+        rows = {k: np.broadcast_to(column, (100, 4)).ravel() for k, column in columns.items()}
+        tables.append(pd.DataFrame(rows))
+    return pd.concat(tables, ignore_index=True)
+
+
+# %% [markdown]
+# This takes a while: the library draws, and the model reads.
+
+# %% tags=["active-ipynb"]
+# table = examine(model, STEPS)
+# table["wrong"] = table.truth != table.answer
+# print(f"{len(table):,} characters of {table.captcha.nunique():,} captchas")
+# print("font sizes:", sorted(table.font.unique().tolist()))
+# print("angles within 30 degrees:", bool(table.angle.abs().le(30).all()))
+
+# %% [markdown]
+# ### Which characters?
+#
+# A confusion matrix counts for each true character what was read. Nearly all counts stand on the
+# diagonal; we take them out, to see the rest.
+
+# %%
+def confusion(truth: pd.Series, answer: pd.Series) -> pd.DataFrame:
+    """Return how often each character (row) was read as each character (column), 36 x 36."""
+    counts = pd.crosstab(truth, answer)
+    return counts.reindex(index=[*ALPHABET], columns=[*ALPHABET], fill_value=0)
+
+
+# %% [markdown]
+# Rows are the truth, columns the answers.
+
+# %% tags=["active-ipynb"]
+# counts = confusion(table.truth, table.answer)
+# assert counts.to_numpy().sum() == len(table)
+# errors = counts.to_numpy() * (1 - np.eye(36, dtype=int))
+# figure, axes = plt.subplots(figsize=(7, 6.2), layout="constrained")
+# image = axes.imshow(np.where(errors, errors, np.nan), cmap="viridis_r")
+# axes.set(xticks=range(36), yticks=range(36), xlabel="read as", ylabel="truth")
+# axes.set_xticklabels([*ALPHABET], family="monospace", fontsize=8)
+# axes.set_yticklabels([*ALPHABET], family="monospace", fontsize=8)
+# axes.set_title(f"{errors.sum()} of {len(table):,} characters read wrong")
+# axes.grid(color="gainsboro", lw=0.3)
+# figure.colorbar(image, label="characters", shrink=0.8)
+# plt.show()
+# pair = errors[0, ALPHABET.index("O")] + errors[ALPHABET.index("O"), 0]
+# print("most errors are 0 for O or O for 0:", bool(pair > errors.sum() / 2))
+
+# %% [markdown]
+# Two dark squares hold most of it: `0` read as `O`, and `O` read as `0`. All other errors together
+# are few, and hardly any of them happens twice.
+#
+# What would be left if nobody cared about that pair? And about `1` and `I`?
+
+# %%
+def merged_score(table: pd.DataFrame, pairs: str) -> tuple[int, int]:
+    """Return right captchas and all, if `pairs` ("0O1I": 0 is O, 1 is I) count as the same."""
+    same = str.maketrans(pairs[0::2], pairs[1::2])
+    hits = table.truth.str.translate(same) == table.answer.str.translate(same)
+    whole = hits.groupby(table.captcha).all()
+    return int(whole.sum()), len(whole)
+
+
+# %% [markdown]
+# All three, with their intervals:
+
+# %% tags=["active-ipynb"]
+# kinds = {"all 36 characters": "", "0 = O": "0O", "0 = O and 1 = I": "0O1I"}
+# scores = [merged_score(table, pairs) for pairs in kinds.values()]
+# shares = np.array([100 * right / n for right, n in scores])
+# ends = 100 * np.array([wilson(*score) for score in scores]).T
+# figure, axes = plt.subplots(figsize=(7, 2.2), layout="constrained")
+# axes.errorbar(shares, [*kinds], xerr=np.abs(ends - shares), fmt="o", capsize=4)
+# for name, share in zip(kinds, shares, strict=True):
+#     axes.annotate(f"{share:.2f} %", (share, name), (0, 7), textcoords="offset points", ha="center")
+# axes.set(xlabel="captchas right (%)", ylim=(-0.5, 2.7))
+# axes.set_title(f"What two pairs of characters cost (n = {scores[0][1]:,})")
+# plt.show()
+# print("never fewer right when more is the same:", scores == sorted(scores))
+
+# %% [markdown]
+# ### Where, and how drawn?
+#
+# Position, font size, angle and squeeze: for each, how many of the characters are wrong. We count
+# `0` and `O` apart from the others, since they would drown everything else.
+
+# %%
+def plot_error_rates(axes: Axes, table: pd.DataFrame, by: pd.Series, label: str) -> int:
+    """Draw the share of wrong characters, with intervals, for each value of `by`; the number drawn.
+
+    `table` has truth and wrong; `by` has a value for each row, and `label` is for the axis.
+    """
+    drawn, pair = 0, table.truth.isin(["0", "O"])
+    for name, these, color in (("0 and O", pair, "tab:red"), ("others", ~pair, "tab:blue")):
+        groups = table.wrong[these].groupby(by[these], observed=True).agg(["sum", "count"])
+        shares = 100 * groups["sum"] / groups["count"]
+        ends = np.array([wilson(int(right), int(n)) for right, n in groups.to_numpy()])
+        bars = np.abs(100 * ends - shares.to_numpy()[:, None]).T
+        axes.errorbar(groups.index.astype(str), shares, bars, fmt="o-", capsize=3, color=color,
+                      label=name)  # fmt: skip
+        drawn += len(groups)
+    axes.set(xlabel=label, ylabel="wrong (%)", yscale="symlog", ylim=(0, 100))
+    axes.legend(fontsize=8)
+    return drawn
+
+
+# %% [markdown]
+# The axis is linear up to 1 % and logarithmic above.
+
+# %% tags=["active-ipynb"]
+# figure, grid = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
+# steep = pd.cut(table.angle.abs(), [0, 10, 20, 30], include_lowest=True)
+# narrow = pd.cut(table.squeezed, [1, 1.0001, 1.2, 1.4, 3], right=False)
+# names = {c: f"{c.left:.0f} to {c.right:.0f}" for c in steep.cat.categories}
+# panels = {"position": table.position, "font size": table.font}
+# panels["angle (degrees from upright)"] = steep.map(names)
+# names = {c: f"{c.left:.1f} to {c.right:.1f}" for c in narrow.cat.categories}
+# panels["squeeze"] = narrow.map({**names, narrow.cat.categories[0]: "none"})
+# drawn = [
+#     plot_error_rates(axes, table, by, label)
+#     for axes, (label, by) in zip(grid.flat, panels.items(), strict=True)
+# ]
+# figure.suptitle("Wrong characters, by how they were drawn")
+# plt.show()
+# print("groups in each picture:", drawn)
+
+# %% [markdown]
+# `0` and `O` are hard everywhere, and the other characters are not. Look at the whiskers before you
+# believe a slope: `0` and `O` are two of 36 characters, so their groups are small.
+#
+# ## Does it know when it does not know?
+#
+# A reader that says "90 %" should be right nine times of ten. That is *calibration*: we sort the
+# captchas by how sure the model was, and compare with how often it was right.
+
+# %%
+def reliability(sure: np.ndarray, right: np.ndarray, edges: np.ndarray) -> pd.DataFrame:
+    """Return for each bin of probabilities how many there are, their mean, and the share right.
+
+    Args:
+        sure: probabilities in [0, 1], (n,).
+        right: whether each was right, (n,).
+        edges: of the bins, increasing from 0 to 1; bins without a captcha are left out.
+    """
+    bins = np.clip(np.digitize(sure, edges) - 1, 0, len(edges) - 2)
+    table = pd.DataFrame({"bin": bins, "sure": sure, "right": right})
+    return table.groupby("bin").agg(
+        n=("sure", "size"), sure=("sure", "mean"), right=("right", "mean")
+    )
+
+
+# %% [markdown]
+# And if a captcha may be declined? A person who is not sure asks for another picture. We decline
+# the least sure ones first, and count errors among the rest.
+
+# %%
+def risk_coverage(sure: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return shares of captchas answered, surest first, and the share wrong among those: (n,) each.
+
+    The risk-coverage curve of El-Yaniv and Wiener, JMLR 11 (2010).
+    """
+    wrong = ~np.asarray(right, dtype=bool)[np.argsort(-np.asarray(sure), kind="stable")]
+    answered = np.arange(1, len(wrong) + 1)
+    return answered / len(wrong), wrong.cumsum() / answered
+
+# %% [markdown]
+# Both pictures, from the same captchas:
+
+# %% tags=["active-ipynb"]
+# whole = table.groupby("captcha").agg(sure=("sure", "first"), wrong=("wrong", "any"))
+# bins = reliability(whole.sure.to_numpy(), ~whole.wrong.to_numpy(), np.linspace(0, 1, 11))
+# figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+# left.plot([0, 100], [0, 100], color="gray", ls=":", label="as right as it is sure")
+# ends = np.array([wilson(round(b.right * b.n), int(b.n)) for b in bins.itertuples()])
+# bars = 100 * np.abs(ends - bins.right.to_numpy()[:, None]).T
+# left.errorbar(100 * bins.sure, 100 * bins.right, bars, fmt="o", capsize=3, label="this model")
+# left.set(title="How often is it right?", xlabel="how sure it is (%)", ylabel="right (%)")
+# left.legend()
+# answered, risk = risk_coverage(whole.sure.to_numpy(), ~whole.wrong.to_numpy())
+# right.plot(100 * answered, 100 * risk)
+# right.set(title="Errors among the answers, if it may decline", xlabel="answered (%)")
+# right.set(ylabel="wrong (%)", ylim=(0, None))
+# plt.show()
+# assert bins.n.sum() == len(whole) and risk[-1] == whole.wrong.mean()
+# print(
+#     "declining the least sure tenth makes fewer errors:",
+#     bool(risk[int(0.9 * len(risk)) - 1] < risk[-1]),
+# )
+
+# %% [markdown]
+# Left, points below the dotted line are overconfident: the model says more than it can keep. Right,
+# the curve is nearly flat for the surest captchas, and climbs at the end: the errors sit where the
+# model is unsure. Somebody who may decline a few captchas gets an almost perfect reader.
+#
 # ---
 #
 # ## What you learned
@@ -389,6 +603,7 @@ def best_threshold(zeros: np.ndarray, letters: np.ndarray) -> tuple[int, float]:
 # - A right answer is evidence only against a chance of being right: count, and compare with a coin.
 # - `0` and `O` differ by a few pixels in width, and rotation and warp change the width by more than
 #   that.
+# - Nearly all errors of a good model are that pair, and it is unsure where it is wrong.
 #
 # ## On your own
 #

@@ -37,6 +37,16 @@ def test_curves_are_the_logs_numbers_and_the_stage_is_marked(scale):
     assert picture.get_yscale() == scale
 
 
+def test_a_log_of_captchas_is_drawn_over_captchas():
+    picture, log = axes(), LOG.assign(pictures=[2_000, 4_000, 6_000, 9_000])
+    ch5.plot_losses(picture, log)
+    assert picture.lines[0].get_xdata().tolist() == [2, 4, 6, 9]
+    assert picture.lines[2].get_xdata() == [5, 5]
+    assert picture.get_xlabel() == "thousands of captchas"
+    ch5.plot_accuracies(picture, log)
+    assert picture.lines[-1].get_xdata().tolist() == [2, 4, 6, 9]
+
+
 def test_one_stage_has_no_mark():
     picture = axes()
     ch5.plot_losses(picture, LOG.head(2))
@@ -62,7 +72,7 @@ def test_logs_that_cannot_be_drawn_are_refused(log, words):
 
 
 def test_finished_logs_are_found_by_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(ch5.notebooks_py, "__file__", str(tmp_path / "notebooks_py" / "x.py"))
+    monkeypatch.setattr(ch5, "MODELS", tmp_path / "models")
     assert ch5.finished_logs() == {}
     (tmp_path / "models").mkdir()
     LOG.to_csv(tmp_path / "models" / "ctc.csv", index=False)

@@ -1,14 +1,15 @@
 """Lesson 6: probabilities, the coin test, and the glyphs."""
 
-import keras
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from notebooks_py import ch6_o0o0 as ch6
-from notebooks_py.ch1_captcha_preview import ALPHABET, CaptchaSequence, encode
-from notebooks_py.ch3_ctc import build_ctc
+from notebooks_py.ch1_captcha_preview import ALPHABET, CaptchaSequence, encode, to_input
+from notebooks_py.ch2_cnn import draw_test_set
 
 
 class Oracle:
@@ -56,23 +57,6 @@ def test_the_choice_is_among_the_options():
     assert ch6.choose(Oracle("A1I1", doubt="I", place=0), PICTURES, "1I") == ["I1I1"] * 3
 
 
-def test_a_beginner_is_built_and_trained(tmp_path):
-    model = ch6.beginner(seed=1, steps=1, epochs=1, folder=tmp_path)
-    assert model.output_shape == (None, 16, 37)
-    assert (tmp_path / "log.csv").exists()
-
-
-def test_the_finished_model_is_used_where_there_is_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(ch6.notebooks_py, "__file__", str(tmp_path / "notebooks_py" / "x.py"))
-    assert ch6.finished_model() is None
-    (tmp_path / "models").mkdir()
-    small = build_ctc(filters=(4, 4, 4), convs=1, tall=0, rnn=())
-    small.save(tmp_path / "models" / "ctc.keras")
-    found = ch6.finished_model()
-    assert isinstance(found, keras.Model)
-    assert all(map(np.array_equal, found.get_weights(), small.get_weights()))
-
-
 def test_ink_is_measured_from_edge_to_edge():
     ink = np.zeros((5, 9), np.uint8)
     assert ch6.ink_width(ink) == 0
@@ -104,3 +88,69 @@ def test_no_threshold_is_better_than_the_best(zeros, letters):
     threshold, share = ch6.best_threshold(zeros, letters)
     shares = [((zeros < t).mean() + (letters >= t).mean()) / 2 for t in range(0, 40)]
     assert share == pytest.approx(max(shares)) == pytest.approx(shares[threshold])
+
+
+def test_the_answer_is_as_sure_as_the_text_is_likely():
+    answers, sure = ch6.sure_reading(Oracle("O0OP", doubt="0", place=2), PICTURES)
+    assert answers == ["O0OP"] * 3
+    assert sure == pytest.approx([0.75] * 3, abs=1e-4)
+
+
+class Cheat(Oracle):
+    """Reads classic-100k from its beginning, and calls every 0 an O."""
+
+    def __init__(self):
+        self.texts = iter(text for _, texts in draw_test_set("classic-1k") for text in texts)
+        self.seen = []
+
+    def predict_on_batch(self, X):
+        self.seen.append(X)
+        texts = [next(self.texts).replace("0", "O") for _ in X]
+        return np.stack([Oracle(text).logits for text in texts])
+
+
+def test_the_table_tells_what_was_drawn():
+    cheat = Cheat()
+    table = ch6.examine(cheat, 2)
+    for X, (pictures, texts) in zip(cheat.seen, draw_test_set("classic-1k"), strict=False):
+        assert np.array_equal(X, to_input(pictures))
+        assert set(texts) <= set(table.groupby("captcha").truth.sum())
+    assert (len(table), table.captcha.nunique()) == (800, 200)
+    assert table.position.tolist() == [1, 2, 3, 4] * 200
+    assert set(table.font) == {42, 50, 56} and table.angle.abs().max() <= 30
+    assert table.squeezed.min() == 1 and 1.2 < table.squeezed.max() < 3
+    wrong = table.truth != table.answer
+    assert set(table.truth[wrong]) == {"0"} and set(table.answer[wrong]) == {"O"}
+    right, n = ch6.merged_score(table, "")
+    assert (right, n) == (200 - table.captcha[wrong].nunique(), 200)
+    assert ch6.merged_score(table, "0O") == ch6.merged_score(table, "0O1I") == (200, 200)
+    counts = ch6.confusion(table.truth, table.answer)
+    assert counts.shape == (36, 36) and counts.loc["0", "O"] == wrong.sum()
+    assert counts.to_numpy().trace() == 800 - wrong.sum()
+
+
+def test_error_rates_are_drawn_for_the_pair_and_the_others():
+    table = pd.DataFrame({"truth": [*"0OA0OA"], "wrong": [True, False, False] * 2})
+    axes = Figure().subplots()
+    assert ch6.plot_error_rates(axes, table, pd.Series([1, 1, 1, 2, 2, 2]), "half") == 4
+    pair, others = axes.containers
+    assert pair.lines[0].get_ydata().tolist() == [50, 50]
+    assert others.lines[0].get_ydata().tolist() == [0, 0]
+    assert axes.get_xlabel() == "half"
+
+
+def test_bins_of_probabilities_have_their_share_of_right_answers():
+    sure, right = np.array([0.05, 0.15, 0.95, 1.0]), np.array([False, True, True, True])
+    bins = ch6.reliability(sure, right, np.linspace(0, 1, 11))
+    assert bins.n.tolist() == [1, 1, 2] and bins.right.tolist() == [0, 1, 1]
+    assert bins.sure.tolist() == pytest.approx([0.05, 0.15, 0.975])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30))
+def test_risk_is_the_share_of_errors_among_the_surest(cases):
+    sure, right = (np.array(column) for column in zip(*cases, strict=True))
+    answered, risk = ch6.risk_coverage(sure, right)
+    order = np.argsort(-sure, kind="stable")
+    for count in range(1, len(cases) + 1):
+        assert answered[count - 1] == pytest.approx(count / len(cases))
+        assert risk[count - 1] == pytest.approx((~right[order[:count]]).mean())
