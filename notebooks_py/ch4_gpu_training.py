@@ -1506,9 +1506,10 @@ def measured(name: str) -> dict:
 
 
 # %% [markdown]
-# The model is one from the end of this lesson. It reads captchas of the library, the same ones
-# replayed, and others that the device planned as well. Then the judge: once as it is, and once on
-# pictures that were not smoothed, to see that it can be trusted.
+# The model is one from the end of this lesson. In all its training it has seen nothing but captchas
+# that the device drew. It reads captchas of the library, the same ones replayed, and others that the
+# device planned as well. Then the judge: once as it is, and once on pictures that were not smoothed,
+# to see that it can be trusted.
 
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch2_cnn import wilson
@@ -1523,9 +1524,9 @@ def measured(name: str) -> dict:
 #     print(f"({low:.1%} to {high:.1%})")
 
 # %% [markdown]
-# Replayed captchas read like the library's own, but for a handful. Those that the device planned are
-# other captchas; a quarter of a point lies in between, and the two intervals overlap. And the judge,
-# who is never wrong about pictures that were not smoothed, might as well have thrown a coin.
+# The three counts differ by a handful. Whoever learned from the device's captchas reads the library's
+# just as well, which is what matters. And the judge, who is never wrong about pictures that were not
+# smoothed, might as well have thrown a coin.
 #
 # ## A recipe for impatient people
 #
