@@ -170,7 +170,7 @@ def position_probabilities(
 
 # %% [markdown]
 # A model that knows paints its bars in one colour. Where `O` and `0` share a bar half and half, it
-# knows only that it is one of the two. A beginner often hasn't even got that far.
+# knows only that it is one of the two. The other 34 characters get next to nothing.
 #
 # ## Knowledge or luck?
 #
@@ -228,11 +228,13 @@ def choose(model: keras.Model, pictures: np.ndarray, options: str = "O0") -> lis
 # axes.set_xticks(range(16), strings, family="monospace")
 # plt.show()
 # print("drawings of each string:", DRAWINGS, " bars:", len(shares))
+# print("more than a coin, beyond doubt:", low > 1 / 16)
 
 # %% [markdown]
 # The whiskers are 95 % intervals, and with twenty drawings they are long: a single high bar means
-# little. Look at the title: only if its whole interval lies above 6.25 %, the model knows more than
-# a coin.
+# little. Look at the title: its whole interval lies far above 6.25 %, so the model knows more than a
+# coin. But it is just as far from always being right, and on such strings, where all four characters
+# are of the hard kind, far from what it reads otherwise.
 #
 # ## What is left to see
 #

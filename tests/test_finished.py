@@ -223,3 +223,18 @@ def test_the_table_is_made_from_the_results(published, tmp_path):
 def test_the_table_in_the_readme_is_up_to_date():
     readme = (results_table.lessons.ROOT / "README.md").read_text(encoding="utf-8")
     assert results_table.with_table(readme, results_table.lessons.ROOT) == readme
+
+
+@pytest.mark.parametrize("source", sorted(ch2.MODELS.glob("c??.json")), ids=lambda path: path.stem)
+def test_what_ships_reads_what_it_says(source):
+    """A thousand captchas of each shipped network, counted again."""
+    model, results = ch2.finished(source.stem)
+    score = ch2.evaluate(ch4.reader_of(model), "classic-1k")
+    assert abs(score.right - results["scores"]["classic-1k"]["right"]) <= 1
+    assert results["bytes"] == source.with_suffix(".keras").stat().st_size <= 15_000_000
+    assert results["arguments"] == json.loads(json.dumps(ch4.SIZES[results["size"]][source.stem]))
+    log = ch2.read_log(source.with_suffix(".csv"))
+    assert log.pictures.iloc[-1] == results["pictures"]
+    assert log.seconds.iloc[-1] == pytest.approx(results["seconds"], abs=2)
+    for test_set in publish.SETS:
+        assert results["scores"][test_set]["n"] == ch2.TEST_SETS[test_set][0]

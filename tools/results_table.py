@@ -37,7 +37,7 @@ def table(root: Path) -> str:
                 f"{title}, {found['size']}",
                 f"{found['parameters']:,}",
                 f"{found['pictures']:,} captchas",
-                f"{found['seconds'] / 3600:.1f} ({found['device']})",
+                f"{found['seconds'] / 3600:.1f} ({found['runs'][-1]['device']})",
                 *(share(found["scores"][test_set]) for test_set in SETS),
             ]
             lines.append(f"| {' | '.join(cells)} |")
