@@ -2439,8 +2439,10 @@ def try_recipe(name: str, source: CaptchaSequence, valid: tuple, folder: Path) -
 # %% [markdown]
 # One run each, so small differences mean nothing. The large ones do. A second convolution in each
 # block more than halves the speed, and is worth it: the errors that remain after the same number of
-# captchas are less than half as many. A GRU costs time and brings nothing here. Batches of 128 learn
-# less from the same captchas, since they make a quarter of the steps.
+# captchas are less than half as many. Pooling where the recipe has its stride reads as well, at two
+# thirds of the speed. More filters and a GRU cost time, too, and are behind after so few captchas:
+# more weights have to be found first. Batches of 128 learn less from the same captchas, since they
+# make a quarter of the steps.
 #
 # The rate has to fall: where it stays high to the end, the errors are three times as many or more.
 # But see what averaging does there. It nearly makes up for it, since a mean of weights that jump
