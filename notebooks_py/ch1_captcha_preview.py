@@ -487,7 +487,7 @@ def draw_modern(
 # print("bytes that differ:", int((pair[0] != pair[1]).sum()), "of", pair[0].size)
 
 # %% [markdown]
-# Right, the letters stand straighter and their strokes are more alike in width.
+# Right, the letters are bent less, and here the arc ends early, too.
 #
 # ## From text to labels, and back
 #
