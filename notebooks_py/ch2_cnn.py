@@ -870,7 +870,8 @@ class Score:
         """Return the score as it is written down, with its interval and the set's fingerprint."""
         interval = [round(end, 5) for end in wilson(self.right, self.n)]
         more = {"interval": interval, "fingerprint": FINGERPRINTS[self.test_set]}
-        return {**dataclasses.asdict(self), **more}
+        by_position = list(self.right_by_position)
+        return {**dataclasses.asdict(self), "right_by_position": by_position, **more}
 
 
 # %% [markdown]
@@ -982,7 +983,7 @@ def check_score(score: dict, source: Path) -> None:
     if name not in TEST_SETS or n != TEST_SETS[name][0]:
         raise ValueError(f"{source}: no test set {name!r} of {n} captchas")
     expected = Score(name, n, right, tuple(score["right_by_position"])).record()
-    for what, value in json.loads(json.dumps(expected)).items():
+    for what, value in expected.items():
         if score.get(what) != value:
             raise ValueError(f"{source}: {what} of {name} is {score.get(what)}, expected {value}")
     if right > min(score["right_by_position"]):

@@ -549,7 +549,7 @@ def test_a_training_goes_on_from_finished_weights(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="start is .*, but the run in"):
         trained("c", 7, weights, resume=True)
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
-    with pytest.raises(ValueError, match="model.keras is damaged or not from"):
+    with pytest.raises(ValueError, match="model.keras is damaged or not the one of"):
         trained("d", 8, weights)
     with pytest.raises(FileNotFoundError, match="no .*none.keras: start from a model.keras"):
         trained("d", 8, tmp_path / "none.keras")
