@@ -235,8 +235,9 @@ def find_spikes(losses: pd.Series, factor: float = 1.2) -> list[int]:
 # assert all(log.val_loss[place] > log.val_loss[:place].min() for place in spikes)
 
 # %% [markdown]
-# Red triangles are rows whose held-out loss is a fifth worse than the best before them. Nearly all
-# of them stand where the learning rate is high, and none of them did any harm in the end.
+# Red triangles are rows whose held-out loss is a fifth worse than the best before them. In the
+# second run nearly every row is one: a rate that rises anew throws the network out of the place
+# where it had come to rest. As the rate falls, the triangles go.
 #
 # ## A log of your own
 #
@@ -270,7 +271,8 @@ def short_run(seed: int, steps: int, epochs: int, folder: Path) -> pd.DataFrame:
 # assert (own.loss > 0).all() and own.stage.max() == 2
 
 # %% [markdown]
-# The four heads learn at about the same time, since they share everything below them.
+# The heads of the first and the last character are ahead: those have only one neighbour to overlap
+# with.
 #
 # ## What to look for
 #

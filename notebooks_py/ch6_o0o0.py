@@ -234,8 +234,8 @@ def choose(model: keras.Model, pictures: np.ndarray, options: str = "O0") -> lis
 # %% [markdown]
 # The whiskers are 95 % intervals, and with twenty drawings they are long: a single high bar means
 # little. Look at the title: its whole interval lies far above 6.25 %, so the model knows more than a
-# coin. But it is just as far from always being right, and on such strings, where all four characters
-# are of the hard kind, far from what it reads otherwise.
+# coin. But it is not always right either: on such strings, where all four characters are of the
+# hard kind, it reads far less than otherwise.
 #
 # ## What is left to see
 #
