@@ -20,7 +20,7 @@ SPACE := $() $()
 PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch setup-jax run-all train render ablation prove comparison evaluate publish table bench test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax run-all train render plateau ablation prove comparison evaluate publish table bench test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000
 
 render: setup ## draw a set of captchas once, for train FEED=; PICTURES=100000 OUT=folder SEED=2019 PROCESSES=2
 	@$(RUN) tools/render.py $(PARAMETERS)
+
+plateau: setup ## try what gets lesson 3's network past its plateau (minutes); PICTURES=9600
+	@$(RUN) tools/plateau.py $(PARAMETERS)
 
 ablation: setup ## try each recipe of lesson 4 on a rendered set (hours); FEED=set PICTURES=100000
 	@$(RUN) tools/ablate.py $(PARAMETERS)

@@ -873,7 +873,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
 # ## Further reading
 #
 # - [captcha on GitHub](https://github.com/lepture/captcha): the source of the library. `image.py`
-#   has 250 lines, and you now know every one of them.
+#   has 249 lines, and you now know every one of them.
 # - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): where this series
 #   comes from.
 # - [keras.utils.PyDataset](https://keras.io/api/utils/python_utils/#pydataset-class): the rules for

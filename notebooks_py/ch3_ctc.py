@@ -38,10 +38,13 @@
 # ---
 
 # %%
+from __future__ import annotations
+
 import itertools
 import math
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -58,7 +61,10 @@ from notebooks_py.ch1_captcha_preview import (
     CaptchaSequence,
     to_input,
 )
-from notebooks_py.ch2_cnn import conv_block
+from notebooks_py.ch2_cnn import conv_block, show_answers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% [markdown]
 # One seed for everything, and two numbers that say how long the training in this lesson takes.
@@ -806,8 +812,9 @@ class Watch(keras.callbacks.Callback):
 # batches, losses, blanks = np.array(watch.notes).T
 # figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
 # top.plot(batches, losses, label="held-out pictures")
-# top.axhline(15.80, color="crimson", ls=":", label="best blind guess: 15.8")
-# top.axhline(14.33, color="gray", ls="--", label="columns agreed on, guessing: 14.3")
+# blind, agreed = blind_loss(best), LENGTH * math.log(len(ALPHABET))
+# top.axhline(blind, color="crimson", ls=":", label=f"best blind guess: {blind:.1f}")
+# top.axhline(agreed, color="gray", ls="--", label=f"columns agreed on, guessing: {agreed:.1f}")
 # top.set(title="Down to a plateau, along it, and off", ylabel="CTC loss (nats)", ylim=(0, 30))
 # top.legend()
 # bottom.plot(batches, 100 * blanks, color="tab:orange")
@@ -816,7 +823,7 @@ class Watch(keras.callbacks.Callback):
 # bottom.legend()
 # plt.show()
 # print("all losses are finite:", bool(np.isfinite(losses).all()))
-# print("the last loss is below the best blind guess:", bool(losses[-1] < 15.8))
+# print("the last loss is below the best blind guess:", bool(losses[-1] < blind))
 
 # %% [markdown]
 # The first steps are a fall: the network learns at once that blank is the best answer of all, and
@@ -826,14 +833,25 @@ class Watch(keras.callbacks.Callback):
 # something, and the lower curve comes to rest where four of 16 columns speak.
 #
 # What gets a network past the plateau? More steps, and larger ones: at first CTC tells it little,
-# so what counts is how far the weights move, not how many pictures each step sees. We tried it,
-# once each, on the same 9,600 pictures, and then had 1,000 others read. 75 steps of 128 pictures at
-# 1e-3 ended on the plateau, with a loss of 15.5 and nothing read; 600 steps of 16 pictures at 2e-3
-# got to 2.4, and 44 % were right.
+# so what counts is how far the weights move, not how many pictures each step sees. And what does a
+# GRU add? We tried three ways to train this network, each with two seeds and on equally many
+# pictures, and then had a thousand others read (`make plateau`).
+
+# %% tags=["active-ipynb"]
+# from notebooks_py.ch2_cnn import measured
 #
-# And what does a GRU add? The same 600 steps with `rnn=(128,)` got to a loss of 7.0 and 3.5 %. So
-# in a run this short it is a burden: one more thing to learn. (Lessons trained far longer may tell
-# another story; that has to be measured, too.)
+# runs = measured("plateau")["runs"]
+# for name in dict.fromkeys(run["trial"] for run in runs):
+#     these = [run for run in runs if run["trial"] == name]
+#     losses = ", ".join(f"{run['loss']:.1f}" for run in these)
+#     right = ", ".join(str(run["right"]) for run in these)
+#     print(f"{name}: {these[0]['steps']} steps; losses {losses}; right {right}")
+
+# %% [markdown]
+# Few steps with large batches ended on the plateau, between the two lines of the picture above. Many
+# small ones left it, with both seeds. And the GRU? It was ahead with one seed, and had hardly begun to
+# read with the other: one more thing to learn, and in a run this short, luck decides when. One run of
+# each would have told us either story. (Longer runs are lesson 4's.)
 #
 # ## The log
 #
@@ -871,15 +889,20 @@ class Watch(keras.callbacks.Callback):
 # Now we look at single predictions: under each column what the network answers there.
 
 # %%
-def draw_reading(axes, picture: np.ndarray, path: Sequence[int], alphabet: str = ALPHABET) -> None:
-    """Show a picture (height, width, 3) with the answer of each column written below it."""
-    height, width = picture.shape[:2]
-    axes.imshow(picture)
-    for place, answer in enumerate(path):
-        x = (place + 0.5) * width / len(path)
-        color = "lightgray" if answer == BLANK else "black"
-        axes.text(x, height + 8, spell([answer], alphabet), ha="center", va="center", color=color)
-    axes.axis("off")
+def show_readings(
+    figure: Figure, pictures: np.ndarray, texts: Sequence[str], paths: np.ndarray
+) -> None:
+    """Show pictures (n, height, width, 3) with the answer of each column written below them.
+
+    `paths` has the class of each column, (n, columns); blanks are gray.
+    """
+    show_answers(figure, pictures, texts, [spell(collapse(path)) for path in paths])
+    height, width = pictures.shape[1:3]
+    for axes, path in zip(figure.axes, paths, strict=False):
+        for place, answer in enumerate(path):
+            x = (place + 0.5) * width / len(path)
+            color = "lightgray" if answer == BLANK else "black"
+            axes.text(x, height + 8, spell([answer]), ha="center", va="center", color=color)
 
 # %% [markdown]
 # Six fresh captchas:
@@ -890,11 +913,8 @@ def draw_reading(axes, picture: np.ndarray, path: Sequence[int], alphabet: str =
 # pictures = draw_captchas(texts, rng)
 # logits = model.predict_on_batch(to_input(pictures))
 # paths = logits.argmax(axis=-1)
-# figure, grid = plt.subplots(2, 3, figsize=(10, 5.2), layout="constrained")
-# for axes, picture, text, path in zip(grid.flat, pictures, texts, paths, strict=True):
-#     draw_reading(axes, picture, path)
-#     read = spell(collapse(path))
-#     axes.set_title(f"truth {text}, read {read}", color="green" if read == text else "crimson")
+# figure = plt.figure(figsize=(10, 5.2), layout="constrained")
+# show_readings(figure, pictures, texts, paths)
 # figure.suptitle("Six captchas, and the most likely answer of each of the 16 columns")
 # plt.show()
 # print("truth:", " ".join(texts), " answers for each:", paths.shape[1])
@@ -980,15 +1000,12 @@ def draw_reading(axes, picture: np.ndarray, path: Sequence[int], alphabet: str =
 # convolutions a block) on hundreds of thousands of captchas. The same six captchas:
 
 # %% tags=["active-ipynb"]
-# from notebooks_py.ch2_cnn import finished
+# from notebooks_py.ch2_cnn import as_told, finished
 #
 # network, results = finished("ctc")
 # paths = network.predict_on_batch(to_input(pictures)).argmax(axis=-1)
-# figure, grid = plt.subplots(2, 3, figsize=(10, 5.2), layout="constrained")
-# for axes, picture, text, path in zip(grid.flat, pictures, texts, paths, strict=True):
-#     draw_reading(axes, picture, path)
-#     read = spell(collapse(path))
-#     axes.set_title(f"truth {text}, read {read}", color="green" if read == text else "crimson")
+# figure = plt.figure(figsize=(10, 5.2), layout="constrained")
+# show_readings(figure, pictures, texts, paths)
 # figure.suptitle(f"The same captchas, after {results['pictures']:,} captchas of training")
 # plt.show()
 # print("read: ", " ".join(spell(collapse(path)) for path in paths))
@@ -996,18 +1013,11 @@ def draw_reading(axes, picture: np.ndarray, path: Sequence[int], alphabet: str =
 # %% [markdown]
 # The columns are surer of themselves: letters have their place, and blanks stand between them.
 #
-# How often is it right? The test set again, and what the results file says about it. The two may
-# differ by a captcha or two, if your processor rounds otherwise than ours.
+# How often is it right? The test set again, and what the results file says.
 
 # %% tags=["active-ipynb"]
-# from notebooks_py.ch2_cnn import Score
-#
 # score = evaluate(lambda pictures: read_ctc(network, pictures))
-# told = results["scores"][score.test_set]
-# print(f"{told['right']} of {told['n']:,} in models/ctc.json, now", end=" ")
-# print("the same" if abs(score.right - told["right"]) <= 3 else score.right)
-# for large in ("classic-10k", "classic-100k", "modern-10k"):
-#     print(Score(*(results["scores"][large][name] for name in vars(score))))
+# print(as_told(score, results))
 
 # %% [markdown]
 # `make evaluate MODEL=ctc SET=classic-10k` counts any of them again. The set `modern-10k`, drawn by
@@ -1031,10 +1041,10 @@ def draw_reading(axes, picture: np.ndarray, path: Sequence[int], alphabet: str =
 # 1. Build the network for pictures of 192x64 pixels. How many steps has it, and how many equal
 #    characters can it read at most? *Expected: 24 steps, so up to 12: 12 characters and 11 blanks.*
 # 2. Train the slim network with the original's batches of 128 at 1e-3, on as many pictures as here.
-#    *Expected: it ends on the plateau, near a loss of 15.5, and reads nothing.*
-# 3. Train it with a GRU, `rnn=(128,)`, and look at the sixteen answers again. *Expected: it learns
-#    later, and its answers need not stand under their letters any more: a GRU can carry what it has
-#    seen along the whole row.*
+#    *Expected: it ends on the plateau, and reads nothing.*
+# 3. Train it with a GRU, `rnn=(128,)`, and look at the sixteen answers again. *Expected: its
+#    answers need not stand under their letters any more: a GRU can carry what it has seen along the
+#    whole row.*
 #
 # ## Further reading
 #

@@ -1,10 +1,12 @@
 """Lesson 3: CTC, the sequence model, decoding, and the evaluation callback."""
 
 import itertools
+import json
 import math
 
 import keras
 import numpy as np
+import plateau
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -417,3 +419,22 @@ def test_watch_notes_the_first_and_every_nth_batch():
     model.fit(data, epochs=2, verbose=0, callbacks=[watch])
     assert [batches for batches, _, _ in watch.notes] == [1, 2, 4]
     assert all(math.isfinite(loss) and 0 <= blank <= 1 for _, loss, blank in watch.notes)
+
+
+def test_make_plateau_trains_each_way_with_each_seed_once(tmp_path, monkeypatch):
+    out, name = tmp_path / "plateau.json", "batches of 16 at 2e-3"
+    monkeypatch.setattr(plateau, "TRIALS", {name: plateau.TRIALS[name]})
+    words = ["plateau", f"OUT={out}", "PICTURES=30", "SET=classic-100", "SEEDS=3"]
+    monkeypatch.setattr("sys.argv", words)
+    plateau.main()
+    (row,) = json.loads(out.read_text())["runs"]
+    assert (row["trial"], row["seed"], row["pictures"], row["steps"]) == (name, 3, 30, 2)
+    assert row["loss"] > 5 and row["n"] == 100
+    monkeypatch.setattr(plateau, "attempt", lambda **options: {"loss": 1.0, "right": 7})
+    monkeypatch.setattr("sys.argv", [*words[:-1], "SEEDS=3,4"])
+    plateau.main()
+    first, second = json.loads(out.read_text())["runs"]
+    assert first == row and (second["seed"], second["right"]) == (4, 7)
+    monkeypatch.setattr("sys.argv", ["plateau", "SEEDS=3 4"])
+    with pytest.raises(SystemExit, match="SEEDS=3 4 must be whole numbers with commas"):
+        plateau.main()

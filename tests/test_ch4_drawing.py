@@ -24,6 +24,7 @@ from notebooks_py.ch1_captcha_preview import (
 )
 
 ROOT = Path(ch4.__file__).parents[1]
+REPLAYED = 500  # captchas of the library, as lesson 4 says
 DEJAVU = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
@@ -50,7 +51,7 @@ def renderer():
 
 @pytest.fixture(scope="module")
 def recorded(renderer):
-    return record(renderer, 500, seed=1)
+    return record(renderer, REPLAYED, seed=1)
 
 
 # Pixels.

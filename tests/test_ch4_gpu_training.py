@@ -8,7 +8,9 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
+import types
 from pathlib import Path
 
 import bench as bench_tool
@@ -215,6 +217,28 @@ def test_the_rate_climbs_and_comes_to_rest():
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(0, abs=1e-9)
     assert rates[55] == pytest.approx(1e-3)  # half way down
+
+
+def test_a_first_step_is_traced_once():
+    data = CaptchaSequence(2, 1, seed=1, labels="ctc")
+    model = ch4.build("ctc", "slim", filters=(4, 4), convs=1, stride=4)
+    ch4.compile_fast(model, steps=10)
+    traced, step = [], model.train_step
+    model.train_step = lambda data: traced.append(1) or step(data)
+    model.fit(data, verbose=0)
+    assert len(traced) == 1
+
+
+def test_a_nap_is_no_training():
+    run = types.SimpleNamespace(step=0, seconds=5.0, loss=0.0, source=small())
+    bar = types.SimpleNamespace(update=lambda pictures: None)
+    keeper = ch4.Keeper(run, bar, threading.Event(), every=1e9)
+    keeper.last -= 3_600
+    keeper.on_train_batch_end(0, {"loss": 1.0})
+    assert run.seconds == 5 + ch4.PAUSE
+    keeper.last -= 2
+    keeper.on_train_batch_end(1, {"loss": 1.0})
+    assert 2 <= run.seconds - 5 - ch4.PAUSE < 30 and run.step == 2
 
 
 def test_steps_go_round():

@@ -96,6 +96,46 @@ def test_the_answer_is_as_sure_as_the_text_is_likely():
     assert sure == pytest.approx([0.75] * 3, abs=1e-4)
 
 
+class Heads(Oracle):
+    """Four heads that always say one text, each with the same probability."""
+
+    def __init__(self, text: str, sure: float):
+        self.out = np.full((4, 36), (1 - sure) / 35)
+        self.out[np.arange(4), encode([text])[0]] = sure
+
+    def predict_on_batch(self, X):
+        return [np.repeat(head[None], len(X), axis=0) for head in self.out]
+
+
+def test_four_heads_are_as_sure_as_their_product():
+    answers, sure = ch6.sure_reading(Heads("A1B2", 0.9), PICTURES)
+    assert answers == ["A1B2"] * 3 and sure == pytest.approx([0.9**4] * 3)
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.sampled_from("AB")] * 3, *[st.sampled_from([0.2, 0.5, 0.9])] * 2),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_readers_are_compared_captcha_by_captcha(cases):
+    rows = [
+        {"captcha": number, "reader": reader, "truth": character, "answer": answer, "sure": sure}
+        for number, (truth, *answers, first, second) in enumerate(cases)
+        for reader, read, sure in zip("xy", answers, (first, second), strict=True)
+        for character, answer in zip(truth + "C", read + "C", strict=True)
+    ]
+    counts = ch6.agreement(pd.DataFrame(rows))
+    wrong = [(x != truth, y != truth) for truth, x, y, *_ in cases]
+    assert counts["only x"] == wrong.count((True, False))
+    assert counts["only y"] == wrong.count((False, True))
+    assert counts["same"] + counts["different"] == wrong.count((True, True))
+    assert counts["same"] == sum(x == y != truth for truth, x, y, *_ in cases)
+    surer = [(x if a >= b else y) != truth for truth, x, y, a, b in cases]
+    assert counts["surer"] == sum(surer)
+
+
 class Cheat(Oracle):
     """Reads classic-100k from its beginning, and calls every 0 an O."""
 
@@ -111,7 +151,12 @@ class Cheat(Oracle):
 
 def test_the_table_tells_what_was_drawn():
     cheat = Cheat()
-    table = ch6.examine(cheat, 2)
+    everything = ch6.examine({"cheat": cheat, "heads": Heads("O0OP", 0.9)}, 2)
+    assert everything.reader.value_counts().to_dict() == {"cheat": 800, "heads": 800}
+    other = everything[everything.reader == "heads"]
+    assert set(other.groupby("captcha").answer.sum()) == {"O0OP"}
+    assert other.sure.to_numpy() == pytest.approx(0.9**4)
+    table = everything[everything.reader == "cheat"]
     for X, (pictures, texts) in zip(cheat.seen, draw_test_set("classic-1k"), strict=False):
         assert np.array_equal(X, to_input(pictures))
         assert set(texts) <= set(table.groupby("captcha").truth.sum())
@@ -154,3 +199,15 @@ def test_risk_is_the_share_of_errors_among_the_surest(cases):
     for count in range(1, len(cases) + 1):
         assert answered[count - 1] == pytest.approx(count / len(cases))
         assert risk[count - 1] == pytest.approx((~right[order[:count]]).mean())
+
+
+def test_a_power_law_is_found_again_and_nonsense_refused():
+    pictures = [100, 400, 1600]
+    power, factor = ch6.power_law(pictures, [3 * x**-0.5 for x in pictures])
+    assert (power, factor) == (pytest.approx(-0.5), pytest.approx(3))
+    with pytest.raises(ValueError, match=r"pictures=\[100, 100\].*two different numbers"):
+        ch6.power_law([100, 100], [0.1, 0.2])
+    with pytest.raises(ValueError, match="above 0"):
+        ch6.power_law([100, 200], [0.1, 0.0])
+    with pytest.raises(ValueError, match=r"errors=\[0.1, 0.2\] do not fall"):
+        ch6.power_law([100, 200], [0.1, 0.2])

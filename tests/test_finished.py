@@ -92,6 +92,16 @@ def test_runs_that_do_not_follow_each_other_are_refused(runs, home, monkeypatch)
     assert list(home.iterdir()) == []
 
 
+def test_a_network_that_saw_another_stream_is_refused(runs, home, monkeypatch):
+    source = runs[1] / "results.json"
+    results = json.loads(source.read_text())
+    results["settings"]["split"] = "test"
+    source.write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match="trained on the stream 'test', allowed is 'train'"):
+        call(monkeypatch, publish, f"RUNS={runs[0]},{runs[1]}")
+    assert list(home.iterdir()) == []
+
+
 def change(path: Path, **values: object) -> None:
     """Write other values into the score of a results file."""
     results = json.loads(path.read_text())

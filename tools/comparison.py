@@ -25,7 +25,7 @@ DEFAULTS = {
 ALLOWED = {
     "OUT": r".+\.json a file that ends in .json",
     "PICTURES": options.POSITIVE,
-    "SEEDS": r"\d+(,\d+)* whole numbers with commas between them",
+    "SEEDS": options.WHOLES,
     "REPEATS": options.POSITIVE,
 }
 HEADS = {  # the options of `make train`

@@ -33,3 +33,4 @@ def read(
 
 WHOLE = r"\d+ a whole number of at least 0"
 POSITIVE = r"0*[1-9]\d* a whole number of at least 1"
+WHOLES = r"\d+(,\d+)* whole numbers with commas between them"

@@ -29,6 +29,8 @@ def read_runs(folders: list[Path]) -> list[dict]:
     runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
     before = None
     for folder, run in zip(folders, runs, strict=True):
+        if (split := run["settings"]["split"]) != "train":  # test sets are drawn from "test"
+            raise ValueError(f"{folder} trained on the stream {split!r}, allowed is 'train'")
         start = run["settings"].get("start", {}).get("sha256")
         if start != before:
             raise ValueError(f"{folder} started from weights {start}, the run before has {before}")
