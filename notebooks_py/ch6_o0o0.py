@@ -82,7 +82,7 @@ from notebooks_py.ch4_gpu_training import CaptchaRenderer, piece_widths, record_
 # GRU. What is known about it stands in `models/ctc.json`.
 
 # %% tags=["active-ipynb"]
-# from notebooks_py.ch2_cnn import finished
+# from notebooks_py.ch2_cnn import finished, measured
 #
 # model, results = finished("ctc")
 # print(f"{results['parameters']:,} parameters, trained on {results['pictures']:,} captchas")
@@ -660,7 +660,7 @@ def agreement(table: pd.DataFrame) -> dict[str, int]:
 # axes.set(title=f"Two readers, {n:,} captchas", xlabel="captchas")
 # axes.margins(x=0.1)
 # axes.invert_yaxis()
-# axes.legend(loc="lower right")
+# axes.legend(loc="upper right")
 # plt.show()
 # print("both wrong more often than by chance:", counts["same"] + counts["different"] > 3 * chance)
 # print("the surer one is better than the worse of the two:", counts["surer"] < max(errors))
@@ -724,28 +724,34 @@ def power_law(pictures: Sequence[float], errors: Sequence[float]) -> tuple[float
 # this kind of network, and ours.
 
 # %% tags=["active-ipynb"]
-# from notebooks_py.ch2_cnn import measured
-#
 # names = ("ctc-slim-300k", "ctc-slim-500k", "ctc-slim-740k")
 # runs = [measured(f"runs/{name}/results") for name in names]
 # seen = [run["pictures"] + run["settings"].get("start", {"pictures": 0})["pictures"] for run in runs]
 # errors = np.array([1 - run["right"] / run["n"] for run in runs])
-# bars = np.abs(1 - np.array([run["interval"] for run in runs]).T[::-1] - errors)
 # power, factor = power_law(seen, errors)
-# figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
-# axes.errorbar(seen, 100 * errors, 100 * bars, fmt="o", capsize=4, label="three runs")
-# line = np.geomspace(seen[0], (goal / factor) ** (1 / power), 2)
-# axes.plot(line, 100 * factor * line**power, color="gray", ls=":", label="if it goes on like that")
-# for share in (0.9921, 1 - goal):
-#     pictures = ((1 - share) / factor) ** (1 / power)
-#     axes.plot(pictures, 100 * (1 - share), "k*")
-#     axes.annotate(f"{share:.2%}", (pictures, 100 * (1 - share)), (5, 5), textcoords="offset points")
+# goals = {share: ((1 - share) / factor) ** (1 / power) for share in (0.9921, 1 - goal)}
+# for share, pictures in goals.items():
 #     hours = results["seconds"] / results["pictures"] * pictures / 3600
 #     print(f"{share:.2%} right: {pictures / 1e6:.1f} million captchas, {hours:,.0f} hours like ours")
+
+# %% [markdown]
+# The three points, the line through them, and where it reaches the goals:
+
+# %% tags=["active-ipynb"]
+# bars = np.abs(1 - np.array([run["interval"] for run in runs]).T[::-1] - errors)
+# figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+# axes.errorbar(seen, 100 * errors, 100 * bars, fmt="o", capsize=4, label="three runs")
+# line = np.array([seen[0], *goals.values()])
+# axes.plot(line, 100 * factor * line**power, color="gray", ls=":", label="if it goes on like that")
+# for share, pictures in goals.items():
+#     axes.plot(pictures, 100 * (1 - share), "k*")
+#     place = {"xytext": (-6, -11), "textcoords": "offset points", "ha": "right"}
+#     axes.annotate(f"{share:.2%}", (pictures, 100 * (1 - share)), **place)
 # axes.set(xscale="log", yscale="log", xlabel="captchas trained on", ylabel="wrong (%)")
 # axes.set_title(f"Errors against training, {runs[0]['n']:,} captchas of {runs[0]['test_set']}")
 # axes.legend()
 # plt.show()
+# assert errors.tolist() == sorted(errors, reverse=True)
 
 # %% [markdown]
 # To halve the errors takes several times as many captchas. The original's mark is a day or two of
