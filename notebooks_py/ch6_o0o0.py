@@ -747,7 +747,8 @@ def power_law(pictures: Sequence[float], errors: Sequence[float]) -> tuple[float
 #     axes.plot(pictures, 100 * (1 - share), "k*")
 #     place = {"xytext": (-6, -11), "textcoords": "offset points", "ha": "right"}
 #     axes.annotate(f"{share:.2%}", (pictures, 100 * (1 - share)), **place)
-# axes.set(xscale="log", yscale="log", xlabel="captchas trained on", ylabel="wrong (%)")
+# axes.set(xscale="log", yscale="log", ylim=(0.05, 5))
+# axes.set(xlabel="captchas trained on", ylabel="wrong (%)")
 # axes.set_title(f"Errors against training, {runs[0]['n']:,} captchas of {runs[0]['test_set']}")
 # axes.legend()
 # plt.show()
