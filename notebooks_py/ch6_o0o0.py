@@ -667,8 +667,9 @@ def agreement(table: pd.DataFrame) -> dict[str, int]:
 
 # %% [markdown]
 # Both fail together far more often than strangers would, and then they nearly always give the same
-# wrong answer. Such captchas point to it by themselves: another seed or another head will not help.
-# (Where it is `O` or `0`, there is only one wrong answer to agree on.) The first bar are captchas that
+# wrong answer. So most such captchas seem to point to it by themselves, and another seed or another
+# head may not help. (But where it is `O` or `0`, there is only one wrong answer to agree on, and both
+# networks are made of the same kind of blocks.) The first bar are captchas that
 # the better reader gets wrong and the worse one right, so they can be read, or at least guessed: of
 # two answers, a coin finds the right one half of the time. And to trust the surer of the two is
 # hardly better than to trust the better one always.
@@ -768,7 +769,7 @@ def power_law(pictures: Sequence[float], errors: Sequence[float]) -> tuple[float
 # - `0` and `O` differ by a few pixels in width, and rotation and warp change the width by more than
 #   that.
 # - Most errors of a good model are that pair, and it is unsure where it is wrong.
-# - Where two networks that never met give the same wrong answer, the captcha itself points to it.
+# - Two networks that never met fail on the same captchas far more often than by chance.
 #
 # ## On your own
 #

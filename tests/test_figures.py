@@ -34,7 +34,7 @@ from notebooks_py import ch6_o0o0 as ch6
 # What others published: the right share in percent and the captchas tested, as the tutorial of 2019
 # reports them, and the pictures that it trained on.
 PUBLISHED = {"cnn": ("98.26 %", 12_800), "ctc": ("99.21 %", 2_560), "torch": ("99.57 %", 12_800)}
-TRAINED = {"cnn": 3_686_400, "torch": 5_760_000}
+TRAINED = {"cnn": (16 + 13) * 1_000 * 128, "torch": (30 + 15) * 1_000 * 128}  # epochs, batches
 RATES, BATCH = ("1e-3", "1e-4"), 128  # of its two stages
 PRESENT = 0.1  # the momentum of batch normalisation in PyTorch
 NUMBER = re.compile(r"(?<![\w.-])\d+(?:,\d{3})*(?:\.\d+)?(?:e-\d+)?(?:\s?%)?(?!\.?\d)")
@@ -98,7 +98,8 @@ def sentences() -> dict[str, list[str]]:
     greedy = [max(column) for column in ([0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.6, 0.1, 0.3])]
     hundred = len(next(ch2.draw_test_set("classic-100"))[1])
     goal = written("ch6_o0o0", 0.001)
-    nine, ten = written("ch2_cnn", 9), written("ch2_cnn", 10)
+    nine, ten, many, all_of = (written("ch2_cnn", number) for number in (9, 10, 9_000, 10_000))
+    assert nine / ten == many / all_of
     return {
         "ch1_captcha_preview": [
             f"We look at them at {large} pixels and train on {small}",
@@ -119,7 +120,7 @@ def sentences() -> dict[str, list[str]]:
             f"Adam at {RATES[0]} until",
             f"once more at {RATES[1]}",
             f"bytes from 0 to {np.iinfo(np.uint8).max}",
-            f"{nine} of {ten} and {9_000:,} of {10_000:,} are both {100 * nine / ten:.0f} %",
+            f"{nine} of {ten} and {many:,} of {all_of:,} are both {100 * many / all_of:.0f} %",
             "the 95 % interval of Wilson (1927)",
             f"reports, {PUBLISHED['cnn'][0]} on {PUBLISHED['cnn'][1]:,} captchas",
             f"in batches of {hundred} from",

@@ -58,7 +58,7 @@ def main() -> None:
     rows = json.loads(out.read_text())["runs"] if out.exists() else []
     for seed in map(int, chosen["SEEDS"].split(",")):
         for name, trial in TRIALS.items():
-            facts = {"trial": name, "seed": seed, "pictures": pictures}
+            facts = {"trial": name, "seed": seed, "pictures": pictures, "test_set": chosen["SET"]}
             if any(facts.items() <= row.items() for row in rows):
                 print(f"{name}, seed {seed}: is in {out}")
                 continue
