@@ -58,9 +58,19 @@ def test_every_run_is_counted_again(tiny, tmp_path, monkeypatch):
         answers = [run["answers"][4 * i : 4 * i + 4] for i in range(100)]
         assert sum(a == b for a, b in zip(answers, texts, strict=True)) == run["right"]
         ch2.check_score(run, out)
-    # What is trained is not trained again.
+    # What is trained is not trained again, and what has read does not read again,
+    count, again = comparison.count, []
+    monkeypatch.setattr(comparison, "count", lambda *args: again.append(args) or count(*args))
     call(monkeypatch, *words)
-    assert len(tiny) == 6 and json.loads(out.read_text()) == found
+    assert len(tiny) == 6 and json.loads(out.read_text()) == found and not again
+    # unless the file that says so is damaged, or speaks of other weights.
+    kept = [tmp_path / f"CTC-{seed}" / "classic-100.json" for seed in "34"]
+    kept[0].write_text(kept[0].read_text()[:50])
+    kept[1].write_text(kept[1].read_text().replace('"sha256": "', '"sha256": "0'))
+    call(monkeypatch, *words)
+    assert len(again) == 2 and json.loads(out.read_text()) == found
+    with pytest.raises(ValueError, match=r"PICTURES=16, but the run in .*four-heads-3 had 12"):
+        call(monkeypatch, *words[:-1], "PICTURES=16")
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -46,33 +46,59 @@ def train(head: str, seed: str, folder: Path, pictures: str) -> None:
         raise SystemExit(code)
 
 
-def read_all(folder: Path, test_set: str) -> dict:
-    """Return a run's score on a test set, with the answers that are wrong by the captcha's place.
+def read_all(folder: Path, test_set: str, pictures: int) -> dict:
+    """Return a run's score on a test set, with its answers one after the other, 4 characters each.
+
+    They are kept beside the weights, so that each network has to read the set only once.
 
     Raises:
-        ValueError: the score is not the one that the run wrote down.
+        ValueError: the run had another number of pictures, or its weights are damaged.
     """
-    import keras
-
-    from notebooks_py.ch2_cnn import check_weights, evaluate
-    from notebooks_py.ch4_gpu_training import reader_of
+    from notebooks_py.ch2_cnn import check_weights, write_json
 
     results = json.loads((folder / "results.json").read_text())
+    batch = results["settings"]["batch_size"]
+    if not pictures <= results["pictures"] < pictures + batch:
+        raise ValueError(
+            f"PICTURES={pictures}, but the run in {folder} had {results['pictures']}: use that, or "
+            "RUNS=another-folder"
+        )
     check_weights(folder / "model.keras", results["sha256"], folder / "results.json")
-    read = reader_of(keras.models.load_model(folder / "model.keras", compile=False))
-    answers = []
+    kept = folder / f"{test_set}.json"
+    if not (row := read_before(kept, results["sha256"])):
+        told = ("pictures", "seconds", "parameters", "bytes", "device", "cpu", "versions", "sha256")
+        row = count(folder / "model.keras", test_set) | {name: results[name] for name in told}
+        write_json(kept, row)
+    return row
+
+
+def read_before(kept: Path, sha256: str) -> dict:
+    """Return what `kept` says about the network with this SHA-256; nothing if it does not."""
+    from notebooks_py.ch2_cnn import check_score
+
+    try:
+        row = json.loads(kept.read_text())
+        check_score(row, kept)
+        return row if row["sha256"] == sha256 else {}
+    except (FileNotFoundError, KeyError, ValueError):
+        return {}
+
+
+def count(weights: Path, test_set: str) -> dict:
+    """Let a network read a test set; return its score and its answers."""
+    import keras
+
+    from notebooks_py.ch2_cnn import evaluate
+    from notebooks_py.ch4_gpu_training import reader_of
+
+    read, answers = reader_of(keras.models.load_model(weights, compile=False)), []
 
     def note(pictures) -> list[str]:
         answers.extend(read(pictures))
         return answers[-len(pictures) :]
 
-    score = evaluate(note, test_set)
-    told = ("pictures", "seconds", "parameters", "bytes", "device", "cpu", "versions", "sha256")
-    return {
-        **score.record(),
-        **{name: results[name] for name in told},
-        "answers": "".join(answer.ljust(4, "-")[:4] for answer in answers),
-    }
+    score = evaluate(note, test_set).record()
+    return score | {"answers": "".join(answer.ljust(4, "-")[:4] for answer in answers)}
 
 
 def reading_time(repeats: int) -> dict:
@@ -98,6 +124,7 @@ def reading_time(repeats: int) -> dict:
 def main() -> None:
     chosen = options.read(sys.argv[1:], "comparison", DEFAULTS, ALLOWED)
     out, home, seeds = Path(chosen["OUT"]), Path(chosen["RUNS"]), chosen["SEEDS"].split(",")
+    pictures = int(chosen["PICTURES"])
     folders = {
         (head, seed): home / f"{head.replace(' ', '-')}-{seed}" for seed in seeds for head in HEADS
     }
@@ -109,10 +136,10 @@ def main() -> None:
     from notebooks_py.ch2_cnn import write_json
 
     runs = [
-        {"head": head, "seed": int(seed), **read_all(folder, chosen["SET"])}
+        {"head": head, "seed": int(seed), **read_all(folder, chosen["SET"], pictures)}
         for (head, seed), folder in folders.items()
     ]
-    results = {"pictures": int(chosen["PICTURES"]), "reading": time, "runs": runs}
+    results = {"pictures": pictures, "reading": time, "runs": runs}
     write_json(out, results)
     print(f"written: {out}")
 
