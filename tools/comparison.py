@@ -47,14 +47,15 @@ def train(head: str, seed: str, folder: Path, pictures: str) -> None:
 
 
 def read_all(folder: Path, test_set: str, pictures: int) -> dict:
-    """Return a run's score on a test set, with its answers one after the other, 4 characters each.
+    """Return a run's score on a test set, with its answers one after the other, a space between.
 
-    They are kept beside the weights, so that each network has to read the set only once.
+    They are kept beside the weights, so that each network has to read the set only once. `curve` is
+    the share of held-out captchas that it read right after so many `seen` in training.
 
     Raises:
         ValueError: the run had another number of pictures, or its weights are damaged.
     """
-    from notebooks_py.ch2_cnn import check_weights, write_json
+    from notebooks_py.ch2_cnn import check_weights, read_log, write_json
 
     results = json.loads((folder / "results.json").read_text())
     batch = results["settings"]["batch_size"]
@@ -69,7 +70,8 @@ def read_all(folder: Path, test_set: str, pictures: int) -> dict:
         told = ("pictures", "seconds", "parameters", "bytes", "device", "cpu", "versions", "sha256")
         row = count(folder / "model.keras", test_set) | {name: results[name] for name in told}
         write_json(kept, row)
-    return row
+    log = read_log(folder / "log.csv")
+    return row | {"seen": log.pictures.tolist(), "curve": log.val_acc.round(4).tolist()}
 
 
 def read_before(kept: Path, sha256: str) -> dict:
@@ -98,7 +100,7 @@ def count(weights: Path, test_set: str) -> dict:
         return answers[-len(pictures) :]
 
     score = evaluate(note, test_set).record()
-    return score | {"answers": "".join(answer.ljust(4, "-")[:4] for answer in answers)}
+    return score | {"answers": " ".join(answers)}
 
 
 def reading_time(repeats: int) -> dict:
