@@ -43,6 +43,7 @@
 import itertools
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -226,7 +227,8 @@ def choose(model: keras.Model, pictures: np.ndarray, options: str = "O0") -> lis
 # axes.axhline(100 / 16, color="crimson", ls=":", label="a fair coin: 1 in 16")
 # low, high = wilson(total, n)
 # axes.set_title(f"{total} of {n} right: {total / n:.1%} (95 % interval {low:.1%} to {high:.1%})")
-# axes.set(ylabel="right (%)", ylim=(0, 105), xlabel="what was drawn")
+# axes.set(ylabel="right (%)", ylim=(0, 125), xlabel="what was drawn")
+# axes.set_yticks(range(0, 101, 20))
 # axes.legend()
 # axes.set_xticks(range(16), strings, family="monospace", fontsize=13)
 # plt.show()
@@ -390,6 +392,19 @@ def sure_reading(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], n
 
 
 # %% [markdown]
+# Which captchas? Those of the test sets, of which lesson 2 has told the seed:
+
+# %%
+def asked(index: int) -> tuple[list[str], random.Random]:
+    """Return the 100 texts of batch `index` of a test set, and the numbers that draw its pictures.
+
+    All test sets of lesson 2 ask for the same texts; see `drawn_batches` there.
+    """
+    rng = stream(0, "test", epoch=0, index=index)
+    return random_texts(rng, 100), rng
+
+
+# %% [markdown]
 # Later we will want a second opinion, so several readers can read the same pictures. One row for
 # each reader and character. A picture is squeezed if its text is wider than the 128 pixels; a
 # squeeze of 2 means half the width.
@@ -403,8 +418,8 @@ def examine(readers: dict[str, keras.Model], batches: int) -> pd.DataFrame:
     """
     renderer, tables = CaptchaRenderer(), []
     for index in range(batches):
-        rng = stream(0, "test", epoch=0, index=index)
-        pictures, plan = record_captchas(random_texts(rng, 100), rng, renderer)
+        texts, rng = asked(index)
+        pictures, plan = record_captchas(texts, rng, renderer)
         widths = piece_widths(plan["places"], plan["fonts"], plan["blanks"], renderer.glyphs)
         columns = {
             **{"captcha": 100 * index + np.arange(100)[:, None], "position": np.arange(1, 5)},
@@ -673,6 +688,114 @@ def agreement(table: pd.DataFrame) -> dict[str, int]:
 # the better reader gets wrong and the worse one right, so they can be read, or at least guessed: of
 # two answers, a coin finds the right one half of the time. And to trust the surer of the two is
 # hardly better than to trust the better one always.
+#
+# ### Nine readers
+#
+# Lesson 4 trained nine networks for its comparison, three kinds of heads with three seeds each, and
+# wrote down all that they answered. So we can also ask how many of them misread the same captcha. If
+# each failed for reasons of its own, that would be a matter of chance, and we know which.
+
+# %%
+def wrong_together(shares: Sequence[float]) -> np.ndarray:
+    """Return the probabilities that 0, 1, ... all readers are wrong, if they fail independently.
+
+    The Poisson binomial distribution; `shares` are the readers' shares of errors, in [0, 1].
+    """
+    chances = np.ones(1)
+    for share in shares:
+        chances = np.convolve(chances, (1 - share, share))
+    return chances
+
+
+# %% [markdown]
+# And we can let them vote.
+
+# %%
+def vote(answers: Sequence[Sequence[str]]) -> list[str]:
+    """Return for each captcha the answer that most readers gave; of equally many, the first one.
+
+    Args:
+        answers: one row for each reader, with an answer to every captcha.
+
+    Raises:
+        ValueError: the rows do not have the same length.
+    """
+    return [Counter(given).most_common(1)[0][0] for given in zip(*answers, strict=True)]
+
+
+# %% [markdown]
+# The answers, and what was asked. The texts of a test set are cheap: only its pictures take time.
+
+# %% tags=["active-ipynb"]
+# nine = measured("comparison")["runs"]
+# n = nine[0]["n"]
+# truth = [text for index in range(n // 100) for text in asked(index)[0]]
+# answers = [run["answers"].split(" ") for run in nine]
+# wrong = np.array(answers) != np.array(truth)
+# assert (~wrong).sum(axis=1).tolist() == [run["right"] for run in nine]
+# print(f"{len(nine)} networks, {n:,} captchas of {nine[0]['test_set']}")
+
+# %% [markdown]
+# How large is the share of errors when one network answers (the mean of its three), when the three
+# seeds of a head vote, and when all nine do? And of one network again that trained for longer?
+
+# %% tags=["active-ipynb"]
+# left_over = {}
+# for head in dict.fromkeys(run["head"] for run in nine):
+#     these = [i for i, run in enumerate(nine) if run["head"] == head]
+#     left_over[f"{head}, one"] = wrong[these].mean()
+#     left_over[f"{head}, vote"] = np.mean(np.array(vote([answers[i] for i in these])) != truth)
+# left_over["all nine, vote"] = np.mean(np.array(vote(answers)) != truth)
+# longer = measured("runs/ctc-slim-300k/results")
+# times = longer["pictures"] / measured("comparison")["pictures"]
+# left_over[f"CTC, one, {times:.0f} times the training"] = 1 - longer["right"] / longer["n"]
+# print(", ".join(f"{name}: {share:.1%}" for name, share in left_over.items()))
+
+# %% [markdown]
+# Left, how many of the nine misread a captcha, and how many would by chance. Right, those errors.
+
+# %% tags=["active-ipynb"]
+# together, chance = np.bincount(wrong.sum(axis=0), minlength=10), n * wrong_together(wrong.mean(1))
+# figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+# left.bar(range(1, 10), together[1:], label="counted")
+# left.plot(range(1, 10), chance[1:], "_", color="tab:red", ms=22, mew=2, label="by chance")
+# left.set(yscale="log", ylim=(0.5, None), xlabel="networks that misread it", ylabel="captchas")
+# left.set(title="Misread together", xticks=range(1, 10))
+# left.legend()
+# bars = right.barh([*left_over], [100 * share for share in left_over.values()])
+# right.bar_label(bars, fmt="%.1f", padding=3)
+# right.set(title="Errors, alone and after a vote", xlabel="wrong (%)")
+# right.margins(x=0.12)
+# right.invert_yaxis()
+# plt.show()
+# print("misread by all nine:", together[9], "of", n, f"- by chance {chance[9]:.3f}")
+
+# %% [markdown]
+# What are the captchas that nobody reads? And has the finished network of this lesson, which trained
+# for longer than any of the nine, learned to read them?
+
+# %% tags=["active-ipynb"]
+# hardest = np.flatnonzero(wrong.all(axis=0))
+# as_one = [len({given[i] for given in answers}) == 1 for i in hardest]
+# merged = [{answer[i].replace("0", "O") for answer in answers} for i in hardest]
+# pairs = [truth[i].replace("0", "O") in texts for i, texts in zip(hardest, merged, strict=True)]
+# drawn, still = np.intersect1d(hardest, table.captcha), table[table.wrong].captcha.unique()
+# print(f"{len(hardest)} captchas: {sum(as_one)} times nine times the same wrong answer,", end=" ")
+# print(f"{sum(pairs)} times somebody mistook only O and 0")
+# reads = (~np.isin(drawn, still)).sum()
+# print("of those in its table, the finished network reads more than half:", 2 * reads > len(drawn))
+
+# %% [markdown]
+# By chance, hardly any captcha would be misread by five or more of them. Here hundreds are, and dozens
+# by all nine. So some captchas are hard for every network, whatever its head and its seed. With most
+# of those, somebody mistakes nothing but `O` and `0`; and often all nine agree on one and the same
+# wrong answer. Another seed will not help there. More training did: the finished network reads more
+# than half of what none of the nine could. To be wrong together is not yet a ceiling.
+#
+# A vote takes away about a fifth of the errors of each kind, and costs three trainings and three
+# readings. Who spends those trainings on one network gets more for them, as the last bar shows, and
+# reads in a third of the time. Nor is a vote better with more voters: all nine are worse than the
+# three with CTC, since the weaker ones outvote them.
 #
 # ## What would 99.9 % take?
 #

@@ -1,5 +1,8 @@
 """Lesson 6: probabilities, the coin test, and the glyphs."""
 
+import itertools
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,6 +202,22 @@ def test_risk_is_the_share_of_errors_among_the_surest(cases):
     for count in range(1, len(cases) + 1):
         assert answered[count - 1] == pytest.approx(count / len(cases))
         assert risk[count - 1] == pytest.approx((~right[order[:count]]).mean())
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_how_many_readers_fail_together_is_the_sum_over_all_ways_to_fail(shares):
+    expected = np.zeros(len(shares) + 1)
+    for fails in itertools.product((0, 1), repeat=len(shares)):
+        ways = zip(shares, fails, strict=True)
+        expected[sum(fails)] += math.prod(share if fail else 1 - share for share, fail in ways)
+    assert ch6.wrong_together(shares) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_most_frequent_answer_wins_and_the_first_reader_in_a_tie():
+    answers = [["AA", "B0", "C", "1"], ["AA", "BO", "", "I"], ["AB", "BO", "D", "1"]]
+    assert ch6.vote(answers) == ["AA", "BO", "C", "1"]
+    with pytest.raises(ValueError, match="shorter"):
+        ch6.vote([["A", "B"], ["A"]])
 
 
 def test_a_power_law_is_found_again_and_nonsense_refused():

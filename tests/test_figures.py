@@ -13,6 +13,7 @@ import inspect
 import math
 import re
 
+import comparison
 import keras
 import lessons
 import numpy as np
@@ -265,6 +266,61 @@ def test_what_lesson_4_says_about_the_recipes():
     assert min(wrong["constant rate"], wrong["Adam at 1e-3"]) >= 3 * recipe
     for name in ("constant rate", "Adam at 1e-3"):
         assert rows[name]["n"] - rows[name]["right_averaged"][-1] < 1.5 * recipe
+
+
+def test_what_lesson_4_says_about_the_heads():
+    found, source = ch2.measured("comparison"), ROOT / "models" / "comparison.json"
+    wrong, seeds = {}, {}
+    for run in found["runs"]:
+        ch2.check_score(run, source)
+        wrong.setdefault(run["head"], []).append(run["n"] - run["right"])
+        seeds.setdefault(run["head"], []).append(run["seed"])
+    assert list(wrong) == list(comparison.HEADS)
+    assert all(len(set(these)) == 3 and these == seeds["CTC"] for these in seeds.values())
+    ctc, heads, gru = (wrong[head] for head in ("CTC", "four heads", "CTC with a GRU"))
+    assert sum(ctc) / sum(heads) == pytest.approx(3 / 5, abs=0.03)  # two fifths fewer
+    assert sum(ctc) / sum(gru) == pytest.approx(1 / 2, abs=0.03)
+    assert max(heads) < min(gru)
+    apart = max(max(these) - min(these) for these in wrong.values())
+    assert min(heads) - max(ctc) > apart
+    first = {run["head"]: run for run in found["runs"]}
+    begins = {head: [] for head in wrong}  # how many captchas until one half is read
+    for run in found["runs"]:
+        half = next(i for i, share in enumerate(run["curve"]) if share >= 0.5)
+        begins[run["head"]].append(run["seen"][half])
+    assert max(begins["CTC"]) < min(begins["CTC with a GRU"])
+    assert max(begins["CTC with a GRU"]) < min(begins["four heads"])
+    later = [ch2.measured(f"runs/{kind}-slim-300k/results") for kind in ("cnn", "ctc")]
+    gaps = [sum(heads) / 3 - sum(ctc) / 3, later[1]["right"] - later[0]["right"]]
+    assert gaps[1] < gaps[0] / 2 and {run["n"] for run in later} == {found["runs"][0]["n"]}
+    assert min(first, key=lambda head: first[head]["bytes"]) == "CTC"
+    assert found["reading"]["one core"]
+
+
+def test_what_lesson_6_says_about_nine_readers():
+    found = ch2.measured("comparison")
+    runs, n = found["runs"], found["runs"][0]["n"]
+    truth = np.array([text for index in range(n // 100) for text in ch6.asked(index)[0]])
+    answers = np.array([run["answers"].split(" ") for run in runs])
+    wrong = answers != truth
+    together, chance = wrong.sum(axis=0), n * ch6.wrong_together(wrong.mean(axis=1))
+    assert len(runs) == 9 and chance[5:].sum() < 5 and (together >= 5).sum() > 200
+    hardest = np.flatnonzero(together == 9)
+    assert len(hardest) >= 24  # dozens
+    merged = np.char.replace(answers[:, hardest], "0", "O")
+    pair = (merged == np.char.replace(truth[hardest], "0", "O")).any(axis=0)
+    assert pair.mean() > 0.5  # most of those
+    assert (answers[:, hardest] == answers[0, hardest]).all(axis=0).mean() > 0.25  # often
+    assert printed("ch6_o0o0", "the finished network reads more than half: (.+)") == "True"
+    left = {}
+    for head in dict.fromkeys(run["head"] for run in runs):
+        these = [i for i, run in enumerate(runs) if run["head"] == head]
+        left[head] = (np.array(ch6.vote(answers[these])) != truth).mean()
+        assert 0.15 < 1 - left[head] / wrong[these].mean() < 0.25  # about a fifth
+    nine = (np.array(ch6.vote(answers)) != truth).mean()
+    longer = ch2.measured("runs/ctc-slim-300k/results")
+    assert longer["pictures"] == 3 * found["pictures"] and longer["n"] == n
+    assert 1 - longer["right"] / n < left["CTC"] < nine
 
 
 def test_what_lesson_6_says_about_more_training():
