@@ -1,100 +1,200 @@
-"""Train a network without a notebook: `make train MODEL=ctc SIZE=slim BUDGET=20min`.
+"""Train a network without a notebook: `make train MODEL=ctc BUDGET=20min`.
 
-Needs keras with a backend, captcha, numpy and tqdm; nothing of Jupyter:
-`PYTHONPATH=. KERAS_BACKEND=jax python tools/train.py MODEL=ctc SIZE=full BUDGET=300000`.
+The same command goes on where it was stopped. Needs keras with a backend, captcha and numpy, nothing
+of Jupyter: `PYTHONPATH=. KERAS_BACKEND=jax python tools/train.py MODEL=ctc SIZE=full BUDGET=5000000`.
 """
 
+import hashlib
 import json
+import os
+import platform
 import sys
+import time
 from pathlib import Path
 
 import options
 
 DEFAULTS = {
     "MODEL": "ctc",  # or cnn
-    "SIZE": "slim",  # or full; or gru, for ctc
+    "SIZE": "slim",  # or full, the original's
     "BUDGET": "20min",  # minutes, or a number of pictures
     "OUT": "",  # a folder; the default is build/train/MODEL-SIZE
-    "RESUME": "0",
-    "FEED": "",  # "device", or the folder of a rendered set; without it, drawn on the fly
     "SEED": "2019",
-    "EXTRA": "",  # characters to draw more often: with 0O0O, three times as many 0 and O
-    "RATE": "0.002",  # the peak of the learning rate
-    "START": "",  # a model.keras of an earlier run, whose weights this one trains further
-    "BATCH": "32",  # small batches make many steps of few pictures, which is what a CPU wants
-    "WORKERS": "2",  # threads that draw; on the fly, one of them works while the network does
+    "START": "",  # a .keras file whose weights this run trains further
+    "RATE": "0.003",  # the peak of the learning rate
+    "HARD": "0.5,0.2",  # share of captchas with many O and 0: first, and in the last fifth
+    "BATCH": "64",
+    "WORKERS": "2",  # threads that draw
+    "PRECISION": "auto",
 }
 ALLOWED = {
     "MODEL": "cnn|ctc one of cnn, ctc",
-    "SIZE": "full|slim|gru one of full, slim, gru",
+    "SIZE": "full|slim one of full, slim",
     "BUDGET": r"[1-9]\d*(min)? minutes as in 20min, or pictures as in 300000",
-    "RESUME": "0|1 one of 0, 1",
     "SEED": options.WHOLE,
-    "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.002",
-    "EXTRA": "[0-9A-Z]* digits and capitals, such as 0O0O",
+    "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.003",
+    "HARD": r"[01](\.\d+)?,[01](\.\d+)? two numbers between 0 and 1, such as 0.5,0.2",
     "BATCH": options.POSITIVE,
-    "WORKERS": options.WHOLE,
+    "WORKERS": options.POSITIVE,
+    "PRECISION": "auto|float32|mixed_bfloat16|mixed_float16 one of auto, float32, mixed_bfloat16, "
+    "mixed_float16",
 }
+EPOCH = 200  # steps: short, since an interruption costs at most one epoch
+VALID = 1_000  # held-out captchas to watch a run by
+
+
+def hardware() -> dict:
+    """Return what a number depends on: processor, cores, device, backend and versions."""
+    from importlib import metadata
+
+    import keras
+
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
+    names = ("keras", "tensorflow", "jax", "captcha", "pillow", "numpy")
+    installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
+    return {
+        "device": keras.distribution.list_devices()[0].split(":")[0].upper(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "backend": keras.backend.backend(),
+        "python": platform.python_version(),
+        "versions": {name: installed[name] for name in names if name in installed},
+    }
+
+
+def seconds_a_step(chosen: dict, make_data) -> float:
+    """Measure a step of training, drawing included, with a network that is thrown away."""
+    model, data = new_model(chosen, 1_000), make_data(12, 1)
+    model.fit(data, shuffle=False, verbose=0)
+    start = time.perf_counter()
+    model.fit(data, shuffle=False, verbose=0)
+    return (time.perf_counter() - start) / 12
+
+
+def new_model(chosen: dict, steps: int):
+    """Build and compile the network, with the weights of START if it is given."""
+    import keras
+
+    from notebooks_py.ch4_gpu_training import FULL, KINDS, SLIM, compile_recipe
+
+    keras.utils.set_random_seed(int(chosen["SEED"]))
+    size = SLIM if chosen["SIZE"] == "slim" else FULL[chosen["MODEL"]]
+    model = KINDS[chosen["MODEL"]][0](**size)
+    if chosen["START"]:
+        earlier = keras.models.load_model(chosen["START"], compile=False)
+        model.set_weights(earlier.get_weights())
+    compile_recipe(model, steps, float(chosen["RATE"]))
+    return model
+
+
+def plan(chosen: dict, make_data) -> tuple[int, int]:
+    """Return the number of epochs and of steps in each that the budget pays for."""
+    batch = int(chosen["BATCH"])
+    if chosen["BUDGET"].endswith("min"):
+        step = 1.1 * seconds_a_step(chosen, make_data)  # a tenth for banks and held-out captchas
+        total = int(chosen["BUDGET"][:-3]) * 60 / step
+        print(f"{batch / step:.0f} captchas a second: {total * batch:,.0f} in {chosen['BUDGET']}")
+    else:
+        total = int(chosen["BUDGET"]) / batch
+    steps = max(1, min(EPOCH, round(total)))
+    return max(1, round(total / steps)), steps
+
+
+def open_run(out: Path, chosen: dict, make_plan) -> tuple[int, int]:
+    """Start a run in a folder, or find the same one there; return its epochs and steps."""
+    note = out / "run.json"
+    settings = {name: value for name, value in chosen.items() if name not in ("OUT", "WORKERS")}
+    if not note.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        epochs, steps = make_plan()
+        note.write_text(json.dumps({"settings": settings, "epochs": epochs, "steps": steps}))
+    run = json.loads(note.read_text())
+    for name, value in settings.items():
+        if run["settings"][name] != value:
+            raise ValueError(
+                f"{out} holds a run with {name}={run['settings'][name]}, not {value}: use that to "
+                "go on with it, or OUT=another-folder"
+            )
+    if (out / "results.json").exists():
+        raise ValueError(f"{out} holds a finished run: use OUT=another-folder")
+    return run["epochs"], run["steps"]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def train(chosen: dict, out: Path) -> None:
+    """Train as the options say and write model.keras and results.json."""
+    import keras
+    import pandas as pd
+
+    from captcha_reader.drawing import draw_captchas, stream
+    from captcha_reader.scores import evaluate
+    from captcha_reader.texts import encode, one_hot, random_texts
+    from notebooks_py import ch4_gpu_training as ch4
+
+    if chosen["PRECISION"] == "auto":
+        chosen["PRECISION"] = ch4.best_precision()
+    keras.mixed_precision.set_dtype_policy(chosen["PRECISION"])
+    seed, batch, labels = int(chosen["SEED"]), int(chosen["BATCH"]), ch4.KINDS[chosen["MODEL"]][1]
+    hard = tuple(float(share) for share in chosen["HARD"].split(","))
+
+    def make_data(steps: int, epochs: int) -> ch4.PracticeSequence:
+        more = {"labels": labels, "workers": int(chosen["WORKERS"])}
+        return ch4.PracticeSequence(batch, steps, seed, epochs=epochs, hard=hard, **more)
+
+    epochs, steps = open_run(out, chosen, lambda: plan(chosen, make_data))
+    rng = stream(seed, "valid", epoch=0, index=0)
+    texts = random_texts(rng, VALID)
+    X, places = draw_captchas(texts, rng).astype("float32") / 255, encode(texts)
+    y = places + 1 if labels == "ctc" else one_hot(places)
+    with ch4.every_device():
+        model = new_model(chosen, epochs * steps)
+    print(f"{epochs} epochs of {steps} batches of {batch}, in {out}", flush=True)
+    average = ch4.Average(X, y, texts, out / "averaged.keras")
+    ch4.fit_recipe(model, make_data(steps, epochs), average, out)
+    (out / "averaged.keras").replace(out / "model.keras")
+    log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
+    score = evaluate(lambda pictures: ch4.read(model, pictures), "classic-1k")
+    print(score)
+    results = {
+        "model": chosen["MODEL"],
+        "size": chosen["SIZE"],
+        "settings": chosen,
+        "start": sha256(Path(chosen["START"])) if chosen["START"] else None,
+        "pictures": epochs * steps * batch,
+        "seconds": round(float(log.seconds.sum())),
+        "parameters": model.count_params(),
+        "sha256": sha256(out / "model.keras"),
+        "classic-1k": score.right,
+        **hardware(),
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(f"written: {out}/model.keras, results.json, log.csv")
 
 
 def main() -> int:
-    """Train as the options say; 3 if a signal stopped it, so that a script can tell."""
+    """Train with a lock on the folder; 3 if Ctrl-C stopped it, so that a script can tell."""
     chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
-    from notebooks_py.ch1_captcha_preview import CaptchaSequence
-    from notebooks_py.ch4_gpu_training import (
-        LABELS,
-        PlannedSequence,
-        RenderedSequence,
-        full_training,
-        measured_speed,
-        read_note,
-    )
+    from filelock import FileLock, Timeout
 
-    kind, size = chosen["MODEL"], chosen["SIZE"]
-    out = Path(chosen["OUT"] or f"build/train/{kind}-{size}")
-    batch, seed = int(chosen["BATCH"]), int(chosen["SEED"])
-    more = {"labels": LABELS[kind], "extra": chosen["EXTRA"]}
-    more |= {"workers": int(chosen["WORKERS"])}
-
-    def make_source(steps: int) -> CaptchaSequence:
-        if chosen["FEED"] == "device":
-            return PlannedSequence(batch, steps, seed, **more)
-        if chosen["FEED"]:  # a set that ends begins again
-            drawn = max(1, read_note(Path(chosen["FEED"]))["pictures"] // batch)
-            return RenderedSequence(Path(chosen["FEED"]), batch, min(steps, drawn), seed, **more)
-        return CaptchaSequence(batch, steps, seed, **more)
-
+    out = Path(chosen["OUT"] or f"build/train/{chosen['MODEL']}-{chosen['SIZE']}")
     try:
-        steps = earlier_steps(out) if chosen["RESUME"] == "1" else 0
-        if not steps and chosen["BUDGET"].endswith("min"):
-            speed = measured_speed(kind, size, make_source(19))
-            steps = max(1, round(int(chosen["BUDGET"][:-3]) * 60 * speed / batch))
-            print(f"{speed:.0f} pictures a second: {steps * batch:,} in {chosen['BUDGET']}")
-        elif not steps:
-            steps = -(-int(chosen["BUDGET"]) // batch)
-        results = full_training(
-            kind,
-            size,
-            make_source(steps),
-            steps,
-            out,
-            resume=chosen["RESUME"] == "1",
-            peak=float(chosen["RATE"]),
-            start=Path(chosen["START"]) if chosen["START"] else None,
-        )
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".lock", timeout=0):
+            train(chosen, out)
+    except Timeout:
+        raise SystemExit(f"train: another process trains in {out}: wait, or use OUT=") from None
     except (OSError, ValueError) as error:
         raise SystemExit(f"train: {error}") from error
-    if results is None:
-        print(f"stopped; the same command with RESUME=1 goes on from {out}")
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from {out}")
         return 3
-    print(f"written: {out}/model.keras, results.json, log.csv")
     return 0
-
-
-def earlier_steps(folder: Path) -> int:
-    """The number of steps of the run in `folder`, whose budget holds when it is resumed."""
-    note = folder / "run.json"
-    return json.loads(note.read_text()).get("steps", 0) if note.exists() else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What every lesson needs and none has to explain: drawing, test sets, scores, finished weights."""

@@ -1,0 +1,86 @@
+"""Where lessons put their files, and how they show captchas and networks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+
+
+def fresh_folder(lesson: str) -> Path:
+    """Make and return a new folder `run-001`, `run-002`, ... for this lesson's files.
+
+    They lie in the repository's `build/lessons/<lesson>`, or below `$LESSONS_OUT` if that is set.
+    """
+    parent = Path(os.environ.get("LESSONS_OUT", ROOT / "build" / "lessons")) / lesson
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1 + len(list(parent.glob("run-*")))
+    folder = parent / f"run-{number:03d}"
+    folder.mkdir()
+    return folder
+
+
+def show_captchas(
+    pictures: Sequence[np.ndarray],
+    texts: Sequence[str],
+    answers: Sequence[str] | None = None,
+    columns: int = 4,
+    title: str = "",
+) -> Figure:
+    """Show pictures in a grid with their texts as titles; return the figure.
+
+    With `answers`, a title is what was read: green if it is the text, else red with the text
+    behind it.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(pictures) // columns)
+    size = (2.3 * columns, 1.45 * rows + 0.4 * bool(title))
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for i, (axes, picture, text) in enumerate(zip(grid.flat, pictures, texts, strict=False)):
+        axes.imshow(picture)
+        answer = text if answers is None else answers[i]
+        color = "black" if answers is None else "green" if answer == text else "crimson"
+        label = answer if answer == text else f"{answer or '(nothing)'}, not {text}"
+        axes.set_title(label, color=color, family="monospace")
+    for axes in grid.flat:
+        axes.axis("off")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def diagram(model: keras.Model, folder: Path) -> Path:
+    """Draw the layers of a model with Keras' `plot_model` to `folder`/imgs/NAME.png.
+
+    Without Graphviz's program `dot`, return the committed picture imgs/NAME.png instead.
+    """
+    import keras
+
+    if shutil.which("dot") is None:
+        return ROOT / "imgs" / f"{model.name}.png"
+    path = folder / "imgs" / f"{model.name}.png"
+    path.parent.mkdir(exist_ok=True)
+    keras.utils.plot_model(model, path, show_shapes=True, dpi=55)
+    return path
+
+
+def progress() -> keras.callbacks.Callback:
+    """Return a callback that shows training as a tqdm bar."""
+    import warnings
+
+    from tqdm import tqdm
+
+    with warnings.catch_warnings(action="ignore"):  # it looks for notebook widgets in vain
+        from tqdm.keras import TqdmCallback
+    return TqdmCallback(tqdm_class=tqdm, verbose=0)

@@ -1,0 +1,85 @@
+"""Finished weights, each with a results file beside it, and measurements that we made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captcha_reader.scores import Score
+from captcha_reader.testsets import TEST_SETS
+
+if TYPE_CHECKING:
+    import keras
+
+MODELS = Path(__file__).parents[1] / "models"
+
+
+def check_score(score: dict, source: Path) -> None:
+    """Raise a ValueError that names `source` unless a `Score.record` agrees with itself."""
+    name, n, right = score["test_set"], score["n"], score["right"]
+    if name not in TEST_SETS or n != TEST_SETS[name][0]:
+        raise ValueError(f"{source}: no test set {name!r} of {n} captchas")
+    expected = Score(name, n, right, tuple(score["right_by_position"])).record()
+    for what, value in expected.items():
+        if score.get(what) != value:
+            raise ValueError(f"{source}: {what} of {name} is {score.get(what)}, expected {value}")
+    if right > min(score["right_by_position"]):
+        raise ValueError(f"{source}: {name} has more captchas right than characters at a position")
+
+
+def read_results(name: str, folder: Path = MODELS) -> dict:
+    """Return what `folder`/`name`.json says about a finished network.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or a score in it can't be true.
+    """
+    source = folder / f"{name}.json"
+    if not source.exists():
+        raise FileNotFoundError(f"no {source}, the results of a finished network")
+    try:
+        results = json.loads(source.read_text(encoding="utf-8"))
+        for score in results["scores"].values():
+            check_score(score, source)
+        results["sha256"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{source} is damaged: {error!r}") from error
+    return results
+
+
+def check_weights(path: Path, sha256: str) -> Path:
+    """Return `path` if its SHA-256 is the one expected.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: its SHA-256 is another one.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}, the weights of a finished network")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise ValueError(
+            f"{path} is damaged or not the one of its results file: its SHA-256 is {found}, "
+            f"expected {sha256}"
+        )
+    return path
+
+
+def finished(name: str, folder: Path = MODELS) -> tuple[keras.Model, dict]:
+    """Load a finished network, "cnn" or "ctc", and what its results file says about it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_results` and `check_weights`.
+    """
+    import keras
+
+    results = read_results(name, folder)
+    weights = check_weights(folder / f"{name}.keras", results["sha256"])
+    return keras.models.load_model(weights, compile=False), results
+
+
+def measured(name: str, folder: Path = MODELS) -> dict:
+    """Return a measurement that was made once and kept: what `folder`/`name`.json holds."""
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
