@@ -1,71 +1,74 @@
-# Every command of the repository. Each target makes its own environment first (.venv, from the locked
-# pins) and reuses it afterwards. With another Python: `make run-all PYTHON=python3.12`.
+# Every command of the repository. Each makes its own environment first, .venv with the packages of
+# requirements.lock, and uses it from then on. With another Python: `make run-all PYTHON=python3.12`
+# (.venv keeps the Python that it was made with; delete the folder to change that).
 PYTHON ?= python3
 FROM :=
 ONLY :=
 FORCE :=
-# The C library of Linux (glibc) gives each large block of memory back to the system when it is freed, and
-# TensorFlow asks for it again in the next step: on some systems a quarter of a step went into that.
-# These three let a process keep what it has. `make bench` measures what it brings.
+# glibc gives large blocks back to the system when they are freed, and each step of TensorFlow asks for
+# them again. These keep what a process has: 149 instead of 90 captchas a second in training, measured once.
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 export MALLOC_TOP_PAD_ ?= 268435456
-# CI checks what is optional, too.
+# CI checks what is optional, too; what was added once is kept up to date.
 EXTRAS := $(if $(CI),torch jax)
+INSTALLED := .venv/.installed $(sort $(EXTRAS:%=.venv/.%) $(wildcard .venv/.torch .venv/.jax))
 UV := uv==0.13.9
-RUN := .venv/bin/python
-# What was set on the command line and is not a setting of this file is a parameter of the lessons.
+RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+# What was set on the command line and is not a setting of this file is an option of the tool.
 # make escapes a space inside a value; without it, ONLY="ch1 ch2" stays one word.
 SPACE := $() $()
 PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-torch setup-jax run-all train render plateau ablation prove comparison evaluate publish table bench test refresh lab lint format lock clean
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-torch setup-jax run-all train study evaluate publish table test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
 
-setup: ## make or check the environment in .venv (every other command does so first)
-	@$(PYTHON) tools/setup_env.py $(EXTRAS)
+setup: $(INSTALLED) ## make the environment in .venv (every other command does so first)
 
-setup-torch: ## add PyTorch, which lesson 7 needs; it stays until .venv is deleted
-	@$(PYTHON) tools/setup_env.py torch
+setup-torch: .venv/.torch ## add PyTorch, which lesson 7 needs
 
-setup-jax: ## add JAX, which the test of the backends needs; it stays until .venv is deleted
-	@$(PYTHON) tools/setup_env.py jax
+setup-jax: .venv/.jax ## add JAX, which the test of the backends needs
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("set-up: this is Python %d.%d, but the lessons need 3.11 to 3.13; name another one, as in `make run-all PYTHON=python3.12`" % v)'
+	@$(PYTHON) -m venv --clear .venv || { echo "set-up: Python could not make a virtual environment; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+
+.venv/.installed: .venv/bin/python requirements.lock pyproject.toml
+	@echo "set-up: installing the pinned packages into .venv (about 3 minutes and 2.5 GB the first time)"
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@# Matplotlib lists the fonts when first imported, and warns where that is slow: not in a lesson.
+	@MPLCONFIGDIR=.venv/var/matplotlib $(RUN) -c "import matplotlib.font_manager"
+	@command -v dot >/dev/null || echo "set-up: Graphviz's dot is missing, so lessons will show the committed diagrams"
+	@touch $@
+
+.venv/.torch .venv/.jax: .venv/.%: .venv/.installed
+	@echo "set-up: adding $* to .venv (0.5 to 1 GB; torch on Linux several with CUDA's)"
+	@$(PIP) -c requirements.lock --no-build-isolation -e ".[$*]"
+	@touch $@
 
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
 	@$(RUN) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)
 
-train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder RESUME=1 FEED=set|device
+train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder START=model.keras
 	@$(RUN) tools/train.py $(PARAMETERS)
 
-render: setup ## draw a set of captchas once, for train FEED=; PICTURES=100000 OUT=folder SEED=2019 PROCESSES=2
-	@$(RUN) tools/render.py $(PARAMETERS)
-
-plateau: setup ## try what gets lesson 3's network past its plateau (minutes); PICTURES=9600
-	@$(RUN) tools/plateau.py $(PARAMETERS)
-
-ablation: setup ## try each recipe of lesson 4 on a rendered set (hours); FEED=set PICTURES=100000
-	@$(RUN) tools/ablate.py $(PARAMETERS)
-
-prove: setup ## compare captchas drawn on the device with the library's; MODEL=folder COUNT=10000 OUT=file
-	@$(RUN) tools/prove.py $(PARAMETERS)
-
-comparison: setup ## train three kinds of heads with three seeds each (hours); PICTURES=100000 SEEDS=2019,2020,2021
-	@$(RUN) tools/comparison.py $(PARAMETERS)
+study: setup ## measure what lessons 4 and 5 show (hours); WHAT=bank|ablation|heads|stages
+	@$(RUN) tools/study.py $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...
 	@$(RUN) tools/evaluate.py $(PARAMETERS)
 
-publish: setup ## make a trained network the finished one, if it is better; RUNS=first,second of make train
+publish: setup ## make a trained network the finished one, if it is better; RUN=folder of make train
 	@$(RUN) tools/publish.py $(PARAMETERS)
 
 table: setup ## write the results table of the README anew
-	@$(RUN) tools/results_table.py
-
-bench: setup ## measure feeding, drawing and networks side by side (minutes), for lesson 4; REPEATS=5 OUT=file
-	@$(RUN) tools/bench.py $(PARAMETERS)
+	@$(RUN) tools/publish.py
 
 test: setup ## everything that CI checks
 	@$(RUN) tools/check.py
@@ -77,18 +80,18 @@ lab: setup ## open the lessons in JupyterLab
 	@JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(RUN) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/notebooks
 
-lint: setup ## check style, layout, and that both sides of each lesson are equal
-	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) tools/gates.py sync
+lint: setup ## check style, layout, and the rules for lessons that need no run
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) tools/gates.py
 
 format: setup ## lay the code out and carry an edit to the other side of its lesson; FROM=py or FROM=ipynb decides
-	@$(RUN) -m ruff check --fix --quiet tools tests && $(RUN) -m ruff format --quiet tools tests
+	@$(RUN) -m ruff check --fix --quiet captcha_reader tools tests && $(RUN) -m ruff format --quiet captcha_reader tools tests
 	@$(RUN) tools/format.py $(if $(FROM),--from $(FROM))
 
-lock: ## make requirements.lock anew after a change in requirements.txt
+lock: ## make requirements.lock anew after a change in pyproject.toml
 	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)
 	@build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --annotation-style line \
-		--custom-compile-command "make lock" requirements.txt --output-file requirements.lock
-	@echo "requirements.lock follows requirements.txt; the next make command installs it"
+		--custom-compile-command "make lock" --extra checks pyproject.toml --output-file requirements.lock
+	@echo "requirements.lock follows pyproject.toml; the next make command installs it"
 
 clean: ## delete what the commands made, except .venv
 	@rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -71,7 +71,7 @@ def diagram(model: keras.Model, folder: Path) -> Path:
         return ROOT / "imgs" / f"{model.name}.png"
     path = folder / "imgs" / f"{model.name}.png"
     path.parent.mkdir(exist_ok=True)
-    keras.utils.plot_model(model, path, show_shapes=True, dpi=55)
+    keras.utils.plot_model(model, path, show_shapes=True, dpi=45)
     return path
 
 

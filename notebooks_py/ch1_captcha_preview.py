@@ -120,17 +120,17 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # Then the letters are put together.
 
 # %% tags=["active-ipynb"]
-# figure, grid = plt.subplots(2, 3, figsize=(9.2, 4), layout="constrained")
-# for axes, (title, stage) in zip(grid.flat, anatomy.pictures.items(), strict=False):
+# sizes = [stage.width for stage in anatomy.pictures.values()]
+# figure, row = plt.subplots(1, 5, figsize=(12, 1.7), width_ratios=sizes, layout="constrained")
+# for axes, (title, stage) in zip(row, anatomy.pictures.items(), strict=True):
 #     axes.imshow(stage)
 #     axes.set_title(f"{title}, {stage.width}x{stage.height}")
-# for axes in grid.flat:
 #     axes.axis("off")
 # figure.suptitle("One captcha, five stages")
 # plt.show()
 # theirs = draw_captchas(["W0O7"], random.Random(6))[0]
 # assert np.array_equal(anatomy.pictures["smoothed"], theirs)
-# print("bytes that differ from the package's picture:", int((stage != theirs).sum()))
+# print("bytes that differ from the package's picture:", int(np.sum(np.asarray(stage) != theirs)))
 
 # %% [markdown]
 # *Pasted*: side by side, with a blank in between about half the time, each letter sliding back over
@@ -146,20 +146,21 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # an easier task, whose results must not be compared with those.
 
 # %% tags=["active-ipynb"]
-# from captcha_reader.drawing import CLASSIC, MODERN
+# from captcha_reader.drawing import CLASSIC, MODERN, draw_glyph
 #
-# figure, row = plt.subplots(1, 2, figsize=(8, 2.4), layout="constrained")
-# for axes, name, version in zip(row, ("0.7.0", "0.7.1"), (CLASSIC, MODERN), strict=True):
-#     axes.imshow(stages("W0O7", random.Random(6), version=version).pictures["smoothed"])
-#     axes.set_title(f"captcha {name}")
-#     axes.axis("off")
+# figure, grid = plt.subplots(2, 7, figsize=(9, 3.2), layout="constrained")
+# for row, name, version in zip(grid, ("0.7.0", "0.7.1"), (CLASSIC, MODERN), strict=True):
+#     row[0].set_ylabel(f"captcha {name}")
+#     for i, axes in enumerate(row):
+#         axes.imshow(draw_glyph("A", (0, 0, 0, 255), random.Random(i), version).warped)
+#         axes.set(xticks=[], yticks=[])
 #     shifts = [version.shifts(30, 42, random.Random(i)) for i in range(20_000)]
 #     print(f"{name}: corners move {np.abs(shifts)[:, 0].mean():.1f} pixels across, on average")
-# figure.suptitle("The same random numbers, two versions")
+# figure.suptitle("The same seven turned letters, warped by two versions")
 # plt.show()
 
 # %% [markdown]
-# Compare the letters left and right: the right ones stand straighter.
+# Compare each letter with the one below it: the lower row is calmer.
 #
 # ## From text to labels, and back
 #
@@ -215,10 +216,10 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 class CaptchaSequence(keras.utils.PyDataset):
     """Endless captchas in epochs of `steps` batches; (seed, split, epoch, index) decide each batch.
 
-    A batch is (X, y). X is float32 (batch_size, height, width, 3) in [0, 1]. For labels="one-hot" y
-    is `length` arrays float32 (batch_size, len(alphabet)); for labels="ctc" it is int32 (batch_size,
-    length) with values 1..len(alphabet). `draw(texts, rng)` makes uint8 pictures; `workers` and
-    `use_multiprocessing` go to Keras.
+    A batch is (X, y). X is float32 (batch_size, height, width, 3) in [0, 1]. For labels="one-hot",
+    y is `length` arrays float32 (batch_size, len(alphabet)); for labels="ctc" it is int32
+    (batch_size, length) with values 1..len(alphabet). `draw(texts, rng)` makes uint8 pictures;
+    `workers` and `use_multiprocessing` go to Keras.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ For a finished network of models/ the count is compared with the one that was wr
 """
 
 import sys
-from pathlib import Path
 
 import options
 
@@ -20,27 +19,24 @@ def main() -> int:
     chosen = options.read(sys.argv[1:], "evaluate", DEFAULTS, {})
     import keras
 
-    from notebooks_py.ch2_cnn import MODELS, evaluate, finished
-    from notebooks_py.ch4_gpu_training import reader_of
+    from captcha_reader.scores import evaluate
+    from captcha_reader.weights import MODELS, finished
+    from notebooks_py.ch4_gpu_training import read
 
-    name, written = chosen["MODEL"], None
+    name, results = chosen["MODEL"], {"scores": {}}
     try:
         if name.endswith(".keras"):
-            model = keras.models.load_model(Path(name), compile=False)
+            model = keras.models.load_model(name, compile=False)
         else:
             model, results = finished(name, MODELS)
-            written = results["scores"].get(chosen["SET"])
-        score = evaluate(reader_of(model), chosen["SET"])
+        score = evaluate(lambda pictures: read(model, pictures), chosen["SET"])
     except (OSError, ValueError, RuntimeError) as error:
         raise SystemExit(f"evaluate: {error}") from error
     print(score)
-    if written is None:
-        return 0
-    told, source = written["right"], f"{MODELS.name}/{name}.json"
-    if abs(score.right - told) > NEAR:
-        print(f"evaluate: {source} has {told:,}, more than {NEAR} away")
-        return 1
-    print(f"{source} has {told:,}")
+    if told := results["scores"].get(chosen["SET"]):
+        near = abs(score.right - told["right"]) <= NEAR
+        print(f"models/{name}.json has {told['right']:,}", "" if near else f", more than {NEAR} away")
+        return int(not near)
     return 0
 
 

@@ -7,45 +7,40 @@ thing that is wrong; every message begins with the gate's name and ends with wha
 import argparse
 import ast
 import difflib
-import importlib.util
 import re
-import subprocess
 import sys
-import tempfile
-import tomllib
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import lessons
-import yaml
-from lessons import DEMO
+from lessons import DEMO, Lesson
 from nbformat import NotebookNode
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 NAMES_OF_PARAMETERS = ("SEED", "STEPS", "EPOCHS")
-HEADINGS = (
-    "What you'll do",
-    "What you'll learn",
-    "What you'll need",
-    "What you learned",
-    "On your own",
-    "Further reading",
-)
+HEADINGS = ("What you learned", "On your own", "Further reading")
+# Code cells, lines of code and words of text that each lesson is designed for.
+BUDGETS = {
+    1: (14, 150, 900), 2: (18, 220, 1_100), 3: (22, 260, 1_500), 4: (22, 260, 1_500),
+    5: (10, 110, 800), 6: (18, 220, 1_200), 7: (18, 240, 1_300), 8: (18, 200, 1_200),
+}  # fmt: skip
+ROOM = 1.2  # a lesson may be a fifth longer
 # Tags and comments that keep a cell from running or its outputs from being compared.
-EXCLUDING_TAGS = re.compile(r"nbval-(ignore-output|skip|raises-exception)|raises-exception|skip.*")
-EXCLUDING_COMMENTS = re.compile(
-    r"^\s*#\s*(NBVAL_(IGNORE_OUTPUT|SKIP|RAISES_EXCEPTION)|PYTEST_VALIDATE_IGNORE_OUTPUT)", re.M
-)
+EXCLUDING_TAG = re.compile(r"nbval|raises-exception|skip")
+EXCLUDING_COMMENT = re.compile(r"^\s*#\s*(NBVAL|PYTEST_VALIDATE)_", re.M)
 # Calls that make a constant and do nothing else.
 MAKES_A_CONSTANT = {
-    "Path", "TypeVar", "as_posix", "compile", "dict", "frozenset", "getLogger", "join", "joinpath",
-    "len", "list", "local", "lower", "product", "range", "resolve", "set", "sorted", "tuple",
-    "upper",
+    "CTC", "Path", "array", "compile", "dict", "frozenset", "len", "list", "range", "set", "tuple"
 }  # fmt: skip
+
+
+def each_cell(root: Path, gate: str) -> Iterator[tuple[str, Lesson, NotebookNode]]:
+    """The code cells of all lessons, each with how a message about it begins."""
+    for lesson in lessons.find(root):
+        for place, cell in lessons.code_cells(lesson.read()):
+            yield f"{gate}: {lesson.notebook.relative_to(root)}: cell {place}", lesson, cell
 
 
 def sync(root: Path) -> list[str]:
@@ -58,8 +53,7 @@ def sync(root: Path) -> list[str]:
             continue
         expected = lessons.to_text(lesson.read(), root).splitlines()
         found = lesson.module.read_text(encoding="utf-8").splitlines()
-        diff = [x for x in difflib.ndiff(expected, found) if x[0] in "+-"]
-        if diff:
+        if diff := [x for x in difflib.ndiff(expected, found) if x[0] in "+-"]:
             messages.append(
                 f"sync: {lesson.notebook.relative_to(root)} and {lesson.module.relative_to(root)} "
                 f"differ, first in `{diff[0][2:].strip()}`; run `make format`"
@@ -114,56 +108,49 @@ def texts(cell: NotebookNode) -> str:
             found.append(output.text)
         elif "data" in output:
             text = output.data.get("text/plain", "")
-            found.append(re.sub(r"<[^<>]*>|\b(array|dtype|object)\b", "", text))
+            found.append(re.sub(r"<[^<>]*>|\b(array|dtype|object)\b", "", text) + "\n")
     return "".join(found)
 
 
 def asserts(cell: NotebookNode) -> bool:
     """Whether a cell checks something: an `assert` of more than a constant, or `assert_...()`."""
-    for node in ast.walk(lessons.parse(cell)):
-        if isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant):
-            return True
-        if isinstance(node, ast.Call) and re.search(r"\bassert_\w+$", ast.unparse(node.func)):
-            return True
-    return False
+    return any(
+        (isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant))
+        or (isinstance(node, ast.Call) and re.search(r"\bassert_\w+$", ast.unparse(node.func)))
+        for node in ast.walk(lessons.parse(cell))
+    )
 
 
 def facts(root: Path) -> list[str]:
     """Every cell that shows something prints a fact or asserts one: pictures are never compared."""
-    messages = []
-    for lesson in lessons.find(root):
-        for place, cell in lessons.code_cells(lesson.read()):
-            if DEMO not in lessons.tags(cell) or "parameters" in lessons.tags(cell):
-                continue
-            if not re.search(r"\w", texts(cell)) and not asserts(cell):
-                messages.append(
-                    f"facts: {lesson.notebook.relative_to(root)}: cell {place} shows something "
-                    "that nothing compares; print a fact about its data or assert one"
-                )
-    return messages
+    return [
+        f"{where} shows something that nothing compares; print a fact about its data or assert one"
+        for where, _, cell in each_cell(root, "facts")
+        if DEMO in lessons.tags(cell) and "parameters" not in lessons.tags(cell)
+        if not re.search(r"\w", texts(cell)) and not asserts(cell)
+    ]
 
 
 def exclusions(root: Path) -> list[str]:
-    """At most 5 % of all code cells are left out of the comparison, each with its reason."""
-    messages, total, excluded = [], 0, []
-    for lesson in lessons.find(root):
-        for place, cell in lessons.code_cells(lesson.read()):
-            total += 1
-            tagged = any(EXCLUDING_TAGS.fullmatch(tag) for tag in lessons.tags(cell))
-            if not tagged and not EXCLUDING_COMMENTS.search(cell.source):
-                continue
-            excluded.append(f"{lesson.name} cell {place}")
-            if not re.search(r"^# not compared: \w+", cell.source, re.M):
-                messages.append(
-                    f"exclusions: {lesson.notebook.relative_to(root)}: cell {place} is not "
-                    "compared and does not say why; add a line `# not compared: <reason>`"
-                )
-    if len(excluded) > 0.05 * total:
-        messages.append(
-            f"exclusions: {len(excluded)} of {total} code cells are not compared "
-            f"({', '.join(excluded)}); at most 5 % may be"
-        )
-    return messages
+    """Every code cell runs and is compared."""
+    return [
+        f"{where} is left out of the comparison; make its outputs the same everywhere instead"
+        for where, _, cell in each_cell(root, "exclusions")
+        if any(map(EXCLUDING_TAG.search, lessons.tags(cell)))
+        or EXCLUDING_COMMENT.search(cell.source)
+    ]
+
+
+def verdicts(root: Path) -> list[str]:
+    """At most a tenth of the printed lines end in True or False: numbers say more."""
+    lines = [x for _, _, cell in each_cell(root, "verdicts") for x in texts(cell).splitlines() if x]
+    found = [line for line in lines if re.search(r"\b(True|False)\W*$", line)]
+    if len(found) <= len(lines) / 10:
+        return []
+    return [
+        f"verdicts: {len(found)} of {len(lines)} printed lines end in True or False, such as "
+        f"`{found[0]}`; print numbers"
+    ]
 
 
 def parameters(root: Path) -> list[str]:
@@ -190,172 +177,148 @@ def parameters(root: Path) -> list[str]:
     return messages
 
 
-def pins(root: Path) -> list[str]:
-    """Pins are exact and equal wherever they stand, and what is installed follows them."""
+def used(root: Path) -> list[str]:
+    """What a lesson defines, it uses: in another cell, or in another definition beside it."""
     messages = []
-    locked: dict[str, set[str]] = {}
-    for requirement in _requirements(root / "requirements.lock"):
-        name = canonicalize_name(requirement.name)
-        version = str(requirement.specifier).removeprefix("==")
-        locked.setdefault(name, set()).add(version)
-        if requirement.marker is None or requirement.marker.evaluate():
-            messages += _installed(name, version)
-    for requirement in _requirements(root / "requirements.txt"):
-        name, exact = canonicalize_name(requirement.name), str(requirement.specifier)
-        if not re.fullmatch(r"==[\w.]+", exact):
-            messages.append(f"pins: requirements.txt: {requirement} has no exact version")
-        elif locked.get(name) != {exact[2:]}:
-            has = " and ".join(sorted(locked.get(name, {"no such package"})))
-            messages.append(
-                f"pins: requirements.txt has {name}{exact}, the lock has {has}; run `make lock`"
-            )
-    messages += _optional_pins(root, locked)
-    conda = yaml.safe_load((root / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    pip = next((item["pip"] for item in conda if isinstance(item, dict)), [])
-    for item in ("-r requirements.txt", "-e ."):
-        if item not in pip:
-            messages.append(f"pins: environment.yml: `{item}` is missing under pip")
-    plain = {re.match(r"\w+", item)[0]: item for item in conda if isinstance(item, str)}
-    for name in ("python", "graphviz", "make", "pip"):
-        if name not in plain:
-            messages.append(f"pins: environment.yml: {name} is missing")
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    here = SpecifierSet(plain.get("python", "").removeprefix("python"))
-    if here != SpecifierSet(project["requires-python"]):
+    for lesson in lessons.find(root):
+        statements, defined = [], []
+        for place, cell in lessons.code_cells(lesson.read()):
+            for node in lessons.parse(cell).body:
+                names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+                statements.append((node, names))
+                if DEMO not in lessons.tags(cell) or "parameters" in lessons.tags(cell):
+                    defined += [(place, node, name) for name in defines(node)]
+        for place, node, name in defined:
+            if not any(name in names for other, names in statements if other is not node):
+                messages.append(
+                    f"used: {lesson.notebook.relative_to(root)}: cell {place} defines {name}, "
+                    "which no other code of the lesson uses; show it, or move it to captcha_reader"
+                )
+    return messages
+
+
+def defines(node: ast.stmt) -> list[str]:
+    """The names of the functions, classes and constants that a statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+
+
+def pins(root: Path) -> list[str]:
+    """Pins are exact, the lock and what is installed follow them, and Python stands once."""
+    messages, locked = [], {}
+    for line in (root / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        if text := line.split("#")[0].strip():
+            requirement = Requirement(text)
+            name, version = canonicalize_name(requirement.name), str(requirement.specifier)[2:]
+            locked.setdefault(name, set()).add(version)
+            if requirement.marker is None or requirement.marker.evaluate():
+                messages += _installed(name, version)
+    project = lessons.project(root)
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    for group, texts_of_group in groups.items():
+        for requirement in map(Requirement, texts_of_group):
+            name, exact = canonicalize_name(requirement.name), str(requirement.specifier)
+            expected = locked.get(name, set() if group in ("", "checks") else {exact[2:]})
+            if not re.fullmatch(r"==[\w.]+", exact):
+                messages.append(f"pins: pyproject.toml: {requirement} has no exact version")
+            elif expected != {exact[2:]}:
+                has = " and ".join(sorted(expected)) or "no such package"
+                messages.append(
+                    f"pins: pyproject.toml has {requirement}, the lock has {has}; run `make lock`"
+                )
+    python = set(project["requires-python"].split(","))
+    conda = re.search(r"- python(\S+)", (root / "environment.yml").read_text(encoding="utf-8"))
+    if set(conda[1].split(",")) != python:
         messages.append(
-            f"pins: environment.yml asks for python{here}, pyproject.toml for "
+            f"pins: environment.yml asks for python{conda[1]}, pyproject.toml for "
             f"python{project['requires-python']}; make them equal"
         )
     return messages
 
 
-def _optional_pins(root: Path, locked: dict[str, set[str]]) -> list[str]:
-    """What is wrong with requirements-NAME.txt of each optional module."""
-    messages = []
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = project.get("optional-dependencies", {})
-    for module in lessons.OPTIONAL:
-        file = f"requirements-{module}.txt"
-        pinned = {canonicalize_name(x.name): str(x.specifier) for x in _requirements(root / file)}
-        for name, exact in pinned.items():
-            if not re.fullmatch(r"==[\w.]+", exact):
-                messages.append(f"pins: {file}: {name}{exact} has no exact version")
-            elif locked.get(name, {exact[2:]}) != {exact[2:]}:
-                has = " and ".join(sorted(locked[name]))
-                messages.append(f"pins: {file} has {name}{exact}, the lock has {has}; drop it here")
-            elif importlib.util.find_spec(module):
-                messages += _installed(name, exact[2:], file, f"make setup-{module}")
-        if groups.get(module) != [f"{module}{pinned.get(module, '')}"]:
-            messages.append(
-                f"pins: pyproject.toml: the group {module} is {groups.get(module)}, {file} has "
-                f"{module}{pinned.get(module, ' not at all')}; make them equal"
-            )
-    return messages
-
-
-def _requirements(path: Path) -> list[Requirement]:
-    lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [Requirement(line) for line in lines if line]
-
-
-def _installed(
-    name: str, version: str, file: str = "requirements.lock", fix: str = "make setup"
-) -> list[str]:
+def _installed(name: str, version: str) -> list[str]:
     try:
         found = metadata.version(name).split("+")[0]  # 1.2.3+cpu is a build of 1.2.3
     except metadata.PackageNotFoundError:
         found = "missing"
     if found == version:
         return []
-    return [f"pins: {file} has {name}=={version}, installed is {found}; run `{fix}`"]
+    return [f"pins: the lock has {name}=={version}, installed is {found}; delete .venv/.installed"]
 
 
 def modules(root: Path) -> list[str]:
-    """Importing a lesson only defines things, and lessons import earlier lessons alone."""
+    """Importing a lesson only defines things, and tools, lessons and captcha_reader stay floors."""
     messages = []
-    names = {lesson.name: lesson.number for lesson in lessons.find(root)}
-    for lesson in lessons.find(root):
-        where = f"modules: {lesson.module.relative_to(root)}"
-        tree = ast.parse(lesson.module.read_text(encoding="utf-8"))
+    numbers = {lesson.name: lesson.number for lesson in lessons.find(root)}
+    tools = {"tools", *(path.stem for path in (lessons.ROOT / "tools").glob("*.py"))}
+    for path in sorted(root.glob("captcha_reader/*.py")):
+        for name in lessons.imported_lessons(ast.parse(path.read_text(encoding="utf-8"))):
+            messages.append(f"modules: {path.relative_to(root)} imports the lesson {name}")
+    for where, lesson, cell in each_cell(root, "modules"):
+        tree = lessons.parse(cell)
+        for name in sorted(lessons.imported_lessons(tree)):
+            if numbers.get(name, lesson.number) >= lesson.number:
+                messages.append(f"{where} imports {name}, which is not an earlier lesson")
+        for name in sorted({name.split(".")[0] for name in lessons.imports(tree)} & tools):
+            messages.append(f"{where} imports {name} from tools, which nothing may import")
+        if DEMO in lessons.tags(cell):
+            continue
         for node in tree.body:
             if not _only_defines(node):
-                messages.append(
-                    f"{where}: line {node.lineno}, `{ast.unparse(node).splitlines()[0]}`, does "
-                    f"more than define something; tag its cell {DEMO}"
-                )
-        declared = lessons.parameters(lesson.read())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and node.id in declared:
-                messages.append(
-                    f"{where}: line {node.lineno} reads the parameter {node.id}; pass it in"
-                )
-        imported = [lessons.parse(cell) for _, cell in lessons.code_cells(lesson.read())]
-        for name in sorted(set().union(*map(lessons.imported_lessons, imported))):
-            if names.get(name, lesson.number) >= lesson.number:
-                messages.append(f"{where}: imports {name}, which is not an earlier lesson")
+                first = ast.unparse(node).splitlines()[0]
+                messages.append(f"{where}, `{first}`, does more than define; tag the cell {DEMO}")
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        for name in sorted(names & lessons.parameters(lesson.read()).keys()):
+            messages.append(f"{where} reads the parameter {name}; pass it in")
     return messages
 
 
 def _only_defines(node: ast.stmt) -> bool:
-    """Whether a statement is an import, a definition, a constant or `os.environ.setdefault()`.
-
-    Imports may stand under `if TYPE_CHECKING:`, which is false whenever a program runs.
-    """
-    if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
-        return True
-    if isinstance(node, ast.If):
-        is_import = (isinstance(inner, ast.Import | ast.ImportFrom) for inner in node.body)
-        return ast.unparse(node.test) == "TYPE_CHECKING" and all(is_import) and not node.orelse
+    """Whether a statement is an import, a definition, a constant or `os.environ.setdefault()`."""
     if isinstance(node, ast.Expr):
         call = node.value
-        return (isinstance(call, ast.Constant) and isinstance(call.value, str)) or (
-            isinstance(call, ast.Call) and ast.unparse(call.func) == "os.environ.setdefault"
-        )
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return isinstance(call, ast.Call) and ast.unparse(call.func) == "os.environ.setdefault"
+    if isinstance(node, ast.Assign):
         calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
-        return all(isinstance(target, ast.Name | ast.Tuple) for target in targets) and all(
+        return all(isinstance(target, ast.Name | ast.Tuple) for target in node.targets) and all(
             ast.unparse(call).split(".")[-1] in MAKES_A_CONSTANT for call in calls
         )
-    return False
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
 
 
-def _lines_of_code(cell: NotebookNode) -> int:
-    """The lines of a cell that a reader has to take in at once.
-
-    Blank lines, comments and docstrings do not count, and a signature or an import is one line
-    however it is laid out.
-    """
-    lines = {
-        number
-        for number, line in enumerate(cell.source.splitlines(), 1)
-        if line.strip() and not line.lstrip().startswith("#")
-    }
+def _lines(cell: NotebookNode) -> int:
+    """The lines of a code cell; blank ones and docstrings do not count."""
+    lines = {n for n, line in enumerate(cell.source.splitlines(), 1) if line.strip()}
     for node in ast.walk(lessons.parse(cell)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            lines -= set(range(node.lineno + 1, node.end_lineno + 1))
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            first = node.body[0]
-            lines -= set(range(node.lineno + 1, first.lineno))
-            if ast.get_docstring(node) is not None:
-                lines -= set(range(first.lineno, first.end_lineno + 1))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     return len(lines)
 
 
 def prose(root: Path) -> list[str]:
-    """A lesson has its headings, short cells, and at least as much text as code."""
+    """A lesson has its headings, short cells, as much text as code, and is not too long."""
     messages = []
     for lesson in lessons.find(root):
         where = f"prose: {lesson.notebook.relative_to(root)}"
-        cells = lesson.read().cells
-        text = [cell.source for cell in cells if cell.cell_type == "markdown"]
-        code = [cell.source for cell in cells if cell.cell_type == "code"]
+        notebook = lesson.read()
+        text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+        code = {place: _lines(cell) for place, cell in lessons.code_cells(notebook)}
         if len(text) < len(code):
             messages.append(f"{where}: {len(text)} text and {len(code)} code cells; explain more")
-        for place, cell in lessons.code_cells(lesson.read()):
-            lines = _lines_of_code(cell)
+        for place, lines in code.items():
             if lines > 20:
                 messages.append(f"{where}: cell {place} has {lines} lines, more than 20; split it")
+        counts = {
+            "code cells": len(code),
+            "lines": sum(code.values()),
+            "words": len(" ".join(text).split()),
+        }
+        for (what, count), limit in zip(counts.items(), BUDGETS[lesson.number], strict=True):
+            if count > ROOM * limit:
+                most = f"at most {ROOM * limit:.0f} are allowed"
+                messages.append(f"{where}: {count} {what}, {most}; shorten it")
         # Code in the text may hold lines that begin with a #.
         plain = re.sub(r"^```.*?^```", "", "\n".join(text), flags=re.M | re.S)
         headings = re.findall(r"^(#+) +(.*?) *$", plain, re.M)
@@ -369,93 +332,33 @@ def prose(root: Path) -> list[str]:
 
 def size(root: Path) -> list[str]:
     """Files stay small enough to clone and to open."""
-    limits = [(1.5, root.glob("notebooks/*.ipynb")), (15, root.glob("models/**/*"))]
+    limits = [(400, root.glob("notebooks/*.ipynb")), (6_000, root.glob("models/**/*"))]
     return [
-        f"size: {path.relative_to(root)} has {path.stat().st_size / 1e6:.1f} MB, "
+        f"size: {path.relative_to(root)} has {path.stat().st_size / 1e3:.0f} kB, "
         f"at most {limit} are allowed; show or store less"
         for limit, paths in limits
         for path in sorted(paths)
-        if path.stat().st_size >= limit * 1e6
+        if path.stat().st_size >= limit * 1e3
     ]
 
 
-STATIC: tuple[Callable[[Path], list[str]], ...] = (
-    sync, outputs, provenance, facts, exclusions, parameters, pins, modules, prose, size,
+GATES = (
+    sync, outputs, provenance, facts, exclusions, verdicts, parameters, used, pins, modules, prose,
+    size,
 )  # fmt: skip
 
 
-def _run_again(root: Path, notebook: Path) -> subprocess.CompletedProcess:
-    """Run one notebook with nbval, in a folder of its own for what it writes."""
-    with tempfile.TemporaryDirectory() as out:
-        return subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "--nbval", "-q", "-rfE", "--color=no"),
-                *("-o", "addopts=", "-p", "no:xdist"),
-                *("-p", "no:cacheprovider", "--rootdir", str(root), str(notebook)),
-            ],
-            env=lessons.kernel_environment(root, Path(out)),
-            cwd=root,
-            capture_output=True,
-            text=True,
-        )
-
-
-def _run_started(root: Path, notebook: Path) -> subprocess.CompletedProcess:
-    """Run one notebook, and once more if its kernel never started.
-
-    Jupyter looks for free ports and its kernel takes them a moment later; now and then another
-    kernel is faster. No cell has run then, and nothing has been compared.
-    """
-    result = _run_again(root, notebook)
-    unborn = "Kernel died before replying to kernel_info" in result.stdout
-    return _run_again(root, notebook) if unborn else result
-
-
-def nbval(root: Path, notebooks: Iterable[Path]) -> list[str]:
-    """Run notebooks again: every compared output must be the same text, to the last digit.
-
-    Two run at a time: half of a lesson's time is imports and drawing, which take one core.
-    """
-    messages, notebooks = [], list(notebooks)
-    with ThreadPoolExecutor(2) as pool:
-        results = pool.map(lambda notebook: _run_started(root, notebook), notebooks)
-        for notebook, result in zip(notebooks, results, strict=True):
-            name, last = notebook.relative_to(root), result.stdout.strip().splitlines()[-1]
-            print(f"{name}: {last}", flush=True)
-            if result.returncode == 0:
-                continue
-            print(result.stdout, result.stderr, sep="\n", flush=True)
-            cells = re.findall(r"^(?:FAILED|ERROR) .*::Cell (\d+)", result.stdout, re.M)
-            what = f"code cells {', '.join(cells)} give" if cells else "the run gives"
-            messages.append(
-                f"nbval: {name}: {what} another output than the stored one; "
-                "the differences are above"
-            )
-    return messages
-
-
-def main() -> int:
-    """Run the named gates, or all that only read files; 1 if any has a message."""
-    known = {gate.__name__: gate for gate in STATIC}
+def main(words: list[str] | None = None) -> int:
+    """Check the named gates, or all; 1 if any has a message."""
+    known = {gate.__name__: gate for gate in GATES}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=lessons.ROOT)
-    parser.add_argument("--notebooks", type=Path, help="for nbval: a folder with copies to run")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*known, "nbval"]))
-    options = parser.parse_args()
-    root = options.root.resolve()
-    messages = []
-    for name in options.names or known:
-        if name == "nbval":
-            folder = (options.notebooks or root / "notebooks").resolve()
-            # `make test` calls this twice, and its run of all lessons has the notice.
-            found = lessons.runnable(lessons.find(root), notice=False)
-            messages += nbval(root, [folder / lesson.notebook.name for lesson in found])
-        elif name in known:
-            messages += known[name](root)
-        else:
-            parser.error(f"{name} is not a gate; the gates are {', '.join([*known, 'nbval'])}")
-    print("\n".join(messages) or f"gates: {', '.join(options.names or known)} ok")
-    return 1 if messages else 0
+    parser.add_argument("names", nargs="*", choices=[*known, []], metavar="NAME")
+    options = parser.parse_args(words)
+    names = options.names or known
+    messages = [message for name in names for message in known[name](options.root.resolve())]
+    print("\n".join(messages) or f"gates: {', '.join(names)} ok")
+    return int(bool(messages))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +15,13 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from jupytext.config import JupytextConfiguration, load_jupytext_configuration_file
+from jupytext.config import load_jupytext_configuration_file
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
-# Installed on request alone: `make setup-NAME` follows requirements-NAME.txt.
-OPTIONAL = ("torch",)
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+OPTIONAL = ("torch",)  # installed on request alone: `make setup-NAME`
+KEPT = {"measured", "finished", "read_results"}  # functions that read models/NAME.json
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
     ]
     names = stems[0] | stems[1] if one_sided else stems[0] & stems[1]
     found = sorted((Lesson(root, name) for name in names), key=lambda lesson: lesson.number)
-    wanted = re.split(r"[,\s]+", only.strip()) if only.strip() else [x.name for x in found]
+    wanted = re.split(r"[,\s]+", only.strip()) if only.strip() else names
     for name in wanted:
         if name not in names:
             known = ", ".join(lesson.name for lesson in found)
@@ -96,33 +96,31 @@ def parameters(notebook: NotebookNode) -> dict[str, object]:
     return found
 
 
-def imported_lessons(tree: ast.Module) -> set[str]:
-    """The lessons that a syntax tree imports from."""
+def imports(tree: ast.Module) -> set[str]:
+    """The names that a syntax tree imports, "a.b" for `from a import b`."""
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "notebooks_py":
+        if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("notebooks_py."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            found |= {name[1] for name in names if name[0] == "notebooks_py" and len(name) > 1}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def imported_lessons(tree: ast.Module) -> set[str]:
+    """The lessons that a syntax tree imports from."""
+    names = [name.split(".") for name in imports(tree)]
+    return {name[1] for name in names if name[0] == "notebooks_py" and len(name) > 1}
 
 
 def optional_modules(lesson: Lesson) -> list[str]:
     """The modules of `OPTIONAL` that a lesson imports anywhere."""
-    found = set()
-    for _, cell in code_cells(lesson.read()):
-        for node in ast.walk(parse(cell)):
-            if isinstance(node, ast.ImportFrom):
-                found.add((node.module or "").split(".")[0])
-            elif isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
+    trees = [parse(cell) for _, cell in code_cells(lesson.read())]
+    found = {name.split(".")[0] for tree in trees for name in imports(tree)}
     return [name for name in OPTIONAL if name in found]
 
 
-def runnable(found: list[Lesson], notice: bool = True) -> list[Lesson]:
+def runnable(found: list[Lesson]) -> list[Lesson]:
     """Those lessons whose optional modules are installed; one line on the console names the others.
 
     Every other module has to be there: a lesson that cannot import it is run, and fails.
@@ -132,7 +130,7 @@ def runnable(found: list[Lesson], notice: bool = True) -> list[Lesson]:
         for name in optional_modules(lesson):
             if importlib.util.find_spec(name) is None:
                 missing.setdefault(lesson.name, name)
-    if missing and notice:
+    if missing:
         reasons = (f"{name} ({missing[name]} is not installed)" for name in missing)
         fixes = (f"`make setup-{name}`" for name in sorted(set(missing.values())))
         print(f"left out: {', '.join(reasons)}; to include, {' and '.join(fixes)}", flush=True)
@@ -143,61 +141,64 @@ def source_hash(lesson: Lesson) -> str:
     """SHA-256 of all that the outputs of a lesson come from.
 
     These are its own code cells, the definitions in the lessons that it imports (and that those
-    import), and the pinned packages. Text cells and a demo cell of an imported lesson do not count.
+    import), captcha_reader, the results in models/ that it reads, and the pinned packages. Text
+    cells and a demo cell of an imported lesson do not count.
     """
-    notebook = lesson.read()
-    parts = [[cell.source, tags(cell)] for _, cell in code_cells(notebook)]
-    waiting = set().union(*(imported_lessons(parse(cell)) for _, cell in code_cells(notebook)))
-    seen = set()
+    root, notebook = lesson.root, lesson.read()
+    trees = [parse(cell) for _, cell in code_cells(notebook)]
+    parts: list = [[cell.source, tags(cell)] for _, cell in code_cells(notebook)]
+    waiting, seen = set().union(*map(imported_lessons, trees)), set()
     while waiting - seen:
-        name = min(waiting - seen)
-        seen.add(name)
-        other = Lesson(lesson.root, name)
-        if not other.notebook.exists():
-            continue  # the gate `modules` names it
-        definitions = [c for _, c in code_cells(other.read()) if DEMO not in tags(c)]
-        parts.append([name, *(cell.source for cell in definitions)])
-        waiting |= set().union(*(imported_lessons(parse(cell)) for cell in definitions))
-    for name in ["requirements.lock", *(f"requirements-{x}.txt" for x in optional_modules(lesson))]:
-        lines = (lesson.root / name).read_text(encoding="utf-8").splitlines()
-        parts.append([line.split("#")[0].strip() for line in lines])
+        seen.add(name := min(waiting - seen))
+        if (module := Lesson(root, name).module).exists():  # otherwise the gate `modules` names it
+            lines = module.read_text(encoding="utf-8").splitlines()
+            parts.append([name, [line for line in lines if line and not line.startswith("#")]])
+            waiting |= imported_lessons(ast.parse(module.read_text(encoding="utf-8")))
+    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args]
+    kept = {ast.unparse(n.args[0]).strip("'") for n in calls if ast.unparse(n.func) in KEPT}
+    results = {root / "models" / f"{name}.json" for name in kept}
+    for path in sorted({*root.glob("captcha_reader/*.py"), *results}):
+        if path.exists():
+            parts.append([path.name, path.read_text(encoding="utf-8")])
+    groups = project(root)["optional-dependencies"]
+    parts.append([groups[name] for name in optional_modules(lesson)])
+    lock = (root / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    parts.append([line.split("#")[0].strip() for line in lock])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def project(root: Path) -> dict:
+    """What pyproject.toml says about the repository: dependencies and more."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def to_text(notebook: NotebookNode, root: Path) -> str:
     """A notebook as the text of its module."""
-    return jupytext.writes(notebook, fmt="py:percent", config=_jupytext(root))
+    config = load_jupytext_configuration_file(str(root / "jupytext.toml"))
+    return jupytext.writes(notebook, fmt="py:percent", config=config)
 
 
 def from_text(text: str, root: Path) -> NotebookNode:
     """The text of a module as a notebook without outputs."""
-    return jupytext.reads(text, fmt="py:percent", config=_jupytext(root))
-
-
-def _jupytext(root: Path) -> JupytextConfiguration:
-    return load_jupytext_configuration_file(str(root / "jupytext.toml"))
+    config = load_jupytext_configuration_file(str(root / "jupytext.toml"))
+    return jupytext.reads(text, fmt="py:percent", config=config)
 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
     """Keep what belongs in the repository: no times, no machine; cell ids follow the content."""
-    config = _jupytext(root)
-    lesson = notebook.metadata.get("lesson")
-    notebook.metadata = nbformat.from_dict(
-        {
-            "jupytext": {
-                "cell_metadata_filter": config.cell_metadata_filter,
-                "notebook_metadata_filter": config.notebook_metadata_filter,
-            },
-            "kernelspec": KERNEL,
-            "language_info": {
-                "file_extension": ".py",
-                "name": "python",
-                "pygments_lexer": "ipython3",
-            },
-        }
-    )
-    if lesson:
-        notebook.metadata["lesson"] = lesson
+    config = load_jupytext_configuration_file(str(root / "jupytext.toml"))
+    filters = ("cell_metadata_filter", "notebook_metadata_filter")
+    language = {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"}
+    metadata = {
+        "jupytext": {name: getattr(config, name) for name in filters},
+        "kernelspec": {
+            "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"
+        },
+        "language_info": language,
+    }  # fmt: skip
+    if lesson := notebook.metadata.get("lesson"):
+        metadata["lesson"] = lesson
+    notebook.metadata = nbformat.from_dict(metadata)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     copies = Counter()
     for cell in notebook.cells:

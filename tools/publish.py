@@ -1,126 +1,136 @@
-"""Make a trained network the finished one of its kind: `make publish RUNS=first,second`.
+"""Make a trained network the finished one of its kind: `make publish RUN=build/train/ctc-slim`.
 
-RUNS are the folders of `make train` that led to it, in order: each run started from the weights of
-the one before. Writes models/ctc.keras (or cnn), its log and its results, and the table in the
-README, but only if the network is better than the one that is there.
+RUN is a folder of `make train`. Writes models/ctc.keras (or cnn), its log and its results, and the
+table in the README, but only if the network is better than the one that is there. Without RUN it
+only writes the table (`make table`).
 """
 
-import csv
-import io
 import json
-import os
-import shutil
 import sys
 from pathlib import Path
 
+import lessons
 import options
-import results_table
+import pandas as pd
 
-DEFAULTS = {"RUNS": ""}
-ALLOWED = {"RUNS": r"[^,]+(,[^,]+)* one folder or more, with commas between them"}
+DEFAULTS = {"RUN": ""}
 SETS = ("classic-1k", "classic-10k", "classic-100k", "modern-10k", "preview-10k")
 JUDGE = "classic-100k"  # the set that decides which of two networks is better
+LOG = ["epoch", "run", "pictures", "seconds", "loss", "val_loss", "val_acc"]
+MADE = ("settings", "start", "pictures", "seconds", "device", "cpu", "cores", "backend", "python",
+        "versions", "sha256")  # fmt: skip
+BEGIN, END = "<!-- from models/*.json by `make table` -->", "<!-- end of the table -->"
+TITLES = {"cnn": "CNN with four softmax heads", "ctc": "CNN and CTC"}
 
 
-def read_runs(folders: list[Path]) -> list[dict]:
-    """Return the results of the runs; ValueError unless each started from the one before."""
-    from notebooks_py.ch2_cnn import check_weights
+def history(run: Path, home: Path) -> tuple[list[dict], pd.DataFrame]:
+    """Return how the network of a run was made: all runs that led to it, and one log of them.
 
-    runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
-    before = None
-    for folder, run in zip(folders, runs, strict=True):
-        if (split := run["settings"]["split"]) != "train":  # test sets are drawn from "test"
-            raise ValueError(f"{folder} trained on the stream {split!r}, allowed is 'train'")
-        start = run["settings"].get("start", {}).get("sha256")
-        if start != before:
-            raise ValueError(f"{folder} started from weights {start}, the run before has {before}")
-        before = run["sha256"]
-    check_weights(folders[-1] / "model.keras", before, folders[-1] / "results.json")
-    return runs
-
-
-def join_logs(folders: list[Path]) -> str:
-    """Return one log in which each run goes on where the one before ended; `stage` numbers them."""
-    rows, before = [], {"epoch": 0, "step": 0, "pictures": 0, "seconds": 0.0}
-    for stage, folder in enumerate(folders, 1):
-        log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
-        for row in log:
-            for name, add in before.items():
-                row[name] = type(add)(row[name]) + add
-            row |= {"stage": stage, "seconds": round(row["seconds"], 1)}
-        before = {name: rows_end(log, name) for name in before}
-        rows += log
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    What it started from is the finished network `home` (a results file), or an earlier run.
+    """
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    log = pd.read_csv(run / "log.csv").drop_duplicates("epoch", keep="last")
+    log["run"], log["seconds"] = 1, log.seconds.cumsum()
+    log["pictures"] = (log.epoch + 1) * results["pictures"] // len(log)
+    if results["start"] is None:
+        return [results], log[LOG]
+    current = json.loads(home.read_text(encoding="utf-8")) if home.exists() else {"sha256": None}
+    if current["sha256"] == results["start"]:
+        runs, before = current["runs"], pd.read_csv(home.with_suffix(".csv"))
+    else:
+        runs, before = history(Path(results["settings"]["START"]).parent, home)
+        if runs[-1]["sha256"] != results["start"]:
+            raise ValueError(f"{run} did not start from what {results['settings']['START']} is now")
+    last = before.iloc[-1]
+    shift = {"epoch": last.epoch + 1, **last[["run", "pictures", "seconds"]]}
+    for column, value in shift.items():
+        log[column] += value
+    log = log.astype({"epoch": int, "run": int, "pictures": int}).round({"seconds": 1})
+    return [*runs, results], pd.concat([before[LOG], log[LOG]])
 
 
-def rows_end(log: list[dict], name: str) -> int | float:
-    """Where a column of a run's log, already shifted, ends: the start of the next run."""
-    return log[-1][name] + (1 if name == "epoch" else 0)
+def share(score: dict) -> str:
+    """A score as the table shows it."""
+    low, high = (f"{100 * end:.2f}" for end in score["interval"])
+    return f"{100 * score['right'] / score['n']:.2f} % ({low} to {high})"
 
 
-def describe(runs: list[dict], scores: dict, weights: Path) -> dict:
-    """Return what models/NAME.json says: scores, and how the network was made."""
-    from notebooks_py.ch4_gpu_training import SIZES
+def table(root: Path = lessons.ROOT) -> str:
+    """Return the table of the finished networks in `root`/models."""
+    lines = [
+        f"| model | parameters | trained on | hours | {' | '.join(f'`{x}`' for x in SETS[1:])} |",
+        "| --- " * (3 + len(SETS)) + "|",
+    ]
+    for path in (root / "models" / f"{name}.json" for name in TITLES):
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            cells = [
+                f"{TITLES[path.stem]}, {found['size']}",
+                f"{found['parameters']:,}",
+                f"{found['pictures']:,} captchas",
+                f"{found['seconds'] / 3600:.1f} ({found['runs'][-1]['device']})",
+                *(share(found["scores"][test_set]) for test_set in SETS[1:]),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
-    last, told = runs[-1], ("pictures", "seconds", "device", "cpu", "cores", "backend", "python")
-    kind, size = last["settings"]["model"], last["settings"]["size"]
-    return {
-        "model": kind,
-        "size": size,
-        "arguments": SIZES[size][kind],
-        "scores": scores,
-        "pictures": sum(run["pictures"] for run in runs),
-        "seconds": sum(run["seconds"] for run in runs),
-        "parameters": last["parameters"],
+
+def write_table(root: Path = lessons.ROOT) -> bool:
+    """Write the table between the two marks of the README; whether that changed anything."""
+    path = root / "README.md"
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"publish: README.md needs the lines {BEGIN!r} and {END!r}")
+    return lessons.write(path, f"{before}{BEGIN}\n{table(root)}\n{END}{after}")
+
+
+def publish(run: Path, root: Path) -> bool:
+    """Make the network of a run the finished one of its kind in `root`; False if not better."""
+    import keras
+
+    from captcha_reader.scores import evaluate
+    from captcha_reader.weights import check_weights
+    from notebooks_py.ch4_gpu_training import read
+
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    home = root / "models" / f"{results['model']}.json"
+    runs, log = history(run, home)
+    weights = check_weights(run / "model.keras", results["sha256"])
+    model = keras.models.load_model(weights, compile=False)
+    scores = {}
+    for name in sorted(SETS, key=lambda name: name != JUDGE):
+        scores[name] = evaluate(lambda pictures: read(model, pictures), name).record()
+        if name == JUDGE and home.exists():
+            old = json.loads(home.read_text(encoding="utf-8"))["scores"][JUDGE]["right"]
+            print(f"{home.name} has {old:,} of {JUDGE}, this network {scores[JUDGE]['right']:,}")
+            if scores[JUDGE]["right"] <= old:
+                return False
+    told = {
+        **{name: results[name] for name in ("model", "size")},
+        "scores": {name: scores[name] for name in SETS},
+        **{name: sum(run[name] for run in runs) for name in ("pictures", "seconds")},
+        "parameters": results["parameters"],
         "bytes": weights.stat().st_size,
-        "sha256": last["sha256"],
-        "runs": [
-            {name: run[name] for name in ("settings", *told, "versions", "sha256")} for run in runs
-        ],
+        "sha256": results["sha256"],
+        "runs": [{name: run.get(name) for name in MADE} for run in runs],
     }
-
-
-def is_better(scores: dict, results: Path) -> bool:
-    """Whether the new scores beat those of the results file that is there, if any."""
-    if not results.exists():
-        return True
-    old = json.loads(results.read_text())["scores"][JUDGE]
-    print(f"{results} has {old['right']:,} of {JUDGE}, the new network {scores[JUDGE]['right']:,}")
-    return scores[JUDGE]["right"] > old["right"]
+    lessons.write(home.with_suffix(".keras"), weights.read_bytes())
+    lessons.write(home.with_suffix(".csv"), log.to_csv(index=False))
+    lessons.write(home, json.dumps(told, indent=1) + "\n")
+    return True
 
 
 def main() -> int:
-    """Publish the network; 1 if the one that is there is as good."""
-    chosen = options.read(sys.argv[1:], "publish", DEFAULTS, ALLOWED)
-    import keras
-
-    from notebooks_py.ch2_cnn import MODELS, evaluate, replace_text, write_json
-    from notebooks_py.ch4_gpu_training import reader_of
-
-    folders = [Path(name) for name in chosen["RUNS"].split(",")]
+    """Publish a run, if one is given, and write the table; 1 if it is not better."""
+    chosen = options.read(sys.argv[1:], "publish", DEFAULTS, {})
     try:
-        runs = read_runs(folders)
-        weights = folders[-1] / "model.keras"
-        read = reader_of(keras.models.load_model(weights, compile=False))
-        scores = {name: evaluate(read, name).record() for name in SETS}
+        if chosen["RUN"] and not publish(Path(chosen["RUN"]), lessons.ROOT):
+            print("publish: not better, so everything stays as it is")
+            return 1
     except (OSError, ValueError, RuntimeError) as error:
         raise SystemExit(f"publish: {error}") from error
-    results = describe(runs, scores, weights)
-    home = MODELS / f"{results['model']}.json"
-    if not is_better(scores, home):
-        print("publish: not better, so everything stays as it is")
-        return 1
-    draft = home.with_name(f"draft-{results['model']}.keras")
-    shutil.copyfile(weights, draft)
-    os.replace(draft, home.with_suffix(".keras"))
-    replace_text(home.with_suffix(".csv"), join_logs(folders))
-    write_json(home, results)
-    results_table.write()
-    print(f"written: {home}, .keras, .csv and the table in README.md")
+    print("README.md changed" if write_table() else "README.md is up to date")
     return 0
 
 

@@ -1,20 +1,24 @@
 """Run the lessons whose source changed and store their outputs: `make refresh`.
 
 The one command that writes notebooks/ (outputs) and imgs/. A lesson is run as a copy, with its
-default parameters; files are replaced only after its last cell, so a failure leaves all as it was.
+default parameters, one at a time; files are replaced only after its last cell, so a failure leaves
+all as it was. Pictures are stored with a palette.
 """
 
 import argparse
-import os
+import base64
+import io
 import sys
 import time
 from pathlib import Path
 
 import gates
 import lessons
+import nbformat
+import run_lessons
 from lessons import Lesson
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbval.plugin import coalesce_streams
+from PIL import Image
 
 
 def is_stale(lesson: Lesson) -> bool:
@@ -24,59 +28,69 @@ def is_stale(lesson: Lesson) -> bool:
     return stored != lessons.source_hash(lesson) or bool(gates.output_problems(notebook))
 
 
+def with_palette(png: bytes) -> bytes:
+    """A PNG with 256 colours, if that is smaller; a picture with transparency stays as it is."""
+    picture, out = Image.open(io.BytesIO(png)), io.BytesIO()
+    if picture.mode == "RGBA" and picture.getextrema()[3][0] < 255:
+        return png
+    picture.convert("RGB").quantize(256).save(out, "PNG", optimize=True)
+    return min(png, out.getvalue(), key=len)
+
+
 def refresh(lesson: Lesson, folder: Path) -> list[Path]:
-    """Execute one lesson and return the files of the repository that changed."""
-    notebook, source = lesson.read(), lessons.source_hash(lesson)
-    client = NotebookClient(
-        notebook,
-        timeout=None,
-        record_timing=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(lesson.notebook.parent)}},
-    )
-    os.environ.update(lessons.kernel_environment(lesson.root, folder))
-    with (folder / f"{lesson.name}.log").open("w") as log:
-        client.execute(stderr=log)
-    problems = gates.output_problems(notebook)
-    if problems:
+    """Execute one lesson and return the files of the repository that changed.
+
+    Raises:
+        ValueError: it did not run through, or wrote what must not be stored.
+    """
+    source, result = lessons.source_hash(lesson), run_lessons.run(lesson, folder, {})
+    if result != "ok":
+        raise ValueError(result)
+    notebook = nbformat.read(folder / lesson.notebook.name, as_version=4)
+    if problems := gates.output_problems(notebook):
         raise ValueError("; ".join(problems))
+    for _, cell in lessons.code_cells(notebook):
+        cell.outputs = coalesce_streams(cell.outputs)
+        for data in (output.data for output in cell.outputs if "data" in output):
+            if png := data.get("image/png"):
+                data["image/png"] = base64.b64encode(with_palette(base64.b64decode(png))).decode()
     notebook.metadata["lesson"] = {"source_sha256": source}
     lessons.normalise(notebook, lesson.root)
-    pictures = sorted((folder / lesson.name / "run-001" / "imgs").glob("*.png"))
-    contents = {lesson.root / "imgs" / path.name: path.read_bytes() for path in pictures}
     changed = [lesson.notebook] if lessons.write_notebook(lesson.notebook, notebook) else []
-    return changed + [path for path, data in contents.items() if lessons.write(path, data)]
+    for path in sorted((folder / lesson.name / "run-001" / "imgs").glob("*.png")):
+        if lessons.write(lesson.root / "imgs" / path.name, with_palette(path.read_bytes())):
+            changed.append(lesson.root / "imgs" / path.name)
+    return changed
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Refresh what is stale; 1 if a lesson failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=lessons.ROOT)
     parser.add_argument("--only", default="", help="names of the lessons to look at")
     parser.add_argument("--force", action="store_true", help="run them even if nothing changed")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     root = options.root.resolve()
     selected = lessons.runnable(lessons.find(root, options.only))
-    differing = gates.sync(root)
-    if differing:
+    if differing := gates.sync(root):
         raise SystemExit("\n".join(differing))
-    stale = [lesson for lesson in selected if options.force or is_stale(lesson)]
-    for lesson in [lesson for lesson in selected if lesson not in stale]:
-        print(f"{lesson.name}: nothing changed")
-    failed = False
-    folder = lessons.numbered_folder(root / "build" / "refresh") if stale else None
-    for lesson in stale:
+    folder, failed = None, False
+    for lesson in selected:
+        if not options.force and not is_stale(lesson):
+            print(f"{lesson.name}: nothing changed")
+            continue
+        folder = folder or lessons.numbered_folder(root / "build" / "refresh")
         print(f"{lesson.name} ... ", end="", flush=True)
         start = time.monotonic()
         try:
             changed = refresh(lesson, folder)
-        except (CellExecutionError, DeadKernelError, ValueError) as error:
+        except ValueError as error:
             failed = True
-            print(f"FAILED, its files are left as they were\n{error}")
+            print(f"FAILED, its files are left as they were\n{error}", flush=True)
         else:
             names = ", ".join(str(path.relative_to(root)) for path in changed)
             print(f"ok  {time.monotonic() - start:.0f} s  wrote {names or 'nothing: all the same'}")
-    return 1 if failed else 0
+    return int(failed)
 
 
 if __name__ == "__main__":

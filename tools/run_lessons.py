@@ -5,7 +5,6 @@ Parameters are given as NAME=number; each goes to the lessons that declare it.
 """
 
 import argparse
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from lessons import Lesson
 
 SMALL = {"STEPS": 20, "EPOCHS": 2}  # enough to see the loss fall, in minutes on two cores
 LEAST = {"SEED": 0, "STEPS": 1, "EPOCHS": 1}
+# Jupyter looks for free ports; now and then another kernel takes them first. No cell has run then.
+UNBORN = "Kernel died before replying to kernel_info"
 
 
 def read_overrides(texts: list[str], declared: dict[str, dict]) -> dict[str, int]:
@@ -42,84 +43,80 @@ def read_overrides(texts: list[str], declared: dict[str, dict]) -> dict[str, int
 
 def failure(copy: Path, log: Path) -> str:
     """Why a lesson stopped: the cell and its error, or the last words of the runner's log."""
-    if copy.exists():
-        for _, cell in lessons.code_cells(nbformat.read(copy, as_version=4)):
-            for output in cell.outputs:
-                if output.output_type == "error":
-                    first = cell.source.strip().splitlines()[0]
-                    return (
-                        f"cell [{cell.execution_count}] `{first}`: {output.ename}: {output.evalue}"
-                    )
+    cells = lessons.code_cells(nbformat.read(copy, as_version=4)) if copy.exists() else []
+    for _, cell in cells:
+        for output in cell.outputs:
+            if output.output_type == "error":
+                first = cell.source.strip().splitlines()[0]
+                return f"cell [{cell.execution_count}] `{first}`: {output.ename}: {output.evalue}"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "the runner stopped without a word"
 
 
 def run(lesson: Lesson, folder: Path, values: dict[str, int]) -> str:
-    """Execute one lesson with papermill; return "ok" or what went wrong."""
+    """Execute one lesson with papermill; return "ok" or what went wrong.
+
+    The executed copy is `folder`/NAME.ipynb, what was logged `folder`/NAME.log. `values` are put
+    into the lesson where it has a parameter of that name.
+    """
     copy, log = folder / lesson.notebook.name, folder / f"{lesson.name}.log"
     command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
     command += ["--cwd", str(lesson.notebook.parent), str(lesson.notebook), str(copy)]
-    for name, value in values.items():
-        command += ["-p", name, str(value)]
+    declared = lessons.parameters(lesson.read())
+    for name in values.keys() & declared.keys():
+        command += ["-p", name, str(values[name])]
     environment = lessons.kernel_environment(lesson.root, folder)
-    with log.open("w") as stream:
-        # In a session of its own, so that Ctrl-C reaches this program first, which then stops it.
-        process = subprocess.Popen(
-            command, env=environment, stdout=stream, stderr=stream, start_new_session=True
-        )
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            raise
-    return "ok" if code == 0 else failure(copy, log)
+    for _ in range(2):
+        with log.open("w") as stream:
+            result = subprocess.run(command, env=environment, stdout=stream, stderr=stream)
+        if result.returncode == 0:
+            return "ok"
+        if UNBORN not in log.read_text(encoding="utf-8", errors="replace"):
+            break
+    return failure(copy, log)
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run the lessons one after another, then print the table; 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=lessons.ROOT)
     parser.add_argument("--only", default="", help="names of the lessons to run")
     parser.add_argument("parameters", nargs="*", metavar="NAME=number")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     root = options.root.resolve()
     selected = lessons.runnable(lessons.find(root, options.only))
     if not selected:
         return 1
     declared = {lesson.name: lessons.parameters(lesson.read()) for lesson in selected}
-    values = {**SMALL, **read_overrides(options.parameters, declared)}
+    values = SMALL | read_overrides(options.parameters, declared)
     folder = lessons.numbered_folder(root / "build" / "run-all")
-    # A cancelled CI job stops like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"run-all: {len(selected)} lessons into {folder.relative_to(root)}")
-    rows = []
+    rows = {lesson.name: (0.0, "not run") for lesson in selected}
     try:
         for number, lesson in enumerate(selected, start=1):
             print(f"[{number}/{len(selected)}] {lesson.name} ... ", end="", flush=True)
             start = time.monotonic()
-            rows.append([lesson.name, 0.0, "stopped"])
-            mine = {name: values[name] for name in declared[lesson.name] if name in values}
-            result = run(lesson, folder, mine)
-            rows[-1][1:] = [time.monotonic() - start, result]
-            print(f"{'ok' if result == 'ok' else 'FAILED'}  {rows[-1][1]:.0f} s", flush=True)
+            rows[lesson.name] = (0.0, "stopped")
+            result = run(lesson, folder, values)
+            rows[lesson.name] = (time.monotonic() - start, result)
+            word = "ok" if result == "ok" else "FAILED"
+            print(f"{word}  {rows[lesson.name][0]:.0f} s", flush=True)
     except KeyboardInterrupt:
-        rows[-1][1] = time.monotonic() - start
         print("stopped")
-    rows += [[lesson.name, 0.0, "not run"] for lesson in selected[len(rows) :]]
-    width = max(len(lesson.name) for lesson in selected)
-    print(f"\n{'lesson':{width}}  seconds  result")
-    for name, seconds, result in rows:
-        print(f"{name:{width}}  {seconds:7.0f}  {result}")
-    failed = [name for name, _, result in rows if result != "ok"]
-    for name in failed:
+    print_table("lesson", rows)
+    for name in (name for name, (_, result) in rows.items() if result != "ok"):
         if (folder / f"{name}.log").exists():
             log = (folder / name).relative_to(root)
             print(f"{name}: the executed copy is {log}.ipynb, what it logged {log}.log")
-    return 1 if failed else 0
+    return int(any(result != "ok" for _, result in rows.values()))
+
+
+def print_table(title: str, rows: dict[str, tuple[float, str]]) -> None:
+    """Print seconds and result of each row."""
+    width = max(map(len, [title, *rows]))
+    print(f"\n{title:{width}}  seconds  result")
+    for name, (seconds, result) in rows.items():
+        print(f"{name:{width}}  {seconds:7.0f}  {result}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""Captchas from a seed are the package's own, whoever else draws random numbers beside them."""
+
+import importlib.util
+import multiprocessing
+import random
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import captcha.image
+import numpy as np
+import pytest
+
+from captcha_reader.drawing import (
+    MODERN,
+    draw_captchas,
+    draw_glyph,
+    draw_modern,
+    draw_preview,
+    draw_wide,
+    seeded_library,
+    stages,
+    stream,
+)
+from captcha_reader.texts import random_texts
+
+TEXTS = ["R2D2", "0O0O", "WWWW", "A"]
+
+
+def batch(index: int) -> bytes:
+    """Draw a small batch by its name."""
+    rng = stream(7, "train", epoch=0, index=index)
+    return draw_captchas(random_texts(rng, 3), rng).tobytes()
+
+
+def test_a_captcha_is_the_packages_own(monkeypatch):
+    monkeypatch.setattr(captcha.image, "random", random.Random(5))
+    painter = captcha.image.ImageCaptcha(128, 64)
+    theirs = np.stack([np.asarray(painter.generate_image(text)) for text in TEXTS])
+    ours = draw_captchas(TEXTS, random.Random(5))
+    assert (ours.shape, ours.dtype) == ((4, 64, 128, 3), np.uint8)
+    assert np.array_equal(ours, theirs)
+    assert not np.array_equal(ours, draw_captchas(TEXTS, random.Random(6)))
+
+
+def test_drawing_leaves_the_global_random_and_the_package_alone():
+    state = random.getstate()
+    first = batch(0)
+    assert random.getstate() == state and captcha.image.random is random
+    random.seed(99)
+    assert batch(0) == first
+    random.setstate(state)
+
+
+def test_names_make_streams():
+    names = [(5, "train", 0, 0), (6, "train", 0, 0), (5, "valid", 0, 0), (5, "train", 1, 0)]
+    names += [(5, "train", 0, 1)]
+    assert len({stream(*name).random() for name in names}) == len(names)
+    assert stream(*names[0]).random() == stream(*names[0]).random()
+
+
+def test_threads_in_any_order_give_the_same_bytes():
+    expected, stop = [batch(index) for index in range(12)], threading.Event()
+    disturber = threading.Thread(target=lambda: [random.random() for _ in iter(stop.is_set, True)])
+    disturber.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(batch, reversed(range(12))))
+    finally:
+        stop.set()
+        disturber.join()
+    assert found[::-1] == expected
+
+
+def test_spawned_processes_give_the_same_bytes():
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(batch, range(4))) == [batch(index) for index in range(4)]
+
+
+@pytest.mark.parametrize("size", [(128, 64), (170, 80), (192, 64)])
+def test_the_last_stage_is_the_packages_picture(size):
+    for seed in range(12):
+        text = random_texts(random.Random(seed), 1, length=1 + seed % 6)[0]
+        pictures = stages(text, random.Random(seed), size).pictures
+        assert list(pictures) == ["pasted", "squeezed", "dots", "arc", "smoothed"]
+        assert pictures["pasted"].width >= size[0] and pictures["squeezed"].size == size
+        theirs = draw_captchas([text], random.Random(seed), *size)[0]
+        assert np.array_equal(pictures["smoothed"], theirs), (text, seed)
+
+
+def test_glyphs_tell_what_was_drawn():
+    boxes = {42: (26, 46), 50: (31, 54), 56: (35, 61)}  # measured, shared/FACTS.md
+    texts = random_texts(random.Random(1), 40)
+    for seed, text in enumerate(texts):
+        glyphs = stages(text, random.Random(seed)).glyphs
+        assert "".join(glyph.character for glyph in glyphs) == text
+        for glyph in glyphs:
+            assert glyph.box == boxes[glyph.font_size] == glyph.warped.size
+            assert abs(glyph.angle) <= 30
+            assert glyph.ink.getbbox() == (0, 0, *glyph.ink.size)  # cropped to what is drawn
+            assert glyph.ink.height <= glyph.box[1]
+    angles = [glyph.angle for i, x in enumerate(texts) for glyph in stages(x, stream(1, x, 0, i)).glyphs]
+    assert min(angles) < -25 and max(angles) > 25
+
+
+def test_a_glyph_is_turned_by_its_angle():
+    glyph = draw_glyph("I", (0, 0, 0, 255), random.Random(4))
+    straight = glyph.ink.rotate(glyph.angle, 2, expand=True)  # 2 is bilinear
+    assert abs(glyph.angle) > 5 and np.array_equal(straight, glyph.rotated)
+
+
+def test_other_drawings_have_their_sizes_and_are_drawn_otherwise():
+    classic = draw_captchas(["AB12"], random.Random(1))
+    assert draw_wide(["AB12"], random.Random(1)).shape == (1, 64, 192, 3)
+    preview, modern = (draw(["AB12"], random.Random(1)) for draw in (draw_preview, draw_modern))
+    assert preview.shape == modern.shape == classic.shape
+    assert not np.array_equal(preview, classic) and not np.array_equal(modern, classic)
+    shifts = [MODERN.shifts(30, 42, random.Random(seed)) for seed in range(2_000)]
+    assert np.abs(shifts).max() <= 0.2 * 42 + 0.2  # the slip of 0.7.1
+
+
+@pytest.mark.parametrize("texts", [[], ["AB12", ""]])
+def test_nothing_cannot_be_drawn(texts):
+    with pytest.raises(ValueError, match="at least one text"):
+        draw_captchas(texts, random.Random(1))
+
+
+def test_a_package_that_draws_from_secrets_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "image.py").write_text("import secrets\n")
+    spec = importlib.util.spec_from_file_location("captcha.image", tmp_path / "image.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(RuntimeError, match=r"draws from `secrets`.*captcha==0\.7\.0"):
+        seeded_library(random.Random(1))

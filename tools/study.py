@@ -1,0 +1,335 @@
+"""Measure what lessons 4 and 5 show: `make study WHAT=bank`, ablation, heads or stages.
+
+bank: a finished network reads captchas of the package and of banks of glyphs (minutes).
+ablation: the recipe of lesson 4 with one ingredient changed at a time. heads: three kinds of heads
+with several seeds. (Both take hours; what is finished is not trained again, what was stopped goes
+on.) stages: the original's two stages beside one cycle (minutes).
+"""
+
+import json
+import math
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import options
+from train import hardware
+
+from captcha_reader.bank import GlyphBank
+from captcha_reader.drawing import draw_captchas, mask_of, stream
+from captcha_reader.scores import evaluate, share
+from captcha_reader.texts import ALPHABET, encode, one_hot, random_texts
+
+DEFAULTS = {
+    "WHAT": "",
+    "PICTURES": "0",  # 0: as many as the study usually takes
+    "SEEDS": "2019,2020,2021",  # bank and stages take the first
+    "OUT": "",  # a file; the default is models/bank.json, ..., models/stages.csv
+    "RUNS": "build/study",  # a folder for trainings
+    "SET": "classic-10k",  # what the networks of heads read
+}
+ALLOWED = {
+    "WHAT": "bank|ablation|heads|stages one of bank, ablation, heads, stages",
+    "PICTURES": options.WHOLE,
+    "SEEDS": options.WHOLES,
+}
+PRACTISED = ALPHABET + 5 * "O0"  # what the banks of lesson 4 are made of
+NEW_BANK = 1_000  # captchas from one bank
+VALID = 2_000  # held-out captchas of ablation and heads
+RECIPE = "AdamW 3e-3, one cycle, clipped at 1, averaged, much O and 0, ink = 1, batches of 64"
+VARIANTS = {  # arguments of `fit` below
+    "the recipe": {},
+    "paper is 1": {"network": {"ink": False}},
+    "no practice of O and 0": {"data": {"hard": (0, 0)}},
+    "constant rate": {"recipe": {"fall": False}},
+    "no clipping": {"recipe": {"clip": None}},
+    "drawn by the package": {"data": {"draw": draw_captchas}},
+    "one convolution a block": {"network": {"convs": 1}},
+    "with a GRU": {"network": {"rnn": (128,)}},
+    "batches of 128": {"batch": 128},
+}
+HEADS = {
+    "four heads": {"kind": "cnn"},
+    "CTC": {},
+    "CTC with a GRU": {"network": {"rnn": (128,)}},
+}
+
+
+def write(out: Path, found: dict) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found | {"machine": hardware()}, indent=1) + "\n")
+
+
+class WhiteBank(GlyphBank):
+    """The counter-example: glyphs drawn in white and coloured afterwards, as strong as theirs."""
+
+    def _glyph(self, character, color):
+        white = self.painter._draw_character(character, self.canvas, (255, 255, 255, 255))
+        colored = white.copy()
+        colored.paste(color[:3], (0, 0, *white.size))
+        strength = mask_of(colored).getpixel((0, 0)) / 255
+        return colored.convert("RGB"), white.convert("L").point(lambda level: level * strength)
+
+
+PAINTERS = {
+    "by the package": lambda seed: draw_captchas,
+    "by a glyph bank": lambda seed: GlyphBank(seed, PRACTISED).draw,
+    "by a bank of white glyphs": lambda seed: WhiteBank(seed, PRACTISED).draw,
+}
+
+
+def answers_to(read, texts: list[str], painter: str, seed: int) -> list[str]:
+    """Let a network read each text as the painter draws it, a new bank for each 1,000."""
+    answers = []
+    for start in range(0, len(texts), 100):
+        if start % NEW_BANK == 0:
+            draw = PAINTERS[painter](f"{seed}/{start}")
+        rng = stream(seed, painter, epoch=len(texts), index=start)
+        answers += read(draw(texts[start : start + 100], rng))
+    return answers
+
+
+def mistaken(texts: list[str], answers: list[str], is_: str, read_as: str) -> list[int]:
+    """Count a character that was read as another, and how often it occurs, in answers of four."""
+    whole = [pair for pair in zip(texts, answers, strict=True) if len(pair[1]) == 4]
+    pairs = [pair for text, answer in whole for pair in zip(text, answer, strict=True)]
+    return [pairs.count((is_, read_as)), sum(character == is_ for character, _ in pairs)]
+
+
+def apart(k1: int, n1: int, k2: int, n2: int) -> float:
+    """Return z of the two-proportion test; beyond 2.58 in one of 100 pairs of equal shares."""
+    pooled = (k1 + k2) / (n1 + n2)
+    spread = math.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
+    return (k1 / n1 - k2 / n2) / spread if spread else 0.0
+
+
+def drawing_speed(seed: int, count: int = 200, repeats: int = 5) -> dict:
+    """Time package and bank in turns: captchas in a second of one core's time."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cores)})
+    rng, start = random.Random(seed), time.process_time()
+    draws, rows = {"package": draw_captchas, "bank": GlyphBank(seed).draw}, []
+    seconds = time.process_time() - start
+    for _ in range(repeats):
+        rows.append({})
+        for name, draw in draws.items():
+            texts, start = random_texts(rng, count), time.process_time()
+            draw(texts, rng)
+            rows[-1][name] = count / (time.process_time() - start)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    found = {name: round(statistics.median(row[name] for row in rows), 1) for name in draws}
+    ratio = statistics.median(row["bank"] / row["package"] for row in rows)
+    return {**found, "ratio": round(ratio, 2), "seconds to make a bank": round(seconds, 2)}
+
+
+def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
+    """Compare captchas of the package with those of a bank, and of a bank of white glyphs."""
+    from captcha_reader.weights import finished
+    from notebooks_py.ch4_gpu_training import read
+
+    speed = drawing_speed(seeds[0])
+    print(f"captchas a second of one core: {speed}", flush=True)
+    network, results = finished("ctc")
+    rng = stream(seeds[0], "bank", epoch=0, index=0)
+    uniform = random_texts(rng, pictures)
+    letters = list("O0" * pictures)
+    rng.shuffle(letters)
+    hard = ["".join(letters[i : i + 4]) for i in range(0, len(letters), 4)]
+    found = {}
+    for name in PAINTERS:
+        answers = answers_to(lambda x: read(network, x), uniform, name, seeds[0])
+        right = sum(a == b for a, b in zip(answers, uniform, strict=True))
+        answers = answers_to(lambda x: read(network, x), hard, name, seeds[0])
+        pairs = {"0 as O": ("0", "O"), "O as 0": ("O", "0")}
+        counts = {pair: mistaken(hard, answers, *both) for pair, both in pairs.items()}
+        found[name] = {"n": pictures, "right": right, **counts}
+        theirs = found["by the package"]
+        for what, count in {"right": [right, pictures], **counts}.items():
+            z = apart(*count, *([theirs["right"], pictures] if what == "right" else theirs[what]))
+            verdict = "chance" if abs(z) < 2.58 else "another thing"
+            print(f"{name:26}{what:7}{share(*count)}  z = {z:.1f}, {verdict}", flush=True)
+    network = {"name": "ctc", "sha256": results["sha256"]}
+    write(out, {"network": network, "pictures": found, "speed": speed})
+
+
+def held_out(seed: int, count: int, labels: str = "ctc") -> tuple:
+    """Draw held-out captchas with the package: X and y as for `fit`, and the texts."""
+    rng = stream(seed, "valid", epoch=0, index=0)
+    texts = random_texts(rng, count)
+    X, places = draw_captchas(texts, rng).astype("float32") / 255, encode(texts)
+    return X, places + 1 if labels == "ctc" else one_hot(places), texts
+
+
+def fit(folder, seed, pictures, kind="ctc", network=None, recipe=None, data=None, batch=64):
+    """Train by the recipe with some arguments changed, or go on in `folder`; return the log.
+
+    Its `val_acc` is read with averaged weights, `last` with those of the last step.
+    """
+    import keras
+    import pandas as pd
+
+    from notebooks_py import ch4_gpu_training as ch4
+
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    build, labels, _, decode = ch4.KINDS[kind]
+    X, y, texts = held_out(seed, VALID, labels)
+    model = build(**ch4.SLIM | (network or {}))
+    epochs = min(20, pictures // batch)
+    steps = pictures // batch // epochs
+    ch4.compile_recipe(model, epochs * steps, **recipe or {})
+    more = {"labels": labels, "epochs": epochs, "workers": 2} | (data or {})
+
+    def read_with_last_weights(epoch, logs):
+        answers = decode(model.predict(X, batch_size=100, verbose=0))
+        logs["last"] = sum(a == b for a, b in zip(answers, texts, strict=True)) / VALID
+
+    both = keras.callbacks.LambdaCallback(on_epoch_end=read_with_last_weights)
+    log = keras.callbacks.CSVLogger(folder / "both.csv", append=True)
+    average = ch4.Average(X, y, texts, folder / "averaged.keras")
+    sequence = ch4.PracticeSequence(batch, steps, seed, **more)
+    ch4.fit_recipe(model, sequence, average, folder, [both, log])
+    log = pd.read_csv(folder / "both.csv").drop_duplicates("epoch", keep="last")
+    return log.assign(pictures=(log.epoch + 1) * steps * batch, parameters=model.count_params())
+
+
+def ablation_row(log, folder: Path, test_set: str) -> dict:
+    counts = {"averaged": log.val_acc * VALID, "last": log["last"] * VALID}
+    counts = {name: values.round().astype(int).tolist() for name, values in counts.items()}
+    return {"n": VALID, "right": counts["averaged"][-1], "seen": log.pictures.tolist(), **counts}
+
+
+def heads_row(log, folder: Path, test_set: str) -> dict:
+    import keras
+
+    from notebooks_py.ch4_gpu_training import read
+
+    weights = folder / "averaged.keras"
+    network = keras.models.load_model(weights, compile=False)
+    score = evaluate(lambda pictures: read(network, pictures), test_set).record()
+    curve = {"seen": log.pictures.tolist(), "curve": log.val_acc.round(4).tolist()}
+    return score | {"bytes": weights.stat().st_size} | curve
+
+
+def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
+    """Train each variant or head with each seed; write a row when it is done."""
+    is_ablation = chosen["WHAT"] == "ablation"
+    names, name_of, rows_of = (VARIANTS, "name", "rows") if is_ablation else (HEADS, "head", "runs")
+    found = {"recipe": RECIPE, "pictures": pictures, rows_of: []}
+    if out.exists():
+        earlier = json.loads(out.read_text())
+        if (earlier["recipe"], earlier["pictures"]) != (RECIPE, pictures):
+            raise SystemExit(
+                f"study: {out} holds {earlier['pictures']} pictures each by the recipe "
+                f"{earlier['recipe']!r}: move it away, or use OUT=another-file"
+            )
+        found = earlier
+    for seed in seeds:
+        for name, changes in names.items():
+            key = {name_of: name, "seed": seed}
+            if any(key.items() <= row.items() for row in found[rows_of]):
+                print(f"{name}, seed {seed}: is in {out}")
+                continue
+            print(f"{name}, seed {seed}", flush=True)
+            folder = Path(chosen["RUNS"]) / f"{name.replace(' ', '-')}-{seed}-{pictures}"
+            log = fit(folder, seed, pictures, **changes)
+            facts = {"seconds": round(log.seconds.sum()), "parameters": int(log.parameters[0])}
+            row = {**key, "pictures": int(log.pictures.max()), **facts}
+            row |= (ablation_row if is_ablation else heads_row)(log, folder, chosen["SET"])
+            found[rows_of].append(row)
+            if name == "the recipe":  # what the last step's weights read costs no training
+                found[rows_of].append(row | {"name": "last weights", "right": row["last"][-1]})
+            write(out, found)
+            print(share(row["right"], row["n"]), flush=True)
+
+
+def two_stages(model, data, valid: tuple, folder: Path):
+    """Train as the original did: until the loss stops falling, then on from the best weights."""
+    import keras
+    import pandas as pd
+
+    from notebooks_py.ch1_captcha_preview import SetEpoch
+    from notebooks_py.ch3_ctc import Evaluate
+
+    X, y, texts = valid
+    best, logs, done = folder / "best.weights.h5", [], 0
+    watch = [SetEpoch(data), Evaluate((255 * X).round().astype("uint8"), texts)]
+    keep = keras.callbacks.ModelCheckpoint(best, save_best_only=True, save_weights_only=True)
+    for rate, end in ((1e-3, max(1, data.epochs * 2 // 3)), (1e-4, data.epochs)):
+        model.compile(keras.optimizers.Adam(rate, amsgrad=True), keras.losses.CTC())
+        stop = [] if logs else [keras.callbacks.EarlyStopping(patience=3)]
+        options = {"validation_data": (X, y), "callbacks": [*watch, keep, *stop], "verbose": 2}
+        history = model.fit(data, initial_epoch=done, epochs=end, shuffle=False, **options)
+        logs.append(pd.DataFrame(history.history).assign(epoch=history.epoch, rate=rate))
+        done = history.epoch[-1] + 1
+        model.load_weights(best)
+    return pd.concat(logs)
+
+
+def one_cycle(model, data, valid: tuple, folder: Path):
+    """Train by the recipe of lesson 4."""
+    import pandas as pd
+
+    from notebooks_py.ch4_gpu_training import Average, compile_recipe, fit_recipe
+
+    cycle = compile_recipe(model, data.epochs * data.steps)
+    fit_recipe(model, data, Average(*valid, folder / "averaged.keras"), folder)
+    log = pd.read_csv(folder / "log.csv")
+    return log.assign(rate=[float(cycle(data.steps * (epoch + 1))) for epoch in log.epoch])
+
+
+def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
+    """Train lesson 3's small network in two stages and in one cycle, on the same captchas.
+
+    A third network gets the first 2,048 captchas again and again.
+    """
+    import pandas as pd
+
+    from notebooks_py.ch3_ctc import small_ctc
+    from notebooks_py.ch4_gpu_training import PracticeSequence
+
+    class SameCaptchas(PracticeSequence):
+        epoch = property(lambda self: 0, lambda self, epoch: None)
+
+    steps = max(1, min(64, pictures // 64))
+    epochs, valid, logs = max(2, pictures // (32 * steps)), held_out(seeds[0], 1_000), []
+    for recipe, train, kind in (
+        ("two stages", two_stages, PracticeSequence),
+        ("one cycle", one_cycle, PracticeSequence),
+        ("one cycle, few captchas", one_cycle, SameCaptchas),
+    ):
+        print(recipe, flush=True)
+        data = kind(32, steps, seeds[0], labels="ctc", epochs=epochs, hard=(0, 0), workers=2)
+        with tempfile.TemporaryDirectory() as folder:
+            log = train(small_ctc(seeds[0]), data, valid, Path(folder))
+        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * steps))
+    columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat(logs)[columns].to_csv(out, index=False, float_format="%.5g")
+
+
+STUDIES = {  # what measures it, where it goes, and with how many pictures
+    "bank": (bank, "models/bank.json", 10_000),
+    "ablation": (trainings, "models/ablation.json", 100_000),
+    "heads": (trainings, "models/heads.json", 100_000),
+    "stages": (stages, "models/stages.csv", 61_440),
+}
+
+
+def main() -> None:
+    chosen = options.read(sys.argv[1:], "study", DEFAULTS, ALLOWED)
+    study, out, pictures = STUDIES[chosen["WHAT"]]
+    out, seeds = Path(chosen["OUT"] or out), [int(seed) for seed in chosen["SEEDS"].split(",")]
+    study(chosen, out, int(chosen["PICTURES"]) or pictures, seeds)
+    print(f"written: {out}")
+
+
+if __name__ == "__main__":
+    main()
