@@ -14,7 +14,7 @@ export MALLOC_TOP_PAD_ ?= 268435456
 EXTRAS := $(if $(CI),torch jax)
 INSTALLED := .venv/.installed $(sort $(EXTRAS:%=.venv/.%) $(wildcard .venv/.torch .venv/.jax))
 UV := uv==0.13.9
-RUN := PYTHONPATH="$(CURDIR)" .venv/bin/python
+PY := PYTHONPATH="$(CURDIR)" .venv/bin/python
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 # What was set on the command line and is not a setting of this file is an option of the tool.
 # make escapes a space inside a value; without it, ONLY="ch1 ch2" stays one word.
@@ -43,7 +43,7 @@ setup-jax: .venv/.jax ## add JAX, which the test of the backends needs
 	@$(PIP) -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@# Matplotlib lists the fonts when first imported, and warns where that is slow: not in a lesson.
-	@MPLCONFIGDIR=.venv/var/matplotlib $(RUN) -c "import matplotlib.font_manager"
+	@MPLCONFIGDIR=.venv/var/matplotlib $(PY) -c "import matplotlib.font_manager"
 	@command -v dot >/dev/null || echo "set-up: Graphviz's dot is missing, so lessons will show the committed diagrams"
 	@touch $@
 
@@ -53,39 +53,39 @@ setup-jax: .venv/.jax ## add JAX, which the test of the backends needs
 	@touch $@
 
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
-	@$(RUN) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)
+	@$(PY) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)
 
 train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder START=model.keras
-	@$(RUN) tools/train.py $(PARAMETERS)
+	@$(PY) tools/train.py $(PARAMETERS)
 
 study: setup ## measure what lessons 4 and 5 show (hours); WHAT=bank|ablation|heads|stages
-	@$(RUN) tools/study.py $(PARAMETERS)
+	@$(PY) tools/study.py $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...
-	@$(RUN) tools/evaluate.py $(PARAMETERS)
+	@$(PY) tools/evaluate.py $(PARAMETERS)
 
 publish: setup ## make a trained network the finished one, if it is better; RUN=folder of make train
-	@$(RUN) tools/publish.py $(PARAMETERS)
+	@$(PY) tools/publish.py $(PARAMETERS)
 
 table: setup ## write the results table of the README anew
-	@$(RUN) tools/publish.py
+	@$(PY) tools/publish.py
 
 test: setup ## everything that CI checks
-	@$(RUN) tools/check.py
+	@$(PY) tools/check.py
 
 refresh: setup ## run what changed at full size, write outputs and pictures; FORCE=1 runs all, ONLY=ch2_cnn one
-	@$(RUN) tools/refresh.py --only "$(ONLY)" $(if $(FORCE),--force)
+	@$(PY) tools/refresh.py --only "$(ONLY)" $(if $(FORCE),--force)
 
 lab: setup ## open the lessons in JupyterLab
-	@JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(RUN) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+	@JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/notebooks
 
 lint: setup ## check style, layout, and the rules for lessons that need no run
-	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) tools/gates.py
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) tools/gates.py
 
 format: setup ## lay the code out and carry an edit to the other side of its lesson; FROM=py or FROM=ipynb decides
-	@$(RUN) -m ruff check --fix --quiet captcha_reader tools tests && $(RUN) -m ruff format --quiet captcha_reader tools tests
-	@$(RUN) tools/format.py $(if $(FROM),--from $(FROM))
+	@$(PY) -m ruff check --fix --exit-zero --quiet captcha_reader tools tests && $(PY) -m ruff format --quiet captcha_reader tools tests
+	@$(PY) tools/format.py $(if $(FROM),--from $(FROM))
 
 lock: ## make requirements.lock anew after a change in pyproject.toml
 	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)

@@ -65,8 +65,15 @@ class GlyphBank:
         """Draw each text: uint8 RGB, shape (len(texts), height, width, 3).
 
         Raises:
-            KeyError: a character is not in the alphabet of this bank.
+            ValueError: a character is not in the alphabet of this bank.
         """
+        for text in texts:
+            for character in text:
+                if character not in self.glyphs[0]:
+                    raise ValueError(
+                        f"{character!r} in {text!r} is not in the alphabet "
+                        f"{''.join(self.glyphs[0])!r} of this bank"
+                    )
         return np.stack([np.asarray(self._captcha(text, rng)) for text in texts])
 
     def _captcha(self, text: str, rng: random.Random) -> Image.Image:

@@ -45,7 +45,7 @@ def show_captchas(
     import matplotlib.pyplot as plt
 
     rows = -(-len(pictures) // columns)
-    size = (2.3 * columns, 1.45 * rows + 0.4 * bool(title))
+    size = (1.9 * columns, 1.25 * rows + 0.4 * bool(title))
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for i, (axes, picture, text) in enumerate(zip(grid.flat, pictures, texts, strict=False)):
         axes.imshow(picture)

@@ -1,3 +1,19 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: jupytext,kernelspec,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Draw captchas and turn them into training data
 #
@@ -18,6 +34,7 @@ import numpy as np
 
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
+
 
 # %% [markdown]
 # Everything random grows out of one visible number. Change it and run all, and you get other
@@ -59,6 +76,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # texts = random_texts(rng, 24)
 # pictures = draw_captchas(texts, rng)
 # figure = show_captchas(pictures, texts, columns=6, title="24 captchas and their texts")
+# figure.set_size_inches(10, 4.6)
 # (FOLDER := fresh_folder("ch1_captcha_preview") / "imgs").mkdir()
 # figure.savefig(FOLDER / "captchas.png", dpi=90)
 # plt.show()
@@ -102,7 +120,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% tags=["active-ipynb"]
 # steps = {"as the font has it": "ink", "turned": "rotated", "warped": "warped"}
-# figure, grid = plt.subplots(3, 4, figsize=(6.4, 5.4), layout="constrained")
+# figure, grid = plt.subplots(3, 4, figsize=(5.6, 4.7), layout="constrained")
 # for row, (title, step) in zip(grid, steps.items(), strict=True):
 #     row[0].set_ylabel(title)
 #     for axes, glyph in zip(row, anatomy.glyphs, strict=True):
@@ -121,7 +139,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% tags=["active-ipynb"]
 # sizes = [stage.width for stage in anatomy.pictures.values()]
-# figure, row = plt.subplots(1, 5, figsize=(12, 1.7), width_ratios=sizes, layout="constrained")
+# figure, row = plt.subplots(1, 5, figsize=(10.5, 1.5), width_ratios=sizes, layout="constrained")
 # for axes, (title, stage) in zip(row, anatomy.pictures.items(), strict=True):
 #     axes.imshow(stage)
 #     axes.set_title(f"{title}, {stage.width}x{stage.height}")
@@ -244,6 +262,7 @@ class CaptchaSequence(keras.utils.PyDataset):
         places = encode(texts, self.alphabet, self.length)
         return X, places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
 
+
 # %% [markdown]
 # Labels come in two kinds: `"one-hot"` for the four heads of lesson 2, and `"ctc"`, whole numbers
 # from 1 to 36, for lesson 3, which needs the 0 for itself. A first batch, just as a network gets it:
@@ -313,6 +332,6 @@ class SetEpoch(keras.callbacks.Callback):
 # - [captcha on GitHub](https://github.com/lepture/captcha): the package. `image.py` is short, and you
 #   now know what each part is for.
 # - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): one page, from this
-#   package to 99 %.
+#   package to the finished network.
 # - [keras.utils.PyDataset](https://keras.io/api/utils/python_utils/#pydataset-class): the rules for
 #   data sets with workers, in its authors' words.

@@ -1,3 +1,19 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: jupytext,kernelspec,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Read captchas with a convolutional network
 #
@@ -18,6 +34,7 @@ from keras import layers, ops
 
 from captcha_reader.texts import ALPHABET, HEIGHT, LENGTH, WIDTH, decode_heads
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
+
 
 # %% [markdown]
 # One seed for everything, and two numbers that say how long the training takes.
@@ -73,6 +90,7 @@ def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99):
         x = layers.MaxPooling2D(2 if i < len(filters) - tall else (2, 1))(x)
     return x
 
+
 # %% [markdown]
 # Before the blocks we change one thing. In the original, paper is 1 and ink is less, so a network has
 # to notice what is *missing*. We turn that around: one number for each pixel, 0 for white paper
@@ -86,6 +104,7 @@ LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue
 def to_ink(picture):
     """Turn RGB pictures in [0, 1] into ink, (batch, height, width, 1): paper is 0, black is 1."""
     return 1 - ops.sum(picture * LUMA, axis=-1, keepdims=True)
+
 
 # %% [markdown]
 # The second half answers. All features of the last block go to four *heads*, one for each position. A
@@ -111,6 +130,7 @@ def build_cnn(
     names = [f"c{i}" for i in range(1, length + 1)]
     heads = [layers.Dense(classes, "softmax", name=name, dtype="float32")(x) for name in names]
     return keras.Model(picture, heads, name="cnn")
+
 
 # %% [markdown]
 # In its full size, is it the original's?
@@ -163,6 +183,7 @@ def build_cnn(
 #     ModelCheckpoint(FOLDER / "best.keras", save_best_only=True),
 #     progress(),
 # ]
+# print(f"{len(valid) * 128} held-out pictures")
 
 # %% [markdown]
 # `SetEpoch` asks for new pictures in every epoch. `EarlyStopping` ends the training when the loss on

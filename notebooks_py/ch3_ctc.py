@@ -1,3 +1,19 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: jupytext,kernelspec,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Read captchas as a sequence
 #
@@ -23,6 +39,7 @@ from keras import layers, ops
 from captcha_reader.texts import ALPHABET, BLANK, HEIGHT, WIDTH
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
+
 
 # %% [markdown]
 # One seed for everything, and two numbers that say how long the training takes.
@@ -73,6 +90,7 @@ def spell(path: Sequence[int], alphabet: str = ALPHABET) -> str:
     """Write answers (0 for the blank, 1..len(alphabet)) as text, with a `-` for each blank."""
     return "".join(("-" + alphabet)[answer] for answer in path)
 
+
 # %% [markdown]
 # Some answers of six columns over the alphabet `AB`, and what they mean:
 
@@ -93,6 +111,7 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
     """Return every path of `steps` answers 0..classes-1 that collapses to `label`; for toys."""
     paths = itertools.product(range(classes), repeat=steps)
     return [path for path in paths if collapse(path) == list(label)]
+
 
 # %% [markdown]
 # In four steps, blank, `A` and `B` make 81 paths. These say `AB`:
@@ -135,6 +154,7 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
     paths = alignments(label, steps, classes)
     return -math.log(sum(math.prod(probabilities[range(steps), path]) for path in paths))
 
+
 # %% [markdown]
 # Six steps, three classes, random logits. Does Keras compute the same?
 
@@ -163,6 +183,7 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
         skip = s > 1 and states[s] not in (BLANK, states[s - 2])
         sums[s, t] = sums[max(0, s - 1 - skip) : s + 1, t - 1].sum() * probabilities[t, states[s]]
     return sums
+
 
 # %% [markdown]
 # The lattice of `AB`, for the same random logits:
@@ -211,6 +232,7 @@ def build_ctc(
     logits = layers.Dense(classes + 1, name="logits", dtype="float32")(x)
     return keras.Model(picture, logits, name="ctc")
 
+
 # %% [markdown]
 # In the original's size, and in ours:
 
@@ -254,6 +276,7 @@ def read_ctc(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABET)
     """Read uint8 pictures (n, height, width, 3) with a sequence model."""
     return decode_ctc(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
+
 # %% [markdown]
 # While a network trains, Keras can't tell how many *texts* are right. A callback reads held-out captchas
 # after each epoch and adds the share to the log. A text counts if it is right as it stands: a
@@ -271,6 +294,7 @@ class Evaluate(keras.callbacks.Callback):
         answers = read_ctc(self.model, self.pictures)
         logs["val_acc"] = np.mean([a == b for a, b in zip(answers, self.texts, strict=True)])
 
+
 # %% [markdown]
 # ## The plateau
 #
@@ -286,6 +310,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
     adam = keras.optimizers.Adam(rate, beta_2=0.99, global_clipnorm=1)
     model.compile(adam, keras.losses.CTC())
     return model
+
 
 # %% [markdown]
 # Every fifth batch we write down the loss.
@@ -345,6 +370,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # watch = Evaluate(pictures[:500], texts[:500])
 # callbacks = [SetEpoch(data), EarlyStopping(patience=5), watch, log, best, progress()]
 # options = {"validation_data": valid, "callbacks": callbacks, "shuffle": False, "verbose": 0}
+# print(f"{len(valid) * 128} held-out pictures for the loss, {len(watch.texts)} to read")
 
 # %% [markdown]
 # Four epochs. Watch the bar: `val_acc` is the share of whole texts.
@@ -406,7 +432,7 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
     logits = model.predict_on_batch(picture[None].astype("float32") / 255)
     chances = ops.convert_to_numpy(ops.softmax(logits))[0]
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(6, 6.6), layout="constrained", height_ratios=(1, 2)
+        2, 1, figsize=(5.4, 5.8), layout="constrained", height_ratios=(1, 2)
     )
     top.imshow(picture, extent=(-0.5, len(chances) - 0.5, 0, 8), aspect="auto")
     top.set(title=f"{text}, read {decode_ctc(logits)[0]}", yticks=[], xticks=range(len(chances)))

@@ -1,3 +1,19 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: jupytext,kernelspec,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Train for real, with or without a GPU
 #
@@ -28,6 +44,10 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 from notebooks_py.ch2_cnn import build_cnn
 from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 
+
+# %% [markdown]
+# A seed, and the length of the one short training in this lesson.
+
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
 # STEPS = 30  # batches in an epoch
@@ -47,6 +67,10 @@ def median_milliseconds(action, repeats: int = 5) -> float:
         action()
         times.append(1000 * (time.perf_counter() - start))
     return float(np.median(times[1:]))
+
+
+# %% [markdown]
+# The median, because now and then a machine does something else.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -146,6 +170,10 @@ class PracticeSequence(CaptchaSequence):
         kinds = [often if rng.random() < share else self.alphabet for _ in range(self.batch_size)]
         return ["".join(rng.choices(kind, k=self.length)) for kind in kinds]
 
+
+# %% [markdown]
+# Sixteen texts of the first batch:
+
 # %% tags=["active-ipynb"]
 # data = PracticeSequence(64, STEPS, SEED, labels="ctc", epochs=2, workers=2)
 # print(" ".join(data.texts(stream(SEED, "train", 0, 0))[:16]))
@@ -169,11 +197,24 @@ def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
     """Read uint8 pictures (n, height, width, 3) with a network of either kind."""
     return KINDS[model.name][3](model.predict_on_batch(pictures.astype("float32") / 255))
 
+
+# %% [markdown]
+# How much smaller?
+
 # %% tags=["active-ipynb"]
 # for kind, full in FULL.items():
 #     original, slim = KINDS[kind][0](ink=False, **full), KINDS[kind][0](**SLIM)
 #     print(f"{kind}: {original.count_params():,} parameters as in the original,", end=" ")
 #     print(f"{slim.count_params():,} slim")
+
+# %% [markdown]
+# The finished CTC network of this repository is such a slim one. It reads the upper row from above:
+
+# %% tags=["active-ipynb"]
+# from captcha_reader.weights import finished
+#
+# print("truth:", *texts[:5])
+# print("read: ", *read(finished("ctc")[0], np.stack(pictures[:5])))
 
 # %% [markdown]
 # ### One cycle, clipped and averaged
@@ -203,6 +244,10 @@ def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, KINDS[model.name][2])
     return cycle
+
+
+# %% [markdown]
+# For a thousand steps the rate looks like this:
 
 # %% tags=["active-ipynb"]
 # model = small_ctc(SEED)
@@ -236,6 +281,7 @@ class Average(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         model, own = self.model, self.model.get_weights()
         model.optimizer.finalize_variable_values(model.trainable_variables)
+        model.set_weights(model.get_weights())  # a copy: JAX would use up the average itself
         outputs = model.predict(self.X, batch_size=100, verbose=0)
         pairs = zip(KINDS[model.name][3](outputs), self.texts, strict=True)
         logs["val_loss"] = float(model.compute_loss(y=self.y, y_pred=outputs))
@@ -245,6 +291,7 @@ class Average(keras.callbacks.Callback):
         bare.set_weights(model.get_weights())
         bare.save(self.path)
         model.set_weights(own)
+
 
 # %% [markdown]
 # ## Stop, and go on
@@ -273,6 +320,7 @@ def fit_recipe(model, data: PracticeSequence, average: Average, folder: Path, mo
     callbacks = [SetEpoch(data), average, log, Resume(folder, data.steps), progress(), *more]
     return model.fit(data, epochs=data.epochs, callbacks=callbacks, shuffle=False, verbose=0)
 
+
 # %% [markdown]
 # Does it work? A tiny network trains for two epochs without a break. A second one is stopped in the middle
 # of the second epoch, as if by Ctrl-C, and a third one finds its folder and goes on.
@@ -293,6 +341,12 @@ def fit_recipe(model, data: PracticeSequence, average: Average, folder: Path, mo
 #     (folder := FOLDER / name).mkdir(exist_ok=True)
 #     fit_recipe(model, data, Average(X, y, texts, folder / "averaged.keras"), folder, more)
 #     return model.get_weights()
+#
+#
+# print(f"2 epochs of {STEPS} batches of 64, {len(texts)} held-out captchas")
+
+# %% [markdown]
+# Three runs, the second of them stopped:
 
 # %% tags=["active-ipynb"]
 # class Stop(keras.callbacks.Callback):
@@ -331,6 +385,7 @@ def grow_memory() -> int:
         tf.config.experimental.set_memory_growth(gpu, True)
     return len(gpus)
 
+
 # %% [markdown]
 # Several GPUs share each batch: every one computes a part of it, and the gradients are added up.
 
@@ -352,6 +407,10 @@ def every_device():
     else:
         yield 1
 
+
+# %% [markdown]
+# On a laptop both do nothing, and that is all there is to see here:
+
 # %% tags=["active-ipynb"]
 # print(f"GPUs: {grow_memory()}")
 # with every_device() as count:
@@ -372,6 +431,10 @@ def best_precision() -> str:
     gpu = any("gpu" in device.lower() for device in keras.distribution.list_devices())
     half = gpu or "avx512_bf16" in flags or "amx_bf16" in flags
     return "mixed_bfloat16" if half else "float32"
+
+
+# %% [markdown]
+# What a policy of this name does:
 
 # %% tags=["active-ipynb"]
 # policy = keras.DTypePolicy("mixed_bfloat16")
@@ -395,12 +458,18 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
     axes.set(title=title, xlabel="captchas not entirely right (%)")
     axes.invert_yaxis()
 
+# %% [markdown]
+# The dots are the same trainings, read with the average of their weights.
+
 # %% tags=["active-ipynb"]
 # ablation = measured("ablation")
 # print("the recipe:", ablation["recipe"])
 # counts = {row["name"]: (row["right"], row["n"]) for row in ablation["rows"]}
 # figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
 # plot_errors(axes, counts, f"One ingredient changed, {ablation['pictures']:,} captchas of training")
+# averaged = [100 - 100 * row["averaged"][-1] / row["n"] for row in ablation["rows"]]
+# axes.plot(averaged, list(counts), "o", color="tab:orange", label="averaged weights")
+# axes.legend(loc="lower right")
 # plt.show()
 # for name, count in counts.items():
 #     print(f"{name:26} {share(*count)}")
@@ -419,7 +488,8 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 
 # %% tags=["active-ipynb"]
 # heads = measured("heads")
-# counts = {f"{run['head']}, seed {run['seed']}": (run["right"], run["n"]) for run in heads["runs"]}
+# runs = sorted(heads["runs"], key=lambda run: (run["head"], run["seed"]))
+# counts = {f"{run['head']}, seed {run['seed']}": (run["right"], run["n"]) for run in runs}
 # figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
 # plot_errors(axes, counts, "Three kinds of heads, three seeds each")
 # plt.show()

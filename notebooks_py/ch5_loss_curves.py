@@ -3,35 +3,251 @@
 #
 # At the end of this half hour you can look at the log of a training and say whether it learns, whether
 # it is done, and what to change next. You need [lesson 4](ch4_gpu_training.ipynb), which explains the
-# recipe. Nothing is trained here: we read logs that `make train` and `make study` wrote.
+# recipe; a CPU is enough. Nothing is trained here: we read the logs of trainings that took hours.
 
 # %%
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from captcha_reader.scores import share
+from captcha_reader.scores import share, wilson
 from captcha_reader.weights import MODELS
 
+# %% [markdown]
+# One number is up to chance in this lesson: how lucky fifteen networks are, further down.
+
 # %% tags=["parameters", "active-ipynb"]
-# SEED = 2019  # decides the luck of fifteen readers, further down
+# SEED = 2019
 
 # %% [markdown]
-# ## A log
+# ## A log, and its first picture
 #
-# `CSVLogger` writes one row at the end of each epoch. This is the log of the finished network of lesson 3.
+# Keras' `CSVLogger` writes a row after every epoch. This is the log of the finished network of lesson
+# 3: the loss on the captchas it trained with, and on *held-out* ones that it never trains with.
 
 # %% tags=["active-ipynb"]
 # log = pd.read_csv(MODELS / "ctc.csv")
 # figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-# axes.plot(log.pictures / 1_000, log.val_loss)
-# axes.set(title="Hours of training", xlabel="thousands of captchas")
-# axes.set_ylabel("held-out loss (nats)")
+# for column, label in {"loss": "training", "val_loss": "held-out"}.items():
+#     axes.plot(log.pictures / 1_000, log[column], label=label)
+# axes.set(title="A long training", xlabel="thousands of captchas", ylabel="CTC loss (nats)")
+# axes.legend()
 # plt.show()
-# print(f"{len(log)} rows, {log.pictures.max():,} captchas")
+# print(f"{len(log)} epochs, {log.pictures.max():,} captchas")
+
+# %% [markdown]
+# A steep fall, and then two lines on the floor. It looks as if everything had been over early. Was it?
+#
+# ## The same numbers, twice
+#
+# A logarithmic axis gives every halving of the loss the same height. And beside the captchas that are
+# right we draw those that are wrong: from 98 to 99 % right is a hair's breadth, yet half of the
+# errors are gone. One function draws all four panels, for any log of these lessons.
+
+# %%
+def plot_log(log: pd.DataFrame, title: str) -> Figure:
+    """Draw a log: loss on two axes, held-out accuracy, and errors.
+
+    The x axis has captchas if the log has `pictures`, else epochs. A dotted line is where a new `run`
+    goes on from the weights of the one before.
+    """
+    done = log.pictures / 1_000 if "pictures" in log else log.epoch + 1
+    right = 100 * log.filter(regex="^val_.*acc")  # four heads have four accuracies
+    losses = log[["loss", "val_loss"]].rename(columns={"loss": "training", "val_loss": "held-out"})
+    figure, grid = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
+    panels = {
+        "loss (nats), linear axis": (losses, "linear"),
+        "loss (nats), logarithmic axis": (losses, "log"),
+        "held-out, right (%)": (right, "linear"),
+        "held-out, wrong (%), logarithmic axis": (100 - right, "log"),
+    }
+    for axes, (what, (values, scale)) in zip(grid.flat, panels.items(), strict=True):
+        axes.plot(done, values, label=[name.removeprefix("val_") for name in values])
+        axes.set(title=what, yscale=scale)
+        axes.set_xlabel("thousands of captchas" if "pictures" in log else "epoch")
+        if values.shape[1] > 1:
+            axes.legend()
+        for place in log.index[log.get("run", 0 * log.epoch).diff() > 0]:
+            axes.axvline(done[place], color="gray", ls=":")
+    figure.suptitle(title)
+    return figure
+
+# %% [markdown]
+# Four pictures of one log:
+
+# %% tags=["active-ipynb"]
+# from captcha_reader.outputs import fresh_folder
+#
+# figure = plot_log(log, "The finished network of lesson 3")
+# (FOLDER := fresh_folder("ch5_loss_curves") / "imgs").mkdir()
+# figure.savefig(FOLDER / "vis.png", dpi=90)
+# plt.show()
+# early, late = log.loc[len(log) // 4], log.iloc[-1]
+# print(f"after a quarter: training {early.loss:.3f}, held-out {early.val_loss:.3f}")
+# print(f"at the end:      training {late.loss:.3f}, held-out {late.val_loss:.3f}")
+
+# %% [markdown]
+# The panel at the top right is the one to watch. What was a floor on the left is a slope: the loss goes
+# on falling to the very end, and with it the errors.
+#
+# Strange at first sight: at the end the *training* loss is the higher one. It was measured on
+# something harder. This training practised `O` and `0` more often than they occur in held-out
+# captchas (lesson 4). Two losses can be compared only if both are measured on the same thing.
+#
+# ## Two stages, or one cycle
+#
+# Now to the learning rate. The original trains in two *stages*, each with a rate of its own: Adam at
+# 0.001 until the held-out loss has not improved for three epochs, then at 0.0001 from the best weights.
+# Our recipe has one cycle instead: the rate climbs quickly and falls to zero. We trained the small
+# network of lesson 3 both ways, on the very same captchas (`make study WHAT=stages`).
+
+# %% tags=["active-ipynb"]
+# stages = pd.read_csv(MODELS / "stages.csv")
+# figure, row = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+# for recipe in ("two stages", "one cycle"):
+#     rows = stages[stages.recipe == recipe]
+#     row[0].plot(rows.pictures / 1_000, rows.rate, label=recipe)
+#     row[1].plot(rows.pictures / 1_000, rows.val_loss, label=recipe)
+#     row[2].plot(rows.pictures / 1_000, 100 * rows.val_acc, label=recipe)
+# row[0].set(title="Learning rate", ylabel="rate")
+# row[1].set(title="Held-out loss", ylabel="nats", yscale="log")
+# row[2].set(title="Held-out captchas", ylabel="right (%)")
+# for axes in row:
+#     axes.set_xlabel("thousands of captchas")
+#     axes.legend()
+# plt.show()
+# print(f"{len(rows)} epochs, {rows.pictures.max():,} captchas each")
+
+# %% [markdown]
+# Look at the end of the first stage, at some 35,000 captchas. The held-out loss goes up and down and gets
+# nowhere: a *plateau*. The steps have become too long for the place. Then the rate drops to a tenth,
+# and the loss falls at once, within a single epoch. After that it creeps, because short steps
+# don't lead far.
+#
+# The cycle has no such corner. At its high rate it gets ahead of the two stages, and the weights come
+# to rest while the rate falls, a little in every epoch. It starts later: its curve is read with
+# averaged weights (lesson 4), and while a network learns quickly, the average trails behind.
+
+# %% tags=["active-ipynb"]
+# for recipe, rows in stages.groupby("recipe", sort=False):
+#     best = rows.loc[rows.val_loss.idxmin()]
+#     print(f"{recipe:26} best held-out loss {best.val_loss:.2f}, read {share(round(1_000 * best.val_acc), 1_000)}")
+
+# %% [markdown]
+# One training of each, with a small network and few captchas: a picture of how the curves bend, and no
+# law. With millions of captchas the original's stages end above 98 %. The cycle has a price, too: its
+# length has to be chosen beforehand, while a stage ends when its curve says so.
+#
+# ## The gap
+#
+# There is a third recipe in that table. It is the same cycle, but its captchas are not fresh: the 2,048 of
+# the first epoch come again in all thirty.
+
+# %% tags=["active-ipynb"]
+# figure, row = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True, layout="constrained")
+# for axes, recipe in zip(row, ("one cycle", "one cycle on few captchas"), strict=True):
+#     rows = stages[stages.recipe == recipe]
+#     axes.plot(rows.pictures / 1_000, rows.loss, label="training")
+#     axes.plot(rows.pictures / 1_000, rows.val_loss, label="held-out")
+#     axes.set(title=recipe, xlabel="thousands of captchas", ylabel="loss (nats)", yscale="log")
+#     axes.legend()
+# plt.show()
+# print(f"few captchas, at the end: training {rows.loss.iloc[-1]:.3f}, held-out {rows.val_loss.iloc[-1]:.2f}")
+
+# %% [markdown]
+# GAPTEXT
+#
+# ## Noise
+#
+# Curves jitter, and it is tempting to read meaning into it. So here are fifteen imaginary networks that
+# are *equally good*: each reads a captcha right with a probability of 95 %, and each is asked a thousand.
+
+# %% tags=["active-ipynb"]
+# right = np.random.default_rng(SEED).binomial(1_000, 0.95, size=15)
+# low, high = np.array([wilson(int(k), 1_000) for k in right]).T
+# figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+# axes.errorbar(range(1, 16), right / 10, [right / 10 - 100 * low, 100 * high - right / 10], fmt="o")
+# axes.axhline(95, color="gray", ls=":", label="the truth")
+# axes.set(title="Fifteen equally good networks", xlabel="network", ylabel="right (%)")
+# axes.legend()
+# plt.show()
+# print(f"the luckiest: {share(int(right.max()), 1_000)}")
+# print(f"the unluckiest: {share(int(right.min()), 1_000)}")
+
+# %% [markdown]
+# The dots are pure luck, and the whiskers, Wilson's 95 % intervals, say so honestly: nearly all of them
+# contain the truth. Before you believe that one network is a point better than another, ask more
+# captchas: ten thousand, or a hundred thousand.
+#
+# Within one log the held-out captchas are the same in every row, so luck of this kind shifts the whole
+# curve. What jitters there is the network itself, and the batches it happened to get. An average over
+# the last rows shows the trend; it comes a little late, so look at both.
+
+# %% tags=["active-ipynb"]
+# half = log.tail(len(log) // 2)
+# figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+# axes.plot(half.pictures / 1_000, half.loss, color="silver", label="as logged")
+# axes.plot(half.pictures / 1_000, half.loss.ewm(span=10).mean(), label="averaged over some 10 rows")
+# axes.set(title="Training loss, second half", xlabel="thousands of captchas", ylabel="nats")
+# axes.legend()
+# plt.show()
+# print(f"from row to row: {half.loss.diff().abs().mean():.4f}, averaged", end=" ")
+# print(f"{half.loss.ewm(span=10).mean().diff().abs().mean():.4f}")
+
+# %% [markdown]
+# Does the blue line still fall? Then go on, whatever the grey one does.
+#
+# ## What next?
+#
+# | you see | it means | do next |
+# | --- | --- | --- |
+# | both losses flat from the start | the task is not found yet | look at a batch with your own eyes; ink = 1 (lesson 3) |
+# | both fall, side by side | it learns, and nothing by heart | let it run |
+# | training falls, held-out rises | it learns its captchas by heart | more captchas, drawn afresh |
+# | both flat at a high rate | the steps are too long | lower the rate, or plan its fall |
+# | both flat where the rate is zero | this training is over | a longer one, a larger network, practice of what is hard |
+# | two curves cross and cross again | noise | ask more held-out captchas |
+#
+# ## A log of your own
+#
+# Lesson 2 left one in `build/lessons/ch2_cnn/run-001/cnn.csv`, lesson 3 in `.../ch3_ctc/run-001/ctc.csv`,
+# and `make train` writes `build/train/ctc-slim/log.csv`. Put its path here. Ours is the finished CNN's.
+
+# %% tags=["active-ipynb"]
+# path = MODELS / "cnn.csv"  # yours: "../build/lessons/ch2_cnn/run-001/cnn.csv"
+#
+# own = pd.read_csv(path)
+# plot_log(own, "The finished network of lesson 2")
+# plt.show()
+# print(f"{len(own)} rows, lowest held-out loss {own.val_loss.min():.3f} in row {own.val_loss.idxmin()}")
+
+# %% [markdown]
+# OWNTEXT
+#
+# ---
+#
+# ## What you learned
+#
+# - A logarithmic axis shows progress that a linear one hides.
+# - Training and held-out loss side by side tell learning from learning by heart, if both are measured on
+#   the same kind of captchas.
+# - A plateau at a high rate ends when the rate falls: in stages, or along one cycle.
+# - A point of difference in a thousand captchas is noise.
+#
+# ## On your own
+#
+# 1. Plot the log of your own run of lesson 2. *Expected: four accuracies. The training loss lies above
+#    the held-out one at first, since it is an average over an epoch in which the network was still worse.*
+# 2. Ask the fifteen networks 100,000 captchas each. *Expected: all within 0.2 points of 95 %.*
+# 3. Divide `val_loss` of the two recipes row by row. *Expected: above 1 is the cycle behind, below 1 it is
+#    ahead; find where they cross.*
+#
+# ## Further reading
+#
+# - [CS231n: babysitting the learning process](https://cs231n.github.io/neural-networks-3/#baby):
+#   the classic collection of curves and what they mean.
+# - [Cyclical learning rates for training neural networks](https://arxiv.org/abs/1506.01186), Smith, 2017:
+#   the idea that a rate should rise before it falls.
+# - [keras.callbacks.CSVLogger](https://keras.io/api/callbacks/csv_logger/): what is in a row, and how to
+#   add a column of your own.

@@ -3,13 +3,14 @@
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import format
 import hypothesis
 import lessons
 import pytest
+import refresh
 
 ROOT = lessons.ROOT
 # On a person's machine hypothesis looks for new examples each time. CI tries the same ones each
@@ -17,22 +18,29 @@ ROOT = lessons.ROOT
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
-# What a copy of this repository can do without.
-UNTRACKED = shutil.ignore_patterns(
-    ".*cache", ".git", ".hypothesis", ".venv", "__pycache__", "build"
-)
+
+LIBRARY = '''\
+"""Folders for what lessons write."""
+
+import os
+from pathlib import Path
+
+
+def fresh_folder(lesson: str) -> Path:
+    """Make a new folder."""
+    folder = Path(os.environ["LESSONS_OUT"]) / lesson / "run-001"
+    (folder / "imgs").mkdir(parents=True)
+    return folder
+'''
 
 FIRST = '''\
 # %% [markdown]
 # # Count circles
-# ## What you'll do
-# ## What you'll learn
-# ## What you'll need
 
 # %%
 import math
-import os
-from pathlib import Path
+
+from captcha_reader.places import fresh_folder
 
 NAMES = ("a", "b")
 
@@ -40,13 +48,6 @@ NAMES = ("a", "b")
 def area(radius: float) -> float:
     """The area of a circle."""
     return math.pi * radius**2
-
-
-def fresh_folder(lesson: str) -> Path:
-    """A new folder for what a lesson writes."""
-    folder = Path(os.environ["LESSONS_OUT"]) / lesson / "run-001"
-    (folder / "imgs").mkdir(parents=True)
-    return folder
 
 
 # %% [markdown]
@@ -62,11 +63,12 @@ def fresh_folder(lesson: str) -> Path:
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
 #
-# FOLDER = fresh_folder("ch1_circles")
+# folder = fresh_folder("ch1_circles")
 # areas = [area(radius) for radius in range(STEPS)]
 # plt.plot(areas)
-# plt.savefig(FOLDER / "imgs" / "circles.png")
-# print(f"{STEPS} circles, the largest of area {areas[-1]:.2f}")
+# plt.savefig(folder / "imgs" / "circles.png")
+# for name in NAMES:
+#     print(f"{name}: {STEPS} circles, the largest of area {areas[-1]:.2f}")
 
 # %% [markdown]
 # A fact.
@@ -83,9 +85,6 @@ def fresh_folder(lesson: str) -> Path:
 SECOND = '''\
 # %% [markdown]
 # # Double circles
-# ## What you'll do
-# ## What you'll learn
-# ## What you'll need
 
 # %%
 from notebooks_py.ch1_circles import area
@@ -115,16 +114,19 @@ def double(radius: float) -> float:
 '''
 
 
-def tool(name: str, root: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run a tool of this repository on the lessons in `root`."""
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), "--root", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def tool(capsys: pytest.CaptureFixture) -> Callable:
+    """Call a tool on the lessons in a folder; return its exit status and what it printed."""
 
+    def call(module, root: Path, *words: str) -> tuple[int, str]:
+        try:
+            code = module.main(["--root", str(root), *words])
+        except SystemExit as error:
+            code = 1
+            print(error)
+        return code, capsys.readouterr().out
 
-def format_all(root: Path) -> None:
-    """What `make format` does, without another process."""
-    for lesson in lessons.find(root, one_sided=True):
-        format.format_lesson(lesson, None)
+    return call
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -144,20 +146,33 @@ def snapshot(root: Path) -> dict[str, bytes]:
     }
 
 
+def git(root: Path, *arguments: str) -> None:
+    """Run git in `root`, whatever the settings of the person are."""
+    command = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x", *arguments]
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="session")
 def mini_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny repository as `make format`, `make refresh` and a commit leave it."""
     root = tmp_path_factory.mktemp("mini") / "repo"
-    (root / "notebooks_py").mkdir(parents=True)
-    for name in ("requirements.txt", "requirements.lock", "requirements-torch.txt",
-                 "pyproject.toml", "environment.yml", "jupytext.toml", ".gitignore"):  # fmt: skip
+    root.mkdir()
+    for name in ("requirements.lock", "pyproject.toml", "environment.yml", "jupytext.toml",
+                 ".gitignore"):  # fmt: skip
         shutil.copy(ROOT / name, root / name)
-    (root / "notebooks_py" / "__init__.py").touch()
-    (root / "notebooks_py" / "ch1_circles.py").write_text(FIRST, encoding="utf-8")
-    (root / "notebooks_py" / "ch2_double.py").write_text(SECOND, encoding="utf-8")
-    format_all(root)
-    result = tool("refresh", root)
-    assert result.returncode == 0, result.stdout + result.stderr
+    files = {
+        "captcha_reader/__init__.py": "",
+        "captcha_reader/places.py": LIBRARY,
+        "notebooks_py/__init__.py": "",
+        "notebooks_py/ch1_circles.py": FIRST,
+        "notebooks_py/ch2_double.py": SECOND,
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    assert format.main(["--root", str(root)]) == 0
+    assert refresh.main(["--root", str(root)]) == 0
     git(root, "init", "--quiet")
     git(root, "add", ".")
     git(root, "commit", "--quiet", "--message", "lessons")
@@ -168,17 +183,3 @@ def mini_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mini(mini_made: Path, tmp_path: Path) -> Path:
     """A copy of the tiny repository to break."""
     return Path(shutil.copytree(mini_made, tmp_path / "repo"))
-
-
-def git(root: Path, *arguments: str) -> str:
-    """Run git in `root`, whatever the settings of the person are."""
-    person = {
-        f"GIT_{who}_{what}": "lessons"
-        for who in ("AUTHOR", "COMMITTER")
-        for what in ("NAME", "EMAIL")
-    }
-    environment = {**os.environ, **person, "GIT_CONFIG_GLOBAL": os.devnull}
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True
-    ).stdout

@@ -88,18 +88,18 @@ def test_the_last_stage_is_the_packages_picture(size):
 
 
 def test_glyphs_tell_what_was_drawn():
-    boxes = {42: (26, 46), 50: (31, 54), 56: (35, 61)}  # measured, shared/FACTS.md
-    texts = random_texts(random.Random(1), 40)
+    texts, angles = random_texts(random.Random(1), 40), []
     for seed, text in enumerate(texts):
         glyphs = stages(text, random.Random(seed)).glyphs
-        assert "".join(glyph.character for glyph in glyphs) == text
+        assert "".join(glyph.character for glyph in glyphs) == text  # blanks don't count
         for glyph in glyphs:
-            assert glyph.box == boxes[glyph.font_size] == glyph.warped.size
-            assert abs(glyph.angle) <= 30
+            assert glyph.box == glyph.warped.size
+            width = {42: 26, 50: 31, 56: 35}[glyph.font_size]  # the font is monospaced, nearly
+            assert width <= glyph.box[0] <= width + 1
             assert glyph.ink.getbbox() == (0, 0, *glyph.ink.size)  # cropped to what is drawn
-            assert glyph.ink.height <= glyph.box[1]
-    angles = [glyph.angle for i, x in enumerate(texts) for glyph in stages(x, stream(1, x, 0, i)).glyphs]
-    assert min(angles) < -25 and max(angles) > 25
+            assert glyph.ink.width <= glyph.box[0] and glyph.ink.height <= glyph.box[1]
+            angles.append(glyph.angle)
+    assert -30 <= min(angles) < -25 and 25 < max(angles) <= 30
 
 
 def test_a_glyph_is_turned_by_its_angle():

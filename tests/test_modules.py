@@ -3,7 +3,6 @@
 import ast
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import lessons
 import pytest
-from conftest import ROOT, UNTRACKED, snapshot
+from conftest import ROOT, snapshot
 
 # Runs in a fresh Python: what the libraries do when imported is not the lessons' doing.
 WATCH = """
@@ -31,34 +30,34 @@ before = state()
 for name in modules:
     importlib.import_module(name)
 after = state()
-changed = [key for key in before if before[key] != after[key]]
-print(json.dumps([f"{key}: {before[key]} became {after[key]}" for key in changed]))
+print(json.dumps([key for key in before if before[key] != after[key]]))
+"""
+LEAVES = """
+open("left", "w").close()
+import subprocess, threading, time
+threading.Thread(target=lambda: time.sleep(2), daemon=True).start()
+subprocess.Popen(["sleep", "2"])
 """
 
 
 def side_effects(root: Path, folder: Path) -> list[str]:
     """What importing the lessons of `root` left behind in `folder`, in threads and processes."""
-    found = lessons.runnable(lessons.find(root), notice=False)
-    libraries = set()
+    libraries, found = set(), lessons.runnable(lessons.find(root))
     for lesson in found:
         for node in ast.walk(ast.parse(lesson.module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 libraries.add(node.module)
             elif isinstance(node, ast.Import):
                 libraries |= {alias.name for alias in node.names}
-    libraries = sorted(name for name in libraries if not name.startswith("notebooks_py"))
+    libraries = {name for name in libraries if name.split(".")[0] != "notebooks_py"}
     modules = [f"notebooks_py.{lesson.name}" for lesson in found]
-    result = subprocess.run(
-        [sys.executable, "-c", WATCH, json.dumps([libraries, modules, str(folder)])],
-        env={
-            **lessons.kernel_environment(root, folder / "lessons"),
-            "HOME": str(folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    environment = {
+        **lessons.kernel_environment(root, folder / "lessons"),
+        "HOME": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-c", WATCH, json.dumps([sorted(libraries), modules, str(folder)])]
+    result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -69,50 +68,34 @@ def test_importing_every_lesson_leaves_nothing_behind(tmp_path: Path) -> None:
     assert snapshot(ROOT / "notebooks_py") == before
 
 
-@pytest.mark.parametrize(
-    ("line", "what"),
-    [
-        ('open("left", "w").close()', "files"),
-        ("import threading; threading.Thread(target=input_, daemon=True).start()", "threads"),
-        ('import subprocess; subprocess.Popen(["sleep", "5"])', "children"),
-    ],
-)
-def test_a_file_a_thread_and_a_process_are_noticed(
-    mini: Path, tmp_path: Path, line: str, what: str
-) -> None:
-    module = mini / "notebooks_py" / "ch2_double.py"
-    wait = "import time; input_ = lambda: time.sleep(5)"
-    module.write_text(f"{module.read_text(encoding='utf-8')}\n{wait}\n{line}\n", encoding="utf-8")
+def test_a_file_a_thread_and_a_process_are_noticed(mini: Path, tmp_path: Path) -> None:
+    with (mini / "notebooks_py" / "ch2_double.py").open("a") as module:
+        module.write(LEAVES)
     (tmp_path / "home").mkdir()
-    (found,) = side_effects(mini, tmp_path / "home")
-    assert found.startswith(what)
+    assert side_effects(mini, tmp_path / "home") == ["files", "threads", "children"]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """Jupyter serving a copy of the lessons: the folder and the address of its contents."""
-    folder = tmp_path_factory.mktemp("served") / "copy"
-    shutil.copytree(ROOT, folder, ignore=UNTRACKED)
-    runtime = tmp_path_factory.mktemp("runtime")
+@pytest.fixture
+def server(mini: Path, tmp_path: Path) -> Iterator[str]:
+    """Jupyter serving the tiny repository: the address of its contents."""
     environment = {
         **os.environ,
-        "JUPYTER_CONFIG_DIR": str(runtime),
-        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "JUPYTER_CONFIG_DIR": str(tmp_path),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
     }
     command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root",
                "--ServerApp.port=0", "--ServerApp.disable_check_xsrf=True",
-               "--IdentityProvider.token=lessons", f"--ServerApp.root_dir={folder}"]  # fmt: skip
-    with (runtime / "log").open("w") as log:
+               "--IdentityProvider.token=lessons", f"--ServerApp.root_dir={mini}"]  # fmt: skip
+    with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         for _ in range(600):
-            ready = list(runtime.glob("jpserver-*.json"))
+            ready = list((tmp_path / "runtime").glob("jpserver-*.json"))
             if ready or process.poll() is not None:
                 break
             time.sleep(0.1)
-        assert ready, (runtime / "log").read_text()
-        url = json.loads(ready[0].read_text())["url"]
-        yield folder, f"{url}api/contents"
+        assert ready, (tmp_path / "log").read_text()
+        yield f"{json.loads(ready[0].read_text())['url']}api/contents"
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -130,26 +113,21 @@ def ask(url: str, model: dict | None = None) -> dict:
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.load(answer)
-        except urllib.error.URLError as error:
-            if isinstance(error, urllib.error.HTTPError):
-                raise AssertionError(error.read().decode()) from error
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
+        except urllib.error.URLError:
             time.sleep(0.1)  # the server writes its address shortly before it listens
     raise AssertionError(f"no answer from {url}")
 
 
-@pytest.mark.parametrize("older", ["ipynb", "py", "neither"])
-@pytest.mark.parametrize("lesson", [lesson.name for lesson in lessons.find(ROOT)])
-def test_open_and_save_in_jupyter_changes_nothing(
-    server: tuple[Path, str], lesson: str, older: str
-) -> None:
-    folder, contents = server
-    before = snapshot(folder)
-    sides = {"ipynb": f"notebooks/{lesson}.ipynb", "py": f"notebooks_py/{lesson}.py"}
-    now = time.time()
-    for side, name in sides.items():
-        os.utime(folder / name, (now, now - 3600 * (side == older)))
-    for name in sides.values():
-        model = ask(f"{contents}/{name}?content=1&type=notebook")
-        ask(f"{contents}/{name}", {key: model[key] for key in ("type", "format", "content")})
-        after = snapshot(folder)
-        assert [path for path in before if before[path] != after.get(path)] == []
+def test_open_and_save_in_jupyter_changes_nothing(server: str, mini: Path) -> None:
+    before = snapshot(mini)
+    sides = ("notebooks/ch1_circles.ipynb", "notebooks_py/ch1_circles.py")
+    for older in sides:
+        for name in sides:
+            os.utime(mini / name, (time.time(), time.time() - 3600 * (name == older)))
+        for name in sides:
+            model = ask(f"{server}/{name}?content=1&type=notebook")
+            ask(f"{server}/{name}", {key: model[key] for key in ("type", "format", "content")})
+            after = snapshot(mini)
+            assert [path for path in before if before[path] != after.get(path)] == []

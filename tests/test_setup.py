@@ -1,146 +1,82 @@
-"""The set-up decides by content when to install, and says what to do where it cannot."""
+"""The Makefile installs once, says what to do where it cannot, and asks no Python but the given."""
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import lessons
 import pytest
-import setup_env
+from conftest import ROOT
 
-TXT = "captcha==0.7.0  # a reason\nscikit_learn==1.0\n"
-LOCK = "captcha==0.7.0\nscikit-learn==1.0 ; python_version < '3.12'\nscikit-learn==1.1 ; else\n"
+# A Python that says which version it is, and that makes a .venv with a Python that keeps a diary.
+FAKE = """#!/bin/sh
+if [ "$1" = -c ]; then
+    exec {python} -c 'import sys; sys.version_info = ({version}, 0); exec(sys.argv[1])' "$2"
+fi
+mkdir -p .venv/bin
+printf '#!/bin/sh\\necho "$@" >> diary\\n' > .venv/bin/python
+chmod +x .venv/bin/python
+exit {venv}
+"""
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "requirements.txt").write_text(TXT)
-    (tmp_path / "requirements.lock").write_text(LOCK)
-    (tmp_path / "requirements-torch.txt").write_text("torch==2.13.0\n")
-    (tmp_path / "pyproject.toml").touch()
-    return tmp_path
+def make(tmp_path: Path):
+    """Call make in a folder with a Makefile and two files, with a fake Python."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+
+    def call(*words: str, version: str = "3, 12", venv: int = 0) -> tuple[int, str, list[str]]:
+        fake = tmp_path / "python-fake"
+        fake.write_text(FAKE.format(python=sys.executable, version=version, venv=venv))
+        fake.chmod(0o755)
+        (tmp_path / "diary").write_text("")
+        clean = {k: v for k, v in os.environ.items() if k != "CI" and not k.startswith("MAKE")}
+        command = ["make", "--no-print-directory", f"PYTHON={fake}", *words]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=clean, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        diary = (tmp_path / "diary").read_text().splitlines()
+        return result.returncode, result.stdout, [line for line in diary if "pip" in line]
+
+    return call
 
 
-@pytest.fixture
-def steps(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The commands of an installation, recorded instead of run."""
-    called = []
-
-    def step(command: list[str], failure: str) -> None:
-        called.append(" ".join(command))
-        if "venv" in command:
-            (root / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
-            (root / ".venv" / "bin" / "python").touch(mode=0o755)
-
-    monkeypatch.setattr(setup_env, "step", step)
-    monkeypatch.setenv("MPLCONFIGDIR", "")
-    return called
+def test_another_python_is_refused_in_one_sentence(make, tmp_path: Path) -> None:
+    first, last = lessons.project(ROOT)["requires-python"].replace(">=", "").split(",<3.")
+    for version in ("3, 10", "3, 14", "2, 7"):
+        code, printed, _ = make("setup", version=version)
+        assert code == 2 and printed.startswith(
+            f"set-up: this is Python {version.replace(', ', '.')}, but the lessons need {first} to "
+            f"3.{int(last) - 1}; name another one, as in `make run-all PYTHON=python3.12`\n"
+        )
+    assert not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.parametrize("version", [(3, 11, 0), (3, 13, 9)])
-def test_a_python_in_the_range_is_taken(version: tuple) -> None:
-    setup_env.check_python(version)
+def test_a_missing_venv_module_is_named_and_tried_again(make, tmp_path: Path) -> None:
+    code, printed, _ = make("setup", venv=1)
+    assert code == 2 and "set-up: Python could not make a virtual environment" in printed
+    assert not (tmp_path / ".venv" / "bin" / "python").exists()
+    assert make("setup")[0] == 0
 
 
-@pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0), (2, 7, 18)])
-def test_another_python_is_refused_with_the_fix(version: tuple) -> None:
-    with pytest.raises(SystemExit) as error:
-        setup_env.check_python(version)
-    message = str(error.value)
-    assert f"this is Python {version[0]}.{version[1]}, but the lessons need 3.11 to 3.13" in message
-    assert "make run-all PYTHON=python3.1" in message
+def test_an_installation_is_reused_until_a_pin_changes(make, tmp_path: Path) -> None:
+    code, _, steps = make("setup")
+    assert code == 0 and steps[0].endswith("-r requirements.lock") and len(steps) == 2
+    assert make("setup", version="3, 14")[0] == 0  # .venv is there, so no other Python is asked
+    assert make("setup")[2] == []
+    os.utime(tmp_path / ".venv" / ".installed", (0, 0))  # older than the pins
+    assert len(make("setup")[2]) == 2
 
 
-def test_a_lock_that_follows_the_pins_is_taken(root: Path) -> None:
-    setup_env.check_lock(root)
-
-
-@pytest.mark.parametrize(
-    ("pins", "message"),
-    [
-        (
-            "captcha==0.7.1\n",
-            "pins captcha==0.7.1, but requirements.lock has 0.7.0; run `make lock`",
-        ),
-        (
-            "tqdm==1.0\n",
-            "pins tqdm==1.0, but requirements.lock has no such package; run `make lock`",
-        ),
-    ],
-)
-def test_another_lock_is_refused(root: Path, pins: str, message: str) -> None:
-    (root / "requirements.txt").write_text(pins)
-    with pytest.raises(SystemExit, match=message):
-        setup_env.check_lock(root)
-
-
-def test_an_installation_is_reused_until_a_pin_changes(root: Path, steps: list[str]) -> None:
-    assert not setup_env.is_complete(root)
-    setup_env.install(root)
-    assert [word for word in ("venv", "lock", "-e") if not any(word in s for s in steps)] == []
-    assert setup_env.is_complete(root)
-    (root / "requirements.lock").touch()  # a newer file with the same content is no change
-    assert setup_env.is_complete(root)
-    (root / "requirements.lock").write_text(LOCK.replace("0.7.0", "0.7.1"))
-    assert not setup_env.is_complete(root)
-
-
-def test_an_interrupted_installation_is_made_anew(
-    root: Path, steps: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    setup_env.install(root)
-    monkeypatch.setattr(setup_env, "step", lambda command, failure: sys.exit(failure))
-    with pytest.raises(SystemExit, match="could not make a virtual environment"):
-        setup_env.install(root)
-    assert not setup_env.is_complete(root)
-
-
-def test_an_environment_without_its_python_is_made_anew(root: Path, steps: list[str]) -> None:
-    setup_env.install(root)
-    (root / ".venv" / "bin" / "python").unlink()
-    assert not setup_env.is_complete(root)
-
-
-def test_an_environment_made_by_hand_is_made_anew(root: Path, steps: list[str]) -> None:
-    setup_env.step(["venv"], "")
-    assert not setup_env.is_complete(root)
-
-
-def set_up(root: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["setup_env.py", "--root", str(root), *arguments])
-    setup_env.main()
-
-
-def test_torch_comes_on_request_and_stays(
-    root: Path, steps: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def installations_of_torch() -> int:
-        return sum("-r" in step and "requirements-torch.txt" in step for step in steps)
-
-    set_up(root, monkeypatch)
-    assert installations_of_torch() == 0
-    set_up(root, monkeypatch, "torch")
-    set_up(root, monkeypatch, "torch")
-    set_up(root, monkeypatch)
-    assert (installations_of_torch(), sum("venv" in step.split() for step in steps)) == (1, 1)
-    (root / "requirements-torch.txt").write_text("torch==2.13.1\n")
-    set_up(root, monkeypatch)
-    assert installations_of_torch() == 2
-    (root / "requirements.lock").write_text(LOCK + "tqdm==1.0\n")  # all is made anew, torch too
-    set_up(root, monkeypatch)
-    assert (installations_of_torch(), sum("venv" in step.split() for step in steps)) == (3, 2)
-    assert setup_env.is_complete(root) and setup_env.has_extra(root, "torch")
-
-
-def test_torch_that_could_not_be_installed_is_not_there(
-    root: Path, steps: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_up(root, monkeypatch)
-    monkeypatch.setattr(setup_env, "step", lambda command, failure: sys.exit(failure))
-    with pytest.raises(SystemExit, match="run `make setup-torch` again"):
-        set_up(root, monkeypatch, "torch")
-    assert not setup_env.has_extra(root, "torch")
-    set_up(root, monkeypatch)  # and everything else goes on without it
-
-
-def test_a_failing_step_says_what_to_do() -> None:
-    with pytest.raises(SystemExit, match="set-up: check the network"):
-        setup_env.step([sys.executable, "-c", "raise SystemExit(1)"], "check the network")
+def test_extras_come_on_request_and_are_kept_up_to_date(make, tmp_path: Path) -> None:
+    code, _, steps = make("setup-torch")
+    assert code == 0 and len(steps) == 3
+    assert "-c requirements.lock" in steps[2] and steps[2].endswith("-e .[torch]")
+    assert make("setup")[2] == []
+    os.utime(tmp_path / ".venv" / ".installed", (0, 0))
+    assert any(".[torch]" in step for step in make("setup")[2])
+    assert [step.split()[-1] for step in make("setup", "CI=true")[2]] == [".[jax]"]

@@ -35,7 +35,8 @@ def main() -> int:
     print(score)
     if told := results["scores"].get(chosen["SET"]):
         near = abs(score.right - told["right"]) <= NEAR
-        print(f"models/{name}.json has {told['right']:,}", "" if near else f", more than {NEAR} away")
+        note = "" if near else f", more than {NEAR} away"
+        print(f"models/{name}.json has {told['right']:,}{note}")
         return int(not near)
     return 0
 

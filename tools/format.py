@@ -16,8 +16,8 @@ from jupytext.combine import combine_inputs_with_outputs
 from lessons import Lesson
 
 CLASH = (
-    "format: {}: both sides were edited; `make format FROM=py` keeps notebooks_py/{}.py, "
-    "`make format FROM=ipynb` keeps notebooks/{}.ipynb"
+    "format: {}: both sides were edited, or neither since the last commit; `make format FROM=py` "
+    "keeps notebooks_py/{}.py, `make format FROM=ipynb` keeps notebooks/{}.ipynb"
 )
 
 

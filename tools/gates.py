@@ -17,7 +17,6 @@ import lessons
 from lessons import DEMO, Lesson
 from nbformat import NotebookNode
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 NAMES_OF_PARAMETERS = ("SEED", "STEPS", "EPOCHS")
 HEADINGS = ("What you learned", "On your own", "Further reading")
@@ -113,12 +112,9 @@ def texts(cell: NotebookNode) -> str:
 
 
 def asserts(cell: NotebookNode) -> bool:
-    """Whether a cell checks something: an `assert` of more than a constant, or `assert_...()`."""
-    return any(
-        (isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant))
-        or (isinstance(node, ast.Call) and re.search(r"\bassert_\w+$", ast.unparse(node.func)))
-        for node in ast.walk(lessons.parse(cell))
-    )
+    """Whether a cell checks something: an `assert` of more than a constant."""
+    nodes = [node for node in ast.walk(lessons.parse(cell)) if isinstance(node, ast.Assert)]
+    return any(not isinstance(node.test, ast.Constant) for node in nodes)
 
 
 def facts(root: Path) -> list[str]:
@@ -206,46 +202,34 @@ def defines(node: ast.stmt) -> list[str]:
 
 
 def pins(root: Path) -> list[str]:
-    """Pins are exact, the lock and what is installed follow them, and Python stands once."""
-    messages, locked = [], {}
+    """Pins are exact, the lock and what is installed follow them, and Python is the same."""
+    project, messages, locked = lessons.project(root), [], set()
     for line in (root / "requirements.lock").read_text(encoding="utf-8").splitlines():
         if text := line.split("#")[0].strip():
             requirement = Requirement(text)
-            name, version = canonicalize_name(requirement.name), str(requirement.specifier)[2:]
-            locked.setdefault(name, set()).add(version)
-            if requirement.marker is None or requirement.marker.evaluate():
-                messages += _installed(name, version)
-    project = lessons.project(root)
-    groups = {"": project["dependencies"], **project["optional-dependencies"]}
-    for group, texts_of_group in groups.items():
-        for requirement in map(Requirement, texts_of_group):
-            name, exact = canonicalize_name(requirement.name), str(requirement.specifier)
-            expected = locked.get(name, set() if group in ("", "checks") else {exact[2:]})
-            if not re.fullmatch(r"==[\w.]+", exact):
-                messages.append(f"pins: pyproject.toml: {requirement} has no exact version")
-            elif expected != {exact[2:]}:
-                has = " and ".join(sorted(expected)) or "no such package"
+            name, version = requirement.name, str(requirement.specifier)[2:]
+            locked.add(f"{name}=={version}")
+            found = {d.version.split("+")[0] for d in metadata.distributions(name=name)}
+            needed = requirement.marker is None or requirement.marker.evaluate()
+            if needed and version not in found:  # 1.2.3+cpu is a build of 1.2.3
+                has = " and ".join(found) or "nothing"
                 messages.append(
-                    f"pins: pyproject.toml has {requirement}, the lock has {has}; run `make lock`"
+                    f"pins: the lock has {name}=={version}, installed is {has}; "
+                    "delete .venv/.installed and run `make setup`"
                 )
-    python = set(project["requires-python"].split(","))
-    conda = re.search(r"- python(\S+)", (root / "environment.yml").read_text(encoding="utf-8"))
-    if set(conda[1].split(",")) != python:
+    for group, pinned in {"": project["dependencies"], **project["optional-dependencies"]}.items():
+        for text in pinned:
+            if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", text):
+                messages.append(f"pins: pyproject.toml: {text} has no exact version")
+            elif group in ("", "checks") and text not in locked:
+                messages.append(f"pins: {text} is in pyproject.toml alone; run `make lock`")
+    conda = re.search(r"- python(\S+)", (root / "environment.yml").read_text(encoding="utf-8"))[1]
+    if conda != project["requires-python"]:
         messages.append(
-            f"pins: environment.yml asks for python{conda[1]}, pyproject.toml for "
+            f"pins: environment.yml asks for python{conda}, pyproject.toml for "
             f"python{project['requires-python']}; make them equal"
         )
     return messages
-
-
-def _installed(name: str, version: str) -> list[str]:
-    try:
-        found = metadata.version(name).split("+")[0]  # 1.2.3+cpu is a build of 1.2.3
-    except metadata.PackageNotFoundError:
-        found = "missing"
-    if found == version:
-        return []
-    return [f"pins: the lock has {name}=={version}, installed is {found}; delete .venv/.installed"]
 
 
 def modules(root: Path) -> list[str]:

@@ -55,7 +55,7 @@ def share(score: dict) -> str:
     return f"{100 * score['right'] / score['n']:.2f} % ({low} to {high})"
 
 
-def table(root: Path = lessons.ROOT) -> str:
+def table(root: Path) -> str:
     """Return the table of the finished networks in `root`/models."""
     lines = [
         f"| model | parameters | trained on | hours | {' | '.join(f'`{x}`' for x in SETS[1:])} |",
@@ -75,7 +75,7 @@ def table(root: Path = lessons.ROOT) -> str:
     return "\n".join(lines)
 
 
-def write_table(root: Path = lessons.ROOT) -> bool:
+def write_table(root: Path) -> bool:
     """Write the table between the two marks of the README; whether that changed anything."""
     path = root / "README.md"
     before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
@@ -87,15 +87,15 @@ def write_table(root: Path = lessons.ROOT) -> bool:
 
 def publish(run: Path, root: Path) -> bool:
     """Make the network of a run the finished one of its kind in `root`; False if not better."""
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    home = root / "models" / f"{results['model']}.json"
+    runs, log = history(run, home)
     import keras
 
     from captcha_reader.scores import evaluate
     from captcha_reader.weights import check_weights
     from notebooks_py.ch4_gpu_training import read
 
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    home = root / "models" / f"{results['model']}.json"
-    runs, log = history(run, home)
     weights = check_weights(run / "model.keras", results["sha256"])
     model = keras.models.load_model(weights, compile=False)
     scores = {}
@@ -130,7 +130,7 @@ def main() -> int:
             return 1
     except (OSError, ValueError, RuntimeError) as error:
         raise SystemExit(f"publish: {error}") from error
-    print("README.md changed" if write_table() else "README.md is up to date")
+    print("README.md changed" if write_table(lessons.ROOT) else "README.md is up to date")
     return 0
 
 

@@ -141,19 +141,22 @@ def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     letters = list("O0" * pictures)
     rng.shuffle(letters)
     hard = ["".join(letters[i : i + 4]) for i in range(0, len(letters), 4)]
-    found = {}
+    found, theirs = {}, None
     for name in PAINTERS:
         answers = answers_to(lambda x: read(network, x), uniform, name, seeds[0])
         right = sum(a == b for a, b in zip(answers, uniform, strict=True))
+        counts = {"right": [right, pictures]}
         answers = answers_to(lambda x: read(network, x), hard, name, seeds[0])
-        pairs = {"0 as O": ("0", "O"), "O as 0": ("O", "0")}
-        counts = {pair: mistaken(hard, answers, *both) for pair, both in pairs.items()}
-        found[name] = {"n": pictures, "right": right, **counts}
-        theirs = found["by the package"]
-        for what, count in {"right": [right, pictures], **counts}.items():
-            z = apart(*count, *([theirs["right"], pictures] if what == "right" else theirs[what]))
+        counts["0 as O"] = mistaken(hard, answers, "0", "O")
+        counts["O as 0"] = mistaken(hard, answers, "O", "0")
+        right = sum(a == b for a, b in zip(answers, hard, strict=True))
+        counts["O and 0 alone"] = [right, len(hard)]
+        theirs = theirs or counts  # the package comes first
+        for what, count in counts.items():
+            z = apart(*count, *theirs[what])
             verdict = "chance" if abs(z) < 2.58 else "another thing"
-            print(f"{name:26}{what:7}{share(*count)}  z = {z:.1f}, {verdict}", flush=True)
+            print(f"{name:26}{what:14}{share(*count)}  z = {z:.1f}, {verdict}", flush=True)
+        found[name] = {"n": pictures, **counts, "right": counts["right"][0]}
     network = {"name": "ctc", "sha256": results["sha256"]}
     write(out, {"network": network, "pictures": found, "speed": speed})
 
@@ -298,21 +301,26 @@ def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     class SameCaptchas(PracticeSequence):
         epoch = property(lambda self: 0, lambda self, epoch: None)
 
+    recipes = {
+        "two stages": (two_stages, PracticeSequence),
+        "one cycle": (one_cycle, PracticeSequence),
+        "one cycle on few captchas": (one_cycle, SameCaptchas),
+    }
     steps = max(1, min(64, pictures // 64))
-    epochs, valid, logs = max(2, pictures // (32 * steps)), held_out(seeds[0], 1_000), []
-    for recipe, train, kind in (
-        ("two stages", two_stages, PracticeSequence),
-        ("one cycle", one_cycle, PracticeSequence),
-        ("one cycle, few captchas", one_cycle, SameCaptchas),
-    ):
+    epochs, valid = max(2, pictures // (32 * steps)), held_out(seeds[0], 1_000)
+    logs = [pd.read_csv(out)] if out.exists() else []
+    for recipe, (train, kind) in recipes.items():
+        if any(recipe in set(log.recipe) for log in logs):
+            print(f"{recipe}: is in {out}")
+            continue
         print(recipe, flush=True)
         data = kind(32, steps, seeds[0], labels="ctc", epochs=epochs, hard=(0, 0), workers=2)
         with tempfile.TemporaryDirectory() as folder:
             log = train(small_ctc(seeds[0]), data, valid, Path(folder))
         logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * steps))
-    columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat(logs)[columns].to_csv(out, index=False, float_format="%.5g")
+        columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pd.concat(logs)[columns].to_csv(out, index=False, float_format="%.5g")
 
 
 STUDIES = {  # what measures it, where it goes, and with how many pictures

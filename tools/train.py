@@ -4,6 +4,7 @@ The same command goes on where it was stopped. Needs keras with a backend, captc
 of Jupyter: `PYTHONPATH=. KERAS_BACKEND=jax python tools/train.py MODEL=ctc SIZE=full BUDGET=5000000`.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,11 +34,10 @@ ALLOWED = {
     "BUDGET": r"[1-9]\d*(min)? minutes as in 20min, or pictures as in 300000",
     "SEED": options.WHOLE,
     "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.003",
-    "HARD": r"[01](\.\d+)?,[01](\.\d+)? two numbers between 0 and 1, such as 0.5,0.2",
+    "HARD": r"(0(\.\d+)?|1(\.0+)?),(0(\.\d+)?|1(\.0+)?) two numbers between 0 and 1, such as 0.5,0.2",
     "BATCH": options.POSITIVE,
     "WORKERS": options.POSITIVE,
-    "PRECISION": "auto|float32|mixed_bfloat16|mixed_float16 one of auto, float32, mixed_bfloat16, "
-    "mixed_float16",
+    "PRECISION": "auto|float32|mixed_bfloat16 one of auto, float32, mixed_bfloat16",
 }
 EPOCH = 200  # steps: short, since an interruption costs at most one epoch
 VALID = 1_000  # held-out captchas to watch a run by
@@ -74,15 +74,22 @@ def seconds_a_step(chosen: dict, make_data) -> float:
     return (time.perf_counter() - start) / 12
 
 
+def build(chosen: dict):
+    """Build the network that the options name."""
+    from notebooks_py.ch4_gpu_training import FULL, KINDS, SLIM
+
+    size = SLIM if chosen["SIZE"] == "slim" else FULL[chosen["MODEL"]]
+    return KINDS[chosen["MODEL"]][0](**size)
+
+
 def new_model(chosen: dict, steps: int):
     """Build and compile the network, with the weights of START if it is given."""
     import keras
 
-    from notebooks_py.ch4_gpu_training import FULL, KINDS, SLIM, compile_recipe
+    from notebooks_py.ch4_gpu_training import compile_recipe
 
     keras.utils.set_random_seed(int(chosen["SEED"]))
-    size = SLIM if chosen["SIZE"] == "slim" else FULL[chosen["MODEL"]]
-    model = KINDS[chosen["MODEL"]][0](**size)
+    model = build(chosen)
     if chosen["START"]:
         earlier = keras.models.load_model(chosen["START"], compile=False)
         model.set_weights(earlier.get_weights())
@@ -108,9 +115,13 @@ def open_run(out: Path, chosen: dict, make_plan) -> tuple[int, int]:
     note = out / "run.json"
     settings = {name: value for name, value in chosen.items() if name not in ("OUT", "WORKERS")}
     if not note.exists():
-        out.mkdir(parents=True, exist_ok=True)
+        if chosen["START"] and not Path(chosen["START"]).is_file():
+            raise ValueError(f"START={chosen['START']} is no file")
         epochs, steps = make_plan()
-        note.write_text(json.dumps({"settings": settings, "epochs": epochs, "steps": steps}))
+        (draft := out / "run.json.new").write_text(
+            json.dumps({"settings": settings, "epochs": epochs, "steps": steps})
+        )
+        draft.replace(note)
     run = json.loads(note.read_text())
     for name, value in settings.items():
         if run["settings"][name] != value:
@@ -121,6 +132,21 @@ def open_run(out: Path, chosen: dict, make_plan) -> tuple[int, int]:
     if (out / "results.json").exists():
         raise ValueError(f"{out} holds a finished run: use OUT=another-folder")
     return run["epochs"], run["steps"]
+
+
+def check_backup(folder: Path) -> None:
+    """Raise a ValueError if no saved state can be read; one torn in the first epoch just goes."""
+    import h5py
+
+    names = ("latest.weights.h5", "latest.weights.h5.bkp")
+    states = [folder / name for name in names if (folder / name).exists()]
+    for state in states:
+        with contextlib.suppress(OSError), h5py.File(state):
+            return
+    if len(states) == 2:
+        raise ValueError(f"the backup in {folder} is damaged: start anew with OUT=another-folder")
+    for state in states:
+        state.unlink()
 
 
 def sha256(path: Path) -> str:
@@ -148,6 +174,7 @@ def train(chosen: dict, out: Path) -> None:
         return ch4.PracticeSequence(batch, steps, seed, epochs=epochs, hard=hard, **more)
 
     epochs, steps = open_run(out, chosen, lambda: plan(chosen, make_data))
+    check_backup(out / "backup")
     rng = stream(seed, "valid", epoch=0, index=0)
     texts = random_texts(rng, VALID)
     X, places = draw_captchas(texts, rng).astype("float32") / 255, encode(texts)
@@ -157,9 +184,12 @@ def train(chosen: dict, out: Path) -> None:
     print(f"{epochs} epochs of {steps} batches of {batch}, in {out}", flush=True)
     average = ch4.Average(X, y, texts, out / "averaged.keras")
     ch4.fit_recipe(model, make_data(steps, epochs), average, out)
-    (out / "averaged.keras").replace(out / "model.keras")
+    keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
+    finished = build(chosen)
+    finished.set_weights(model.get_weights())  # the average, with which fit ends
+    finished.save(out / "model.keras")
     log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
-    score = evaluate(lambda pictures: ch4.read(model, pictures), "classic-1k")
+    score = evaluate(lambda pictures: ch4.read(finished, pictures), "classic-1k")
     print(score)
     results = {
         "model": chosen["MODEL"],

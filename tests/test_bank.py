@@ -1,0 +1,94 @@
+"""The bank of glyphs: reproducible, like the package's captchas, and several times as fast."""
+
+import random
+import statistics
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captcha_reader.bank import GlyphBank
+from captcha_reader.drawing import draw_captchas
+from captcha_reader.texts import random_texts
+
+FEW = "08KO"
+
+
+@pytest.fixture(scope="module")
+def bank() -> GlyphBank:
+    """A bank with many colours for few characters."""
+    return GlyphBank(1, FEW, colors=120)
+
+
+def test_a_seed_decides_every_byte():
+    bank, again, other = (GlyphBank(seed, FEW, colors=5) for seed in (1, 1, 2))
+    state = random.getstate()
+    pictures = bank.draw(["08KO", "OOOO"], random.Random(3))
+    assert (pictures.shape, pictures.dtype) == ((2, 64, 128, 3), np.uint8)
+    assert np.array_equal(pictures, again.draw(["08KO", "OOOO"], random.Random(3)))
+    for drawn_by, seed in [(bank, 4), (other, 3)]:
+        assert not np.array_equal(pictures, drawn_by.draw(["08KO", "OOOO"], random.Random(seed)))
+    assert random.getstate() == state
+
+
+def test_a_bank_of_another_alphabet_and_size():
+    bank = GlyphBank(1, "ab", width=200, height=80, colors=2, copies=2)
+    assert bank.draw(["ab", "bbbbbbbb"], random.Random(1)).shape == (2, 80, 200, 3)
+    twice = GlyphBank(1, "abb", colors=2, copies=2)
+    assert [len(twice.glyphs[0][character]) for character in "ab"] == [2, 4]
+
+
+def test_a_character_that_is_not_in_the_bank_is_named(bank):
+    with pytest.raises(ValueError, match="'7' in '08K7' is not in the alphabet '08KO' of this bank"):
+        bank.draw(["OOOO", "08K7"], random.Random(1))
+
+
+def test_the_darkest_ink_is_a_colour_of_the_bank():
+    bank = GlyphBank(1, FEW, colors=2)
+    colors = np.array([color[:3] for color in bank.colors])
+    texts = random_texts(random.Random(1), 60, FEW)
+    nearest = []
+    for picture in bank.draw(texts, random.Random(2)):
+        darkest = picture.reshape(-1, 3)[picture.sum(axis=2).argmin()]
+        apart = np.abs(colors - darkest).max(axis=1)
+        assert apart.min() <= 3, darkest  # the filter rounds
+        nearest.append(apart.argmin())
+    assert 20 < sum(nearest) < 40  # both colours are used
+
+
+def features(pictures: np.ndarray) -> np.ndarray:
+    """Five numbers for each picture: how bright, how spread, how much ink, edges and dark ink."""
+    gray = pictures.astype("float32").mean(axis=3)
+    ink = gray.max(axis=(1, 2), keepdims=True) - gray
+    steps = np.abs(np.diff(gray, axis=2)).mean(axis=(1, 2))
+    counts = [(ink > level).mean(axis=(1, 2)) for level in (20, 100)]
+    return np.stack([gray.mean(axis=(1, 2)), gray.std(axis=(1, 2)), steps, *counts], axis=1)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How far the means are apart, in standard errors of their difference."""
+    error = np.sqrt(a.var(axis=0) / len(a) + b.var(axis=0) / len(b))
+    return np.abs(a.mean(axis=0) - b.mean(axis=0)) / error
+
+
+def test_pixels_are_distributed_as_the_packages(bank, monkeypatch):
+    texts = random_texts(random.Random(5), 500, FEW)
+    package = features(draw_captchas(texts, random.Random(6)))
+    ours = features(bank.draw(texts, random.Random(7)))
+    assert distance(ours, package).max() < 4
+    assert np.allclose(ours.std(axis=0), package.std(axis=0), rtol=0.15)
+    monkeypatch.setattr(bank, "noise", [Image.new("L", (128, 64))])
+    without_noise = features(bank.draw(texts, random.Random(7)))
+    assert distance(without_noise, package).max() > 4  # so a difference would be seen
+
+
+def test_a_bank_draws_three_times_as_fast_as_the_package():
+    bank, texts = GlyphBank(1, colors=10), random_texts(random.Random(1), 100)
+
+    def seconds(draw) -> float:
+        start = time.thread_time()
+        draw(texts, random.Random(1))
+        return time.thread_time() - start
+
+    assert statistics.median(seconds(draw_captchas) / seconds(bank.draw) for _ in range(5)) > 3

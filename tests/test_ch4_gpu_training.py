@@ -1,0 +1,341 @@
+"""Lesson 4: practice, the recipe, averaged weights, runs that are interrupted, and devices."""
+
+import functools
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from captcha_reader.bank import GlyphBank
+from captcha_reader.drawing import draw_captchas, stream
+from captcha_reader.texts import encode, random_texts
+from notebooks_py import ch4_gpu_training as ch4
+
+TINY = {"filters": (4, 8), "convs": 1, "stride": 4, "momentum": 0.9}
+STEPS, EPOCHS = 3, 3
+
+
+# --- practice --------------------------------------------------------------------------------------
+
+
+def hard_share(data: ch4.PracticeSequence, epoch: int) -> float:
+    """Return the share of O and 0 in the texts of one batch."""
+    data.epoch = epoch
+    return float(np.isin([*"".join(data.texts(stream(1, "train", epoch, 0)))], ["O", "0"]).mean())
+
+
+def test_o_and_0_are_practised_and_less_towards_the_end():
+    data = ch4.PracticeSequence(5_000, 1, 1, epochs=10)
+    plain, three_of_four = 2 / 36, 108 / 142
+    first = 0.5 * three_of_four + 0.5 * plain
+    last = 0.2 * three_of_four + 0.8 * plain
+    shares = [hard_share(data, epoch) for epoch in range(10)]
+    assert shares == pytest.approx([first] * 8 + [last] * 2, abs=0.015)
+    never = ch4.PracticeSequence(5_000, 1, 1, hard=(0, 0))
+    assert hard_share(never, 0) == pytest.approx(plain, abs=0.01)
+
+
+def test_hard_captchas_have_three_of_four():
+    texts = ch4.PracticeSequence(3_000, 1, 1, hard=(1, 1)).texts(random.Random(1))
+    assert np.mean([text.count("O") + text.count("0") for text in texts]) == pytest.approx(3, abs=0.1)
+
+
+@pytest.fixture
+def small_banks(monkeypatch):
+    """Banks of two colours, and the names of those that were made."""
+    made = []
+
+    def bank(seed, alphabet):
+        made.append(seed)
+        return GlyphBank(seed, alphabet, colors=2, copies=1)
+
+    monkeypatch.setattr(ch4, "GlyphBank", bank)
+    ch4.fresh_bank.cache_clear()
+    yield made
+    ch4.fresh_bank.cache_clear()
+
+
+def test_each_epoch_has_a_bank_of_its_own(small_banks):
+    data, pictures = ch4.PracticeSequence(2, 2, 7, labels="ctc", epochs=2), []
+    for data.epoch in (0, 1):
+        pictures.append([data[index][0] for index in (0, 1)])
+        again = ch4.fresh_bank(7, data.epoch).draw(["O0AB"], random.Random(1))
+        assert np.array_equal(again, data.draw(["O0AB"], random.Random(1)))
+    assert small_banks == ["7/0", "7/1"] and not np.array_equal(*pictures)
+    glyphs = ch4.fresh_bank(7, 1).glyphs[0]
+    assert {c: len(kept) for c, kept in glyphs.items() if len(kept) > 1} == {"O": 6, "0": 6}
+
+
+# --- networks and the recipe -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "full"), [("cnn", 2_653_360), ("ctc", 3_157_317)])
+def test_each_kind_is_built_taught_and_read(kind, full):
+    build, labels, loss, _ = ch4.KINDS[kind]
+    assert build(**ch4.FULL[kind], ink=False).count_params() == full
+    assert build(**ch4.SLIM).count_params() < full / 2
+    model = build(**TINY)
+    model.compile("adam", loss)
+    X, y = ch4.PracticeSequence(2, 1, 1, labels=labels, draw=draw_captchas)[0]
+    loss = float(model.compute_loss(y=y, y_pred=model.predict_on_batch(X)))
+    assert np.isfinite(loss) and loss > 4
+    answers = ch4.read(model, np.zeros((2, 64, 128, 3), np.uint8))
+    assert len(answers) == 2 and answers[0] == answers[1]
+
+
+def compiled(steps: int, **more):
+    picture = keras.Input((64, 128, 3))
+    x = keras.layers.Dense(2)(keras.layers.BatchNormalization()(picture))
+    model = keras.Model(picture, x, name="ctc")
+    return model, ch4.compile_recipe(model, steps, **more)
+
+
+@pytest.mark.parametrize("steps", [100, 5_000])
+def test_the_rate_climbs_to_its_peak_and_comes_to_rest(steps):
+    model, cycle = compiled(steps, peak=2e-3)
+    climb = steps // 20
+    rates = [float(cycle(step)) for step in (0, climb, (steps + climb) / 2, steps)]
+    assert rates == pytest.approx([0, 2e-3, 1e-3, 0], abs=1e-6)
+    model.optimizer.iterations.assign(climb)
+    assert float(model.optimizer.learning_rate) == pytest.approx(2e-3)
+    constant, _ = compiled(steps, peak=2e-3, fall=False)
+    assert float(constant.optimizer.learning_rate) == pytest.approx(2e-3)
+
+
+def test_kernels_decay_and_nothing_else_does():
+    model, _ = compiled(100, peak=0.1, fall=False)
+    variables = model.trainable_variables
+    for variable in variables:
+        variable.assign(np.ones(variable.shape))
+    model.optimizer.apply([np.zeros(v.shape, "float32") for v in variables], variables)
+    after = {v.path.split("/")[-1]: float(np.min(v)) for v in variables}
+    assert after == pytest.approx({"kernel": 1 - 0.1 * 0.01, "bias": 1, "gamma": 1, "beta": 1})
+    assert model.optimizer.global_clipnorm == 1
+
+
+# --- averages, and going on ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    rng = stream(1, "valid", 0, 0)
+    texts = random_texts(rng, 8)
+    return draw_captchas(texts, rng).astype("float32") / 255, encode(texts) + 1, texts
+
+
+class Note(keras.callbacks.Callback):
+    """Notes the weights after each batch, and raises KeyboardInterrupt after batch `stop`."""
+
+    def __init__(self, stop=None):
+        super().__init__()
+        self.stop, self.seen = stop, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(self.model.get_weights())
+        if int(self.model.optimizer.iterations) == self.stop:
+            raise KeyboardInterrupt
+
+
+class Trainer:
+    """Trains one tiny network again and again, compiled once, each time from the same beginning."""
+
+    def __init__(self, held_out):
+        keras.utils.set_random_seed(1)
+        self.held_out, self.model = held_out, ch4.build_ctc(**TINY)
+        ch4.compile_recipe(self.model, EPOCHS * STEPS)
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.state = self.model.variables + self.model.optimizer.variables
+        self.start = [keras.ops.convert_to_numpy(value).copy() for value in self.state]
+
+    def run(self, folder: Path, stop: int | None = None, average=True) -> Note:
+        for variable, value in zip(self.state, self.start, strict=True):
+            variable.assign(value)
+        more = {"labels": "ctc", "epochs": EPOCHS, "workers": 2, "draw": draw_captchas}
+        data, note = ch4.PracticeSequence(4, STEPS, 1, **more), Note(stop)
+        folder.mkdir(exist_ok=True)
+        if average:
+            callback = ch4.Average(*self.held_out, folder / "averaged.keras")
+            ch4.fit_recipe(self.model, data, callback, folder, [note])
+        else:
+            callbacks = [ch4.SetEpoch(data), note]
+            self.model.fit(data, epochs=EPOCHS, callbacks=callbacks, shuffle=False, verbose=0)
+        return note
+
+
+@pytest.fixture(scope="module")
+def trainer(held_out):
+    return Trainer(held_out)
+
+
+@pytest.fixture(scope="module")
+def whole(trainer, tmp_path_factory):
+    """A run without a break: its folder and its notes."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, trainer.run(folder).seen
+
+
+@pytest.fixture(scope="module")
+def stopped(trainer, tmp_path_factory):
+    """The folder of a run that was stopped in the middle of its last epoch."""
+    folder = tmp_path_factory.mktemp("runs") / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(folder, stop=2 * STEPS + 2)
+    return folder
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return len(a) == len(b) and all(map(np.array_equal, a, b))
+
+
+def test_averaging_leaves_the_training_alone_bit_by_bit(trainer, whole, tmp_path):
+    plain = trainer.run(tmp_path / "plain", average=False).seen
+    assert len(plain) == len(whole[1]) == EPOCHS * STEPS
+    assert all(map(same, plain, whole[1])) and not same(plain[0], plain[1])
+
+
+def test_the_file_is_the_average_and_reads_as_logged(whole, held_out):
+    folder, seen = whole
+    X, y, texts = held_out
+    model = keras.models.load_model(folder / "averaged.keras")
+    assert not model.compiled and not hasattr(model, "optimizer")
+    model.compile(loss=ch4.KINDS["ctc"][2])
+    log = pd.read_csv(folder / "log.csv")
+    assert log.epoch.tolist() == [0, 1, 2] and (log.seconds > 0).all()
+    assert log.val_loss.iloc[-1] == pytest.approx(model.evaluate(X, y, verbose=0), rel=1e-5)
+    answers = ch4.read(model, np.rint(X * 255).astype(np.uint8))
+    assert log.val_acc.iloc[-1] == np.mean([a == b for a, b in zip(answers, texts, strict=True)])
+    # 9 steps: the average keeps one half, from the first step on.
+    expected = seen[0]
+    for weights in seen[1:]:
+        expected = [(a + b) / 2 for a, b in zip(expected, weights, strict=True)]
+    for variable, found, value, own in zip(
+        model.variables, model.get_weights(), expected, seen[-1], strict=True
+    ):
+        value = value if variable.trainable else own  # norms keep their running means
+        assert np.allclose(found, value, rtol=1e-5, atol=1e-6), variable.path
+
+
+def torn(name: str):
+    def tear(backup: Path) -> None:
+        content = (backup / name).read_bytes()
+        (backup / name).write_bytes(content[: len(content) // 2])
+
+    return tear
+
+
+NOTE = "training_metadata.json"
+INTERRUPTED = {  # what the interruption left behind, and the epochs that are trained again
+    "in the middle of an epoch": (lambda backup: None, [2]),
+    "while it wrote the weights": (torn("latest.weights.h5"), [1, 2]),
+    "between the weights and their note": (
+        lambda backup: shutil.copy(backup / f"{NOTE}.bkp", backup / NOTE), [2]
+    ),
+    "while it wrote the note": (lambda backup: (backup / NOTE).write_text(""), [2]),
+    "while it copied the weights": (torn("latest.weights.h5.bkp"), [2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_a_run_goes_on_to_the_same_bits(trainer, whole, stopped, tmp_path, when):
+    breakage, epochs = INTERRUPTED[when]
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    assert json.loads((folder / "backup" / NOTE).read_text())["epoch"] == 2
+    breakage(folder / "backup")
+    seen = trainer.run(folder).seen
+    assert all(map(same, seen, whole[1][STEPS * epochs[0] :]))
+    averaged = [keras.models.load_model(x / "averaged.keras") for x in (folder, whole[0])]
+    assert same(*(model.get_weights() for model in averaged))
+    logs = [pd.read_csv(x / "log.csv").drop(columns="seconds") for x in (folder, whole[0])]
+    assert logs[0].epoch.tolist() == [0, 1, *epochs]
+    logs[0] = logs[0].drop_duplicates("epoch", keep="last").reset_index(drop=True)
+    pd.testing.assert_frame_equal(*logs)
+
+
+def test_a_run_that_is_done_stays_as_it_is(trainer, whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    assert trainer.run(folder).seen == []
+    averaged = keras.models.load_model(folder / "averaged.keras")
+    assert same(trainer.model.get_weights(), averaged.get_weights())
+
+
+# --- devices ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_train_as_one(backend):
+    if not importlib.util.find_spec(backend):
+        pytest.skip(f"{backend} is not installed")
+    script = Path(__file__).parent / "train_on_two_devices.py"
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert (found["one"]["devices"], found["two"]["devices"]) == ([1] * 4, [2] * 4)
+    one, two = found["one"]["losses"], found["two"]["losses"]
+    assert len(set(one)) == len(one) == 4
+    # TensorFlow's devices each normalise their own half of a batch; JAX' the whole.
+    assert two == pytest.approx(one, rel=0.03 if backend == "tensorflow" else 1e-3)
+
+
+def test_one_device_needs_no_strategy():
+    with ch4.every_device() as count:
+        assert count == 1 and not keras.distribution.distribution()
+
+
+def test_memory_growth_is_asked_for_on_every_gpu(monkeypatch):
+    import tensorflow as tf
+
+    asked = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["first", "second"])
+    grow = tf.config.experimental
+    monkeypatch.setattr(grow, "set_memory_growth", lambda gpu, on: asked.append((gpu, on)))
+    assert ch4.grow_memory() == 2
+    assert asked == [("first", True), ("second", True)]
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags", "precision"),
+    [
+        (["cpu:0"], "fpu avx2 avx512f", "float32"),
+        (["cpu:0"], "fpu avx2 avx512_bf16", "mixed_bfloat16"),
+        (["cpu:0"], "fpu amx_bf16", "mixed_bfloat16"),
+        (["cpu:0"], None, "float32"),  # no such file
+        (["gpu:0", "gpu:1"], None, "mixed_bfloat16"),
+    ],
+)
+def test_half_precision_where_the_hardware_has_it(monkeypatch, devices, flags, precision):
+    cpu = types.SimpleNamespace(exists=lambda: flags is not None, read_text=lambda: flags)
+    monkeypatch.setattr(ch4, "Path", lambda name: cpu if name == "/proc/cpuinfo" else None)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
+    assert ch4.best_precision() == precision
+
+
+# --- measuring -------------------------------------------------------------------------------------
+
+
+def test_the_median_leaves_the_first_call_out(monkeypatch):
+    clock = iter([0, 1, 10, 12, 20, 29, 30, 30, 40, 48, 50, 51])
+    monkeypatch.setattr(ch4.time, "perf_counter", functools.partial(next, clock))
+    calls = []
+    assert ch4.median_milliseconds(lambda: calls.append(1)) == 2_000
+    assert len(calls) == 6
+
+
+def test_error_bars_are_errors_with_their_intervals():
+    figure, axes = plt.subplots()
+    ch4.plot_errors(axes, {"a": (9_802, 10_000), "b": (50, 100)}, "T")
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([1.98, 50])
+    first = axes.collections[0].get_segments()[0][:, 0]
+    assert first == pytest.approx([1.72, 2.27], abs=0.01) and axes.get_title() == "T"
+    plt.close(figure)

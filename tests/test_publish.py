@@ -1,0 +1,169 @@
+"""How a trained network gets into models/ and the README, and how it is counted again."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import evaluate
+import keras
+import pandas as pd
+import publish
+import pytest
+from conftest import ROOT
+
+from captcha_reader import scores, weights
+from notebooks_py.ch2_cnn import build_cnn
+
+MARKS = f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network, saved."""
+    path = tmp_path_factory.mktemp("network") / "model.keras"
+    build_cnn(filters=(4, 4), convs=1, stride=4).save(path)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch):
+    """Make the folder of a run as `make train` leaves it; `right` is what its network will read."""
+    (tmp_path / "README.md").write_text(MARKS)
+    monkeypatch.setattr(publish.lessons, "ROOT", tmp_path)
+
+    def make(name: str, right: int, start: Path | None = None, **settings: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model.keras").write_bytes(network.read_bytes())
+        results = {
+            "model": "cnn", "size": "slim", "settings": {"START": "", **settings},
+            "start": start and hashlib.sha256(start.read_bytes()).hexdigest(),
+            "pictures": 600, "seconds": 30, "parameters": 99, "device": "CPU",
+            "sha256": hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest(),
+        }  # fmt: skip
+        (folder / "results.json").write_text(json.dumps(results))
+        log = pd.DataFrame({"epoch": [0, 1, 1, 2], "seconds": 10.0, "loss": 2.0, "val_loss": 1.0,
+                            "val_acc": 0.5})  # fmt: skip
+        log.to_csv(folder / "log.csv", index=False)  # epoch 1 was interrupted, and came again
+
+        def count(read, test_set: str) -> scores.Score:
+            n = scores.TEST_SETS[test_set][0]
+            return scores.Score(test_set, n, right, (n,) * 4)
+
+        monkeypatch.setattr(scores, "evaluate", count)
+        return folder
+
+    return make
+
+
+def call(monkeypatch: pytest.MonkeyPatch, program, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", [program.__name__, *words])
+    return program.main()
+
+
+def test_a_run_becomes_the_finished_network(run, tmp_path, monkeypatch) -> None:
+    folder = run("first", right=900)
+    assert call(monkeypatch, publish, f"RUN={folder}") == 0
+    model, results = weights.finished("cnn", tmp_path / "models")
+    assert results["parameters"] == 99 and model.name == "cnn"
+    assert (results["pictures"], results["seconds"], len(results["runs"])) == (600, 30, 1)
+    assert list(results["scores"]) == list(publish.SETS)
+    log = pd.read_csv(tmp_path / "models" / "cnn.csv")
+    assert list(log) == publish.LOG and log.epoch.tolist() == [0, 1, 2]
+    assert log.pictures.tolist() == [200, 400, 600] and log.seconds.tolist() == [10, 20, 30]
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith("before\n") and readme.endswith("\nafter\n") and "old" not in readme
+    assert "| 600 captchas | 0.0 (CPU) | 9.00 % (8.46 to 9.58) | 0.90 % (0.84 to 0.96) |" in readme
+
+
+def test_a_run_that_went_on_from_it_is_appended(run, tmp_path, monkeypatch) -> None:
+    assert call(monkeypatch, publish, f"RUN={run('first', right=900)}") == 0
+    second = run("second", right=901, start=tmp_path / "models" / "cnn.keras", START="models/cnn")
+    assert call(monkeypatch, publish, f"RUN={second}") == 0
+    results = weights.read_results("cnn", tmp_path / "models")
+    assert (results["pictures"], results["seconds"], len(results["runs"])) == (1200, 60, 2)
+    log = pd.read_csv(tmp_path / "models" / "cnn.csv")
+    assert log.epoch.tolist() == list(range(6)) and log.run.tolist() == [1, 1, 1, 2, 2, 2]
+    assert log.pictures.iloc[-1] == 1200 and log.seconds.tolist() == [10, 20, 30, 40, 50, 60]
+    # A run from nothing replaces them.
+    assert call(monkeypatch, publish, f"RUN={run('third', right=902)}") == 0
+    assert weights.read_results("cnn", tmp_path / "models")["pictures"] == 600
+
+
+def test_a_run_brings_those_it_came_from(run, tmp_path, monkeypatch) -> None:
+    first = run("first", right=900) / "model.keras"
+    folder = run("second", right=900, start=first, START=str(first))
+    assert call(monkeypatch, publish, f"RUN={folder}") == 0
+    assert weights.read_results("cnn", tmp_path / "models")["pictures"] == 1200
+
+
+def test_a_network_that_is_not_better_changes_nothing(run, tmp_path, monkeypatch, capsys) -> None:
+    assert call(monkeypatch, publish, f"RUN={run('first', right=900)}") == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "models").iterdir()}
+    assert call(monkeypatch, publish, f"RUN={run('second', right=900)}") == 1
+    assert "cnn.json has 900 of classic-100k, this network 900" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (tmp_path / "models").iterdir()} == before
+
+
+def test_what_does_not_fit_together_is_refused(run, tmp_path, monkeypatch) -> None:
+    folder = run("first", right=900)
+    lost = run("second", right=900, start=folder / "log.csv", START=str(folder / "model.keras"))
+    with pytest.raises(SystemExit, match="did not start from what .*first/model.keras is now"):
+        call(monkeypatch, publish, f"RUN={lost}")
+    with pytest.raises(SystemExit, match="publish: .*none/results.json"):
+        call(monkeypatch, publish, f"RUN={tmp_path / 'none'}")
+    (folder / "model.keras").write_bytes(b"torn")
+    with pytest.raises(SystemExit, match="model.keras is damaged"):
+        call(monkeypatch, publish, f"RUN={folder}")
+    assert not (tmp_path / "models").exists()
+
+
+def test_make_evaluate_tells_when_a_count_is_another_one(
+    run, tmp_path, network, monkeypatch, capsys
+) -> None:
+    assert call(monkeypatch, publish, f"RUN={run('first', right=900)}") == 0
+    monkeypatch.setattr(weights, "MODELS", tmp_path / "models")
+    assert call(monkeypatch, evaluate, "MODEL=cnn", "SET=classic-1k") == 0
+    run("other", right=904)
+    assert call(monkeypatch, evaluate, "MODEL=cnn", "SET=classic-1k") == 1
+    assert "models/cnn.json has 900, more than 3 away" in capsys.readouterr().out
+    # Weights of one's own have nothing to be compared with.
+    assert call(monkeypatch, evaluate, f"MODEL={network}", "SET=classic-1k") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["MODEL=rnn"], r"evaluate: no .*rnn.json"),
+        (["MODEL=cnn", "SET=classic"], "evaluate: no test set 'classic'"),
+        (["MODEL=none.keras"], "evaluate: .*none.keras"),
+        (["MODLE=cnn"], "evaluate: MODLE is not an option; the options are MODEL, SET"),
+    ],
+)
+def test_make_evaluate_names_what_is_not_there(monkeypatch, words, message) -> None:
+    with pytest.raises(SystemExit, match=message):
+        call(monkeypatch, evaluate, *words)
+
+
+def test_the_table_in_the_readme_is_up_to_date() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{publish.BEGIN}\n{publish.table(ROOT)}\n{publish.END}" in readme
+
+
+def test_a_readme_without_marks_is_an_error(tmp_path) -> None:
+    (tmp_path / "README.md").write_text("no marks")
+    with pytest.raises(SystemExit, match="README.md needs the lines"):
+        publish.write_table(tmp_path)
+
+
+@pytest.mark.parametrize("name", publish.TITLES)
+def test_what_ships_reads_captchas_and_has_its_log(name: str) -> None:
+    model, results = weights.finished(name)
+    log = pd.read_csv(weights.MODELS / f"{name}.csv")
+    assert isinstance(model, keras.Model) and model.count_params() == results["parameters"]
+    assert (
+        log.pictures.iloc[-1] == results["pictures"] == sum(r["pictures"] for r in results["runs"])
+    )
+    assert log.seconds.iloc[-1] == pytest.approx(results["seconds"], abs=2)
+    assert log.run.tolist()[-1] == len(results["runs"])
+    assert set(results["scores"]) == set(publish.SETS)

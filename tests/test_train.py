@@ -1,0 +1,225 @@
+"""make train: interrupted in every way, it goes on to the same weights; what it refuses."""
+
+import functools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import options
+import pytest
+import train
+from train_tiny import PATCHES
+
+ROOT = Path(train.__file__).parents[1]
+TINY = Path(__file__).parent / "train_tiny.py"
+WORDS = ["BUDGET=72", "BATCH=4", "SEED=5", "PRECISION=float32"]  # 6 epochs of 3 batches
+STATES = ("backup/latest.weights.h5", "backup/latest.weights.h5.bkp")
+
+
+def call(*words: str) -> int:
+    """Run tools/train.py here, with a tiny network."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name, value in PATCHES:
+            patch.setattr(place, name, value)
+        patch.setattr("sys.argv", ["train", *words])
+        return train.main()
+
+
+def refused(*words: str) -> str:
+    """Return the one line with which the call ends; its exit code is 1 then."""
+    with pytest.raises(SystemExit) as error:
+        call(*words)
+    assert isinstance(error.value.code, str) and "\n" not in error.value.code
+    assert error.value.code.startswith("train: ") and len(error.value.code) < 300
+    return error.value.code
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    return keras.models.load_model(folder / "model.keras").get_weights()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("train") / "whole"
+    assert call(*WORDS, f"OUT={folder}") == 0
+    return folder
+
+
+def test_a_run_writes_down_what_it_did(whole):
+    results = json.loads((whole / "results.json").read_text())
+    assert (results["model"], results["size"], results["pictures"]) == ("ctc", "slim", 72)
+    assert results["settings"]["BATCH"] == "4" and 0 <= results["classic-1k"] <= 100
+    model = keras.models.load_model(whole / "model.keras")
+    assert results["parameters"] == model.count_params() and not model.compiled
+    assert results["sha256"] == train.sha256(whole / "model.keras")
+    assert results["versions"]["captcha"] == "0.7.0" and results["cores"] == os.cpu_count()
+
+
+def test_half_precision_ends_in_a_network_that_reads_without_it(tmp_path):
+    words = ("BUDGET=12", "BATCH=4", "MODEL=cnn", "PRECISION=mixed_bfloat16", f"OUT={tmp_path}")
+    assert call(*words) == 0
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    trained = keras.models.load_model(tmp_path / "averaged.keras")
+    assert trained.layers[-1].compute_dtype == "float32"  # the answers
+    assert "bfloat16" in {layer.compute_dtype for layer in trained.layers}
+    assert all(map(np.array_equal, model.get_weights(), trained.get_weights()))
+
+
+def wait_for(folder: Path, epochs: int, process: subprocess.Popen) -> None:
+    """Wait until so many epochs are in the log."""
+    log, end = folder / "log.csv", time.monotonic() + 300
+    while not log.exists() or log.read_text().count("\n") <= epochs:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """The folder of a run that was killed, went on, and was stopped with Ctrl-C; and its words."""
+    folder, rng = tmp_path_factory.mktemp("train") / "interrupted", random.Random(1)
+    # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    for epochs, how in [(1, signal.SIGKILL), (3, signal.SIGINT)]:
+        process = subprocess.Popen(
+            [sys.executable, TINY, *WORDS, f"OUT={folder}"], preexec_fn=listen, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": ROOT},
+        )  # fmt: skip
+        wait_for(folder, epochs, process)
+        if how == signal.SIGINT:
+            before = content(folder)
+            second = refused(*WORDS, f"OUT={folder}")
+            changed = {p.name for p, x in content(folder).items() if before.get(p) != x}
+        time.sleep(0.6 * rng.random())  # an epoch takes longer
+        process.send_signal(how)
+        printed, errors = process.communicate(timeout=60)
+    return folder, process.returncode, printed, errors, second, changed
+
+
+def test_ctrl_c_ends_in_a_sentence(interrupted):
+    folder, code, printed, errors, *_ = interrupted
+    assert code == 3
+    assert printed.splitlines()[-1] == f"stopped; the same command goes on from {folder}"
+    assert "Traceback" not in errors
+    assert not (folder / "results.json").exists()
+
+
+def test_a_second_process_is_refused(interrupted):
+    folder, *_, message, changed = interrupted
+    assert message == f"train: another process trains in {folder}: wait, or use OUT="
+    assert changed <= {"log.csv", "averaged.keras", "training_metadata.json"} | {
+        Path(state).name for state in STATES
+    }  # by the first
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(interrupted, whole, tmp_path):
+    folder = shutil.copytree(interrupted[0], tmp_path / "run")
+    assert call(*WORDS, f"OUT={folder}") == 0
+    assert all(map(np.array_equal, weights(folder), weights(whole)))
+    epochs = [line.split(",")[0] for line in (folder / "log.csv").read_text().splitlines()[1:]]
+    assert sorted(set(epochs)) == ["0", "1", "2", "3", "4", "5"] and len(epochs) <= 8
+    # Stopped again, after its last epoch and before its results: nothing is trained again.
+    (folder / "results.json").unlink()
+    (folder / "model.keras").unlink()
+    assert call(*WORDS, f"OUT={folder}") == 0
+    assert all(map(np.array_equal, weights(folder), weights(whole)))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("RATE=0.001", "holds a run with RATE=0.003, not 0.001: use that to go on with it, or OUT="),
+        ("HARD=0,0", "holds a run with HARD=0.5,0.2, not 0,0"),
+        ("SEED=5", "holds a finished run: use OUT=another-folder"),
+    ],
+)
+def test_another_run_in_the_folder_is_left_alone(whole, word, message):
+    before = content(whole)
+    assert message in refused(*WORDS, word, f"OUT={whole}")
+    assert content(whole) == before
+
+
+def test_a_damaged_backup_is_named(interrupted, tmp_path):
+    folder = shutil.copytree(interrupted[0], tmp_path / "run")
+    for state in STATES:
+        (folder / state).write_bytes((folder / state).read_bytes()[:5_000])
+    before = content(folder)
+    assert refused(*WORDS, f"OUT={folder}") == (
+        f"train: the backup in {folder}/backup is damaged: start anew with OUT=another-folder"
+    )
+    assert content(folder) == before
+
+
+def test_a_power_cut_in_the_first_epoch_costs_that_epoch(whole, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "backup").mkdir(parents=True)
+    shutil.copy(whole / "run.json", folder)
+    shutil.copy(whole / STATES[0], folder / STATES[0])
+    with open(folder / STATES[0], "r+b") as state:
+        state.truncate(5_000)
+    assert call(*WORDS, f"OUT={folder}") == 0
+    assert all(map(np.array_equal, weights(folder), weights(whole)))
+
+
+def test_a_full_disk_is_named_and_costs_nothing(interrupted, whole, tmp_path):
+    folder = shutil.copytree(interrupted[0], tmp_path / "run")
+    size, limits = (folder / STATES[0]).stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        message = refused(*WORDS, f"OUT={folder}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "large" in message, message
+    assert call(*WORDS, f"OUT={folder}") == 0
+    assert all(map(np.array_equal, weights(folder), weights(whole)))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("MODEL=rnn", "MODEL=rnn must be one of cnn, ctc"),
+        ("SIZE=XL", "SIZE=XL must be one of full, slim"),
+        ("BUDGET=20m", "BUDGET=20m must be minutes as in 20min, or pictures as in 300000"),
+        ("BUDGET=0", "BUDGET=0 must be minutes"),
+        ("RATE=2", "RATE=2 must be a number between 0 and 1, such as 0.003"),
+        ("HARD=1.9,0", "HARD=1.9,0 must be two numbers between 0 and 1, such as 0.5,0.2"),
+        ("PRECISION=half", "PRECISION=half must be one of auto, float32, mixed_bfloat16"),
+        ("STEPS=3", "STEPS is not an option; the options are MODEL, SIZE, BUDGET"),
+        ("START=none.keras", "START=none.keras is no file"),
+    ],
+)
+def test_what_it_does_not_know_is_named(tmp_path, word, message):
+    assert message in refused("BUDGET=12", f"OUT={tmp_path / 'out'}", word)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".json"]
+
+
+def test_a_network_trains_further(whole, tmp_path):
+    words = ["BUDGET=4", "BATCH=4", "PRECISION=float32", f"OUT={tmp_path}"]
+    assert call(*words, f"START={whole}/model.keras", "RATE=0.0001") == 0
+    assert json.loads((tmp_path / "results.json").read_text())["start"] == train.sha256(
+        whole / "model.keras"
+    )
+    near = [np.abs(a - b).max() for a, b in zip(weights(tmp_path), weights(whole), strict=True)]
+    assert 0 < max(near) < 1  # moved, from there
+
+
+def test_minutes_become_epochs(monkeypatch):
+    monkeypatch.setattr(train, "seconds_a_step", lambda chosen, make_data: 0.1)
+    chosen = options.read(["BUDGET=11min"], "train", train.DEFAULTS, train.ALLOWED)
+    assert train.plan(chosen, None) == (30, 200)  # 660 s at 0.11 s a step
+    assert train.plan(chosen | {"BUDGET": "640"}, None) == (1, 10)
+    assert train.plan(chosen | {"BUDGET": "64000"}, None) == (5, 200)

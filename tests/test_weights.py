@@ -1,0 +1,98 @@
+"""Finished networks: what is believed, and what is refused."""
+
+import hashlib
+import json
+import shutil
+
+import keras
+import pytest
+
+from captcha_reader.scores import Score, evaluate, wilson
+from captcha_reader.weights import MODELS, finished, measured
+from notebooks_py.ch4_gpu_training import read
+
+SCORE = Score("classic-100", 100, 90, (95, 96, 97, 98)).record()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder with a tiny network and its results, in the place of models/."""
+    folder = tmp_path_factory.mktemp("models")
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(folder / "net.keras")
+    sha256 = hashlib.sha256((folder / "net.keras").read_bytes()).hexdigest()
+    results = {"scores": {"classic-100": SCORE}, "sha256": sha256}
+    (folder / "net.json").write_text(json.dumps(results))
+    return folder
+
+
+def flip(home):
+    content = bytearray((home / "net.keras").read_bytes())
+    content[len(content) // 2] ^= 1
+    (home / "net.keras").write_bytes(content)
+
+
+def tell(home, **values):
+    """Write other values into the score of the results file."""
+    results = json.loads((home / "net.json").read_text())
+    results["scores"]["classic-100"] |= values
+    (home / "net.json").write_text(json.dumps(results))
+
+
+def cut(home):
+    (home / "net.json").write_text((home / "net.json").read_text()[:100])
+
+
+def forget(home):
+    (home / "net.json").write_text(json.dumps({"scores": {}}))
+
+
+MORE_THAN_CHARACTERS = Score("classic-100", 100, 90, (95, 96, 89, 98)).record()
+BROKEN = {
+    "one flipped byte of weights": (flip, ValueError, "net.keras is damaged .*expected "),
+    "no weights": (lambda home: (home / "net.keras").unlink(), FileNotFoundError, "no .*net.keras"),
+    "no results": (lambda home: (home / "net.json").unlink(), FileNotFoundError, "no .*net.json"),
+    "half a results file": (cut, ValueError, "net.json is damaged"),
+    "no checksum": (forget, ValueError, "net.json is damaged: KeyError.*sha256"),
+    "a count without its interval": (
+        lambda home: tell(home, right=77), ValueError, "interval of classic-100 is .*expected"
+    ),
+    "more captchas than characters": (
+        lambda home: tell(home, **MORE_THAN_CHARACTERS), ValueError, "more captchas right than char"
+    ),
+    "more right than there are": (
+        lambda home: tell(home, right=101), ValueError, "101 right out of 100"
+    ),
+    "other pictures": (
+        lambda home: tell(home, fingerprint="0" * 64), ValueError, "fingerprint of classic-100 is 00"
+    ),
+    "another n": (lambda home: tell(home, n=99), ValueError, "no test set 'classic-100' of 99"),
+    "an unknown set": (lambda home: tell(home, test_set="x"), ValueError, "no test set 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_does_not_fit_together_is_refused(published, tmp_path, what):
+    breakage, error, message = BROKEN[what]
+    home = shutil.copytree(published, tmp_path / "models")
+    model, results = finished("net", home)
+    assert (model.count_params(), results["scores"]["classic-100"]) == (8, SCORE)
+    breakage(home)
+    with pytest.raises(error, match=message):
+        finished("net", home)
+
+
+@pytest.mark.parametrize("name", ["cnn", "ctc"])
+def test_what_ships_reads_what_it_says(name):
+    """On a hundred captchas, within what chance allows for the accuracy on 100,000."""
+    model, results = finished(name)
+    told = results["scores"]["classic-100k"]
+    score = evaluate(lambda pictures: read(model, pictures), "classic-100")
+    low, high = wilson(score.right, score.n, z=3.3)  # 99.9 %
+    assert low < told["right"] / told["n"] < high
+    assert results["parameters"] == model.count_params()
+    assert results["bytes"] == (MODELS / f"{name}.keras").stat().st_size <= 15_000_000
+
+
+def test_measurements_are_kept_beside_them(tmp_path):
+    (tmp_path / "speed.json").write_text('{"rows": [1, 2]}')
+    assert measured("speed", tmp_path) == {"rows": [1, 2]}
