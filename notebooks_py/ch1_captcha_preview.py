@@ -83,8 +83,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # print(" ".join(texts))
 
 # %% [markdown]
-# Cover the titles and try to read them. Most are easy. But who can tell `0` from `O`? Lesson 6 is
-# about exactly that pair.
+# Cover the titles and try to read them. Most are easy. But who can tell `0` from `O`? Lesson 6
+# tries.
 #
 # `stream` gives each batch of captchas its own generator, seeded by a *name*: what it is for, the
 # seed, the epoch and the number of the batch.
@@ -304,7 +304,7 @@ class SetEpoch(keras.callbacks.Callback):
 #     print(f"epoch {epoch} begins with", " ".join(decode_heads(data[0][1])[:5]))
 
 # %% [markdown]
-# One word on workers. `CaptchaSequence(..., workers=4)` draws in four threads. With
+# On workers: `CaptchaSequence(..., workers=4)` draws in four threads. With
 # `use_multiprocessing=True` Keras starts processes, and those must be able to *import* the class: take
 # it from `notebooks_py.ch1_captcha_preview`, as all lessons do, not from a cell of your notebook.
 #

@@ -444,8 +444,8 @@ def best_precision() -> str:
 # %% [markdown]
 # ## Which ingredient pays?
 #
-# Take one ingredient away, train on equally many captchas, and count. Each bar is one training of
-# 100,000 captchas, read on held-out ones; the whiskers are 95 % intervals.
+# Take one ingredient away, train on equally many captchas, and count. Each bar is one
+# training, read on held-out captchas; the whiskers are 95 % intervals.
 
 # %%
 def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:

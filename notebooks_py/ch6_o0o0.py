@@ -2,9 +2,9 @@
 # # Tell O from 0
 #
 # At the end of this half hour you know whether the finished network can tell `O` from `0` or only
-# guesses, which trace of the difference survives the warp, and how to find out, by an experiment,
-# whether the network follows that trace. You also know where its errors are, and whether it knows when it is
-# wrong. You need [lesson 3](ch3_ctc.ipynb); nothing is trained, a CPU is enough.
+# guesses, which cue survives the warp, and how to find out by an experiment whether the network
+# follows that cue. You also know where its errors are, and whether it knows when it is wrong. You need
+# [lesson 3](ch3_ctc.ipynb); nothing is trained, and a CPU is enough.
 
 # %%
 import os
@@ -31,9 +31,12 @@ def slash(texts: Sequence[str]) -> list[str]:
     """Write zero with a slash, for titles and labels."""
     return [text.replace("0", "Ø") for text in texts]
 
+# %% [markdown]
+# One number decides the pictures, and one how many captchas we search for errors.
+
 # %% tags=["parameters", "active-ipynb"]
-# SEED = 2019  # decides the pictures
-# STEPS = 40  # batches of 100 captchas in which we look for errors
+# SEED = 2019  # any whole number
+# STEPS = 40  # batches of 100 captchas
 
 # %% [markdown]
 # ## Knowledge or luck?
@@ -59,9 +62,8 @@ def slash(texts: Sequence[str]) -> list[str]:
 # %% [markdown]
 # Green is right in all four places, red says what was read instead.
 #
-# A single lucky picture proves nothing. So we take all sixteen strings of `O` and `0`, draw each of them
-# many times, and compare with a coin. The coin even has an advantage: it knows that only these two
-# characters occur, while the network chooses among all 36.
+# A single lucky picture proves nothing. So we take all sixteen strings of `O` and `0`, and draw each of
+# them many times.
 
 # %%
 def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict[str, int]:
@@ -71,6 +73,10 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
         rng = stream(seed, f"pair {pair}", epoch=0, index=index)
         right[text] = read_ctc(model, draw_captchas([text] * drawings, rng)).count(text)
     return right
+
+# %% [markdown]
+# A coin would get one string in sixteen right. It even has an advantage: only these two
+# characters are on it, while the network chooses among all 36.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -152,9 +158,8 @@ def measure(glyph: Glyph) -> dict[str, float]:
 # strokes of the zero are a little thicker. (Soft edges count as ink, and stretching adds some to both.)
 # Warped, a small difference remains.
 #
-# Two glyphs are an anecdote. We take 1,500 captchas apart, 6,000 glyphs. For each font size we choose the
-# best threshold on one half of the glyphs (above it, say `0`, or `O`, whichever is right more
-# often), and test it on the other half.
+# Two glyphs are an anecdote. We want to know how often a single number tells `0` from `O`, if everything
+# above some threshold is called a `0`, or everything below it, whichever is right more often.
 
 # %%
 def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
@@ -167,6 +172,9 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
     best = max(right, key=lambda t: abs(right[t] - 0.5))
     says_zero = (numbers[half:] > best) == (right[best] > 0.5)
     return int(np.sum(says_zero == zero[half:])), len(says_zero)
+
+# %% [markdown]
+# Now 1,500 captchas taken apart, which makes 6,000 glyphs:
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "glyphs", epoch=0, index=0)
@@ -198,12 +206,12 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 # assert right > 0.8 * n
 
 # %% [markdown]
-# Left, one hill lies on the other. Right, there are two hills with a common foot. That foot is why
-# the pair stays hard: a strong warp makes strokes thicker or thinner than they were.
+# Left, one hill lies on the other. Right, there are two hills, and where they overlap, the number cannot
+# decide.
 #
 # ## Does the network use it?
 #
-# That a trace *exists* does not mean that the network follows it. To find out, we change the trace and
+# That a cue *exists* does not mean that the network follows it. To find out, we change the cue and
 # nothing else, and watch the answers. If thick strokes say `0`, an `O` with thicker strokes should
 # become a `0`, and a `0` with thinner strokes an `O`. If width says nothing, a captcha made narrower
 # should be read as before.
@@ -244,8 +252,7 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # %% [markdown]
 # To the eye, half a pixel is hardly anything. Compare the answers.
 #
-# Now with numbers. We draw 160 captchas, ten of each of the sixteen strings. How many of the drawn `O`,
-# and of the drawn `0`, are read as `0`?
+# Now with numbers: how many of the drawn `O`, and of the drawn `0`, are read as `0`?
 
 # %%
 def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) -> list[int]:
@@ -267,6 +274,9 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
         low, high = np.transpose([wilson(count, n) for count in row])
         axes.fill_between(x, 100 * low, 100 * high, color=color, alpha=0.3)
         axes.plot(x, 100 * row / n, "o-", color=color, label=f"drawn {drawn}")
+
+# %% [markdown]
+# We draw 160 captchas, ten of each of the sixteen strings, and change all of them.
 
 # %% tags=["active-ipynb"]
 # texts = 10 * ["".join(letters) for letters in itertools.product("O0", repeat=LENGTH)]
@@ -313,14 +323,14 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 # assert right["1I"] / drawn["1I"] > right["O0"] / drawn["O0"]
 
 # %% [markdown]
-# No: those pairs are read about as well as any other captcha. A `1` has a flag and an `I` has bars at
-# both ends, and no stretching takes those away. `O` and `0` have no mark of their own.
+# No: captchas of `1` and `I` alone are read nearly as well as any other. A `1` has a flag and an `I` has
+# bars at both ends, and no stretching takes those away. `O` and `0` have no mark of their own.
 #
 # ## All errors
 #
-# Back to ordinary captchas, the beginning of the test set `classic-10k`. This time we also want to know
-# how sure the network is. The CTC loss of lesson 3 is minus the logarithm of a text's probability, so
-# `exp(-loss)` of its own answer is the probability that the network gives it.
+# Back to ordinary captchas. This time we also want to know how sure the network is. The CTC loss of
+# lesson 3 is minus the logarithm of a text's probability, so `exp(-loss)` of its own answer is the
+# probability that the network gives it.
 
 # %%
 def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -331,6 +341,9 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
     for row, answer in zip(labels, answers, strict=True):
         row[: len(answer)] = [ALPHABET.index(character) + 1 for character in answer]
     return answers, np.exp(-keras.ops.convert_to_numpy(keras.losses.ctc(labels, logits)))
+
+# %% [markdown]
+# We read the beginning of the test set `classic-10k`.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.testsets import draw_test_set
@@ -345,8 +358,9 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # print(f"in {sum('O' in text or '0' in text for text in texts):,} of the captchas")
 
 # %% [markdown]
-# A *confusion matrix* counts for each true character (row) what was read (column). Right answers stand on
-# the diagonal. We leave them out, and all characters that were never part of an error.
+# A *confusion matrix* counts for each true character (row) what was read (column). Right answers stand
+# on the diagonal. We leave them out, and all characters that were never part of an error, and
+# answers of another length, which cannot be compared place by place.
 
 # %% tags=["active-ipynb"]
 # pairs = list(zip(texts, answers, strict=True))
@@ -363,6 +377,9 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # print(f"{len(ALPHABET)} times {len(ALPHABET) - 1} different errors are possible")
 # assert STEPS < 40 or counts["0", "O"] + counts["O", "0"] > 0.3 * len(errors)
 
+# %% [markdown]
+# How many of those have happened?
+
 # %% tags=["active-ipynb"]
 # figure, axes = plt.subplots(figsize=(7, 6.4), layout="constrained")
 # axes.imshow(np.sqrt(matrix), cmap="Blues")
@@ -378,9 +395,7 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # assert matrix.trace() == 0 and matrix.sum() == len(errors)
 
 # %% [markdown]
-# Two cells in the corner stand out: zero read as `O`, and `O` read as zero. All else is scattered. (The
-# title counts answers of four characters; a text that came out longer or shorter can't be compared
-# place by place.)
+# Two cells in the corner stand out: zero read as `O`, and `O` read as zero. All else is scattered.
 #
 # What would be left if nobody cared about `O` against `0`? And where in the captcha are the errors?
 
@@ -444,8 +459,8 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # - A right answer is evidence only against a chance of being right: count, and compare with a coin.
 # - Width does not survive a warp that stretches every glyph into the same box; the share of ink
 #   within the outline does.
-# - To learn whether a network uses a trace, change the trace and nothing else, and watch.
-# - Look at the errors one by one before you decide what to improve.
+# - To learn whether a network follows a cue, change the cue and nothing else, and watch.
+# - A confusion matrix shows what to work on, and a calibrated network knows when to ask again.
 #
 # ## On your own
 #

@@ -138,7 +138,8 @@ class CaptchaBatches(Dataset):
 #
 # A word on workers. With `num_workers=2` two processes draw, each with a *copy* of the data set. An epoch
 # counter in it would grow old there, and the network would see the same pictures in every epoch,
-# without any error. Our names travel with each request.
+# without any error. Our names travel with each request. (On Windows and macOS the copy is pickled, which
+# a bank can't be; there, draw with `draw_wide`.)
 #
 # ## The network
 #
@@ -358,8 +359,8 @@ def read(model, pictures):
 # In training, batch normalisation uses the mean of *this* batch; in reading, a running average. Keras
 # chooses for each call. A PyTorch network *is* in one of two modes, `train()` or `eval()`, until
 # you switch. To forget `eval()` is easy, and nothing complains. What does it cost? We read the thousand
-# captchas in both modes, in batches of several sizes. A copy reads, because in train mode even reading changes the
-# running averages.
+# captchas in both modes, in batches of several sizes. A copy reads, because in train mode even reading
+# changes the running averages.
 
 # %% tags=["active-ipynb"]
 # import copy
@@ -429,8 +430,8 @@ def read(model, pictures):
 # ## Keep the weights
 #
 # `state_dict` has tensors by name: the parameters and the *buffers*, such as running averages, which no
-# gradient changes. The architecture is not in it, so build the network first, then load. With `weights_only=True`
-# a file can contain tensors and nothing that runs.
+# gradient changes. The architecture is not in it, so build the network first, then load. With
+# `weights_only=True` a file can contain tensors and nothing that runs.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -465,7 +466,8 @@ def read(model, pictures):
 #    `full.lstm.parameters()`.*
 # 2. Take PyTorch's own mean in `ctc_loss`: `reduction="mean"`, without `.mean()`. *Expected: losses a
 #    quarter as large.*
-# 3. Delete `optimizer.zero_grad()` and train again. *Expected: TODO*
+# 3. Delete `optimizer.zero_grad()` and train again. *Expected: no error, and a loss that leaves its shelf
+#    later.*
 #
 # ## Further reading
 #

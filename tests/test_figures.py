@@ -2,8 +2,8 @@
 
 A figure is a number with a decimal point, a percent sign or at least three digits, outside of code,
 formulas and addresses. In a lesson its source is the lesson itself, a number in its code or in the
-outputs that its notebook carries, which `make test` compares with a new run. Everything else stands in
-`QUOTED`, with where it comes from, and what can be computed is computed here.
+outputs that its notebook carries, which `make test` compares with a new run. Everything else stands
+in `QUOTED`, with where it comes from, and what can be computed is computed here.
 """
 
 import re
@@ -17,13 +17,15 @@ from notebooks_py.ch2_cnn import build_cnn
 
 QUOTED = {  # what others published or what everybody can look up
     "98.26": "the tutorial of 2019, CNN", "99.21": "the tutorial of 2019, CTC",
-    "99.57": "the tutorial of 2019, PyTorch", "12800": "its test captchas", "2560": "its test captchas",
+    "99.57": "the tutorial of 2019, PyTorch", "12800": "its test set",
+    "2560": "its test set",
     "117": "its ms a step", "128": "its batch, and its ms a step", "110": "its ms of waiting",
     "2014": "year of VGG", "1927": "Wilson's paper", "2006": "Graves' paper", "2017": "Guo's paper",
     "2018": "two papers of lesson 4", "2019": "the tutorial", "170": "preview", "192": "wide",
+    "3.7": "its million pictures, below", "73764": "exercise 2 of lesson 2, below",
     "95": "% of an interval", "100": "%", "255": "a byte",
-    "2.11": "TensorFlow's documentation", "2.21": "TensorFlow, pinned", "3.11": "Python", "3.12": "Python",
-    "3.13": "Python", "3.14": "Python", "0.3": "captcha", "0.7": "captcha",
+    "2.11": "TensorFlow's documentation", "2.21": "TensorFlow, pinned", "3.11": "Python",
+    "3.12": "Python", "3.13": "Python", "3.14": "Python", "0.3": "captcha", "0.7": "captcha",
 }  # fmt: skip
 NUMBER = re.compile(r"(?<![\w.-])(\d+(?:,\d{3})*(?:\.\d+)?)(\s?%| million)?(?!\.?\d|x\d|\w)")
 NO_PROSE = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|\]\([^)]*\)|https?://\S+|<!--.*?-->", re.DOTALL)
@@ -78,7 +80,9 @@ def test_every_figure_of_a_lesson_has_a_source(name):
 
 def test_every_figure_of_the_readme_has_a_source():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, _, after = text.partition("<!-- from models/*.json")  # the table is generated and tested
+    before, _, after = text.partition(
+        "<!-- from models/*.json"
+    )  # the table is generated and tested
     assert problems(before + after.partition("<!-- end of the table -->")[2], {5_000_000}) == []
 
 
@@ -94,5 +98,12 @@ def test_a_wrong_figure_is_seen():
     assert problems(prose.replace("2.65 million", "2.66 million"), known) == ["2.66 million"]
     for more in ("It read 97.13 % of them.", "after 12,345 steps", "in 251 seconds"):
         assert len(problems(f"{prose} {more}", known)) == 1
-    for more in ("`x = 1.57`", "$2.57$", "[a](b/1.57.html)", "captcha 0.7.0", "12 columns", "SHA-256"):
+    for more in (
+        "`x = 1.57`",
+        "$2.57$",
+        "[a](b/1.57.html)",
+        "captcha 0.7.0",
+        "12 columns",
+        "SHA-256",
+    ):
         assert problems(f"{prose} {more}", known) == []

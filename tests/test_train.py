@@ -21,7 +21,7 @@ from train_tiny import PATCHES
 
 ROOT = Path(train.__file__).parents[1]
 TINY = Path(__file__).parent / "train_tiny.py"
-WORDS = ["BUDGET=72", "BATCH=4", "SEED=5", "PRECISION=float32"]  # 6 epochs of 3 batches
+WORDS = ["MODEL=cnn", "BUDGET=72", "BATCH=4", "SEED=5", "PRECISION=float32"]  # 6 epochs of 3
 STATES = ("backup/latest.weights.h5", "backup/latest.weights.h5.bkp")
 
 
@@ -61,7 +61,7 @@ def whole(tmp_path_factory):
 
 def test_a_run_writes_down_what_it_did(whole):
     results = json.loads((whole / "results.json").read_text())
-    assert (results["model"], results["size"], results["pictures"]) == ("ctc", "slim", 72)
+    assert (results["model"], results["size"], results["pictures"]) == ("cnn", "slim", 72)
     assert results["settings"]["BATCH"] == "4" and 0 <= results["classic-1k"] <= 100
     model = keras.models.load_model(whole / "model.keras")
     assert results["parameters"] == model.count_params() and not model.compiled
@@ -70,7 +70,7 @@ def test_a_run_writes_down_what_it_did(whole):
 
 
 def test_half_precision_ends_in_a_network_that_reads_without_it(tmp_path):
-    words = ("BUDGET=12", "BATCH=4", "MODEL=cnn", "PRECISION=mixed_bfloat16", f"OUT={tmp_path}")
+    words = ("MODEL=ctc", "BUDGET=12", "BATCH=4", "PRECISION=mixed_bfloat16", f"OUT={tmp_path}")
     assert call(*words) == 0
     model = keras.models.load_model(tmp_path / "model.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -208,7 +208,7 @@ def test_what_it_does_not_know_is_named(tmp_path, word, message):
 
 
 def test_a_network_trains_further(whole, tmp_path):
-    words = ["BUDGET=4", "BATCH=4", "PRECISION=float32", f"OUT={tmp_path}"]
+    words = ["MODEL=cnn", "BUDGET=4", "BATCH=4", "PRECISION=float32", f"OUT={tmp_path}"]
     assert call(*words, f"START={whole}/model.keras", "RATE=0.0001") == 0
     assert json.loads((tmp_path / "results.json").read_text())["start"] == train.sha256(
         whole / "model.keras"

@@ -74,12 +74,11 @@ def make_jobs(folder: Path) -> dict[str, Callable[[], tuple[bool, str]]]:
         return found.get("STEPS", 0) * found.get("EPOCHS", 1)
 
     found = sorted(lessons.runnable(lessons.find(ROOT)), key=steps, reverse=True)
-    of_lessons = sorted(ROOT.glob("tests/test_ch*.py"))
-    others = sorted(set(ROOT.glob("tests/test_*.py")) - set(of_lessons))
-    shards = {"lessons, 1": of_lessons[::2], "lessons, 2": of_lessons[1::2], "others": others}
+    files = sorted(ROOT.glob("tests/test_*.py"))
+    shards = {f"{i + 1} of 4": files[i::4] for i in range(4)}
     return {
         **{f"compare {x.name}": lambda x=x: strict(x, folder) for x in found},
-        **{f"tests of {n}": lambda x=x: tests(x) for n, x in shards.items() if x},
+        **{f"tests, {name}": lambda x=x: tests(x) for name, x in shards.items()},
         **{f"smoke {x.name}": lambda x=x: smoke(x, folder) for x in found},
     }
 

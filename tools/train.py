@@ -1,7 +1,7 @@
 """Train a network without a notebook: `make train MODEL=ctc BUDGET=20min`.
 
-The same command goes on where it was stopped. Needs keras with a backend, captcha and numpy, nothing
-of Jupyter: `PYTHONPATH=. KERAS_BACKEND=jax python tools/train.py MODEL=ctc SIZE=full BUDGET=5000000`.
+The same command goes on where it was stopped. Nothing of Jupyter or TensorFlow is needed:
+`PYTHONPATH=. KERAS_BACKEND=jax python tools/train.py MODEL=ctc SIZE=full BUDGET=5000000`.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ ALLOWED = {
     "BUDGET": r"[1-9]\d*(min)? minutes as in 20min, or pictures as in 300000",
     "SEED": options.WHOLE,
     "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.003",
-    "HARD": r"(0(\.\d+)?|1(\.0+)?),(0(\.\d+)?|1(\.0+)?) two numbers between 0 and 1, such as 0.5,0.2",
+    "HARD": r"(0(\.\d+)?|1),(0(\.\d+)?|1) two numbers between 0 and 1, such as 0.5,0.2",
     "BATCH": options.POSITIVE,
     "WORKERS": options.POSITIVE,
     "PRECISION": "auto|float32|mixed_bfloat16 one of auto, float32, mixed_bfloat16",
