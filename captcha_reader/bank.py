@@ -39,9 +39,7 @@ class GlyphBank:
         library = seeded_library(rng)
         self.painter = library.ImageCaptcha(width, height)
         self.canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-        self.colors = [
-            library.random_color(10, 200, rng.randint(220, 255)) for _ in range(colors)
-        ]
+        self.colors = [library.random_color(10, 200, rng.randint(220, 255)) for _ in range(colors)]
         self.glyphs = [
             {
                 character: [self._glyph(character, color) for _ in range(copies * count)]

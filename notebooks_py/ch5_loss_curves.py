@@ -1,3 +1,19 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: jupytext,kernelspec,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Read loss curves
 #
@@ -13,6 +29,7 @@ from matplotlib.figure import Figure
 
 from captcha_reader.scores import share, wilson
 from captcha_reader.weights import MODELS
+
 
 # %% [markdown]
 # One number is up to chance in this lesson: how lucky fifteen networks are, further down.
@@ -132,7 +149,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # %% tags=["active-ipynb"]
 # for recipe, rows in stages.groupby("recipe", sort=False):
 #     best = rows.loc[rows.val_loss.idxmin()]
-#     print(f"{recipe:26} best held-out loss {best.val_loss:.2f}, read {share(round(1_000 * best.val_acc), 1_000)}")
+#     print(
+#         f"{recipe:26} best held-out loss {best.val_loss:.2f}, read {share(round(1_000 * best.val_acc), 1_000)}"
+#     )
 
 # %% [markdown]
 # One training of each, with a small network and few captchas: a picture of how the curves bend, and no
@@ -153,7 +172,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #     axes.set(title=recipe, xlabel="thousands of captchas", ylabel="loss (nats)", yscale="log")
 #     axes.legend()
 # plt.show()
-# print(f"few captchas, at the end: training {rows.loss.iloc[-1]:.3f}, held-out {rows.val_loss.iloc[-1]:.2f}")
+# print(
+#     f"few captchas, at the end: training {rows.loss.iloc[-1]:.3f}, held-out {rows.val_loss.iloc[-1]:.2f}"
+# )
 
 # %% [markdown]
 # GAPTEXT
@@ -220,7 +241,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # own = pd.read_csv(path)
 # plot_log(own, "The finished network of lesson 2")
 # plt.show()
-# print(f"{len(own)} rows, lowest held-out loss {own.val_loss.min():.3f} in row {own.val_loss.idxmin()}")
+# print(
+#     f"{len(own)} rows, lowest held-out loss {own.val_loss.min():.3f} in row {own.val_loss.idxmin()}"
+# )
 
 # %% [markdown]
 # OWNTEXT

@@ -138,8 +138,8 @@ class CaptchaBatches(Dataset):
 #
 # A word on workers. With `num_workers=2` two processes draw, each with a *copy* of the data set. An epoch
 # counter in it would grow old there, and the network would see the same pictures in every epoch,
-# without any error. Our names travel with each request. (On Windows and macOS the copy is pickled, which
-# a bank can't be; there, draw with `draw_wide`.)
+# without any error. Our names travel with each request. (On Windows and macOS the copy is pickled. That
+# works with `draw_wide` and a class that is imported from `notebooks_py`, not with a bank.)
 #
 # ## The network
 #

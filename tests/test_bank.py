@@ -40,7 +40,7 @@ def test_a_bank_of_another_alphabet_and_size():
 
 
 def test_a_character_that_is_not_in_the_bank_is_named(bank):
-    with pytest.raises(ValueError, match="'7' in '08K7' is not in the alphabet '08KO' of this bank"):
+    with pytest.raises(ValueError, match="'7' in '08K7' is not in the alphabet '08KO'"):
         bank.draw(["OOOO", "08K7"], random.Random(1))
 
 

@@ -56,7 +56,8 @@ def test_a_saved_network_loads_without_help_and_answers_the_same(tmp_path):
     model.save(tmp_path / "cnn.keras")
     loaded = keras.models.load_model(tmp_path / "cnn.keras")
     pictures = draw_captchas(["AB12", "0O0O"], stream(1, "show", 0, 0)) / np.float32(255)
-    for head, expected in zip(loaded.predict_on_batch(pictures), model.predict_on_batch(pictures)):
+    heads = (network.predict_on_batch(pictures) for network in (loaded, model))
+    for head, expected in zip(*heads, strict=True):
         assert head.sum(axis=1) == pytest.approx(1, abs=1e-5)
         assert np.array_equal(head, expected)
 

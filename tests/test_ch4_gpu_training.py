@@ -26,7 +26,7 @@ TINY = {"filters": (4, 8), "convs": 1, "stride": 4, "momentum": 0.9}
 STEPS, EPOCHS = 3, 3
 
 
-# --- practice --------------------------------------------------------------------------------------
+# --- practice ----------------------------------------------------------------------------
 
 
 def hard_share(data: ch4.PracticeSequence, epoch: int) -> float:
@@ -48,7 +48,8 @@ def test_o_and_0_are_practised_and_less_towards_the_end():
 
 def test_hard_captchas_have_three_of_four():
     texts = ch4.PracticeSequence(3_000, 1, 1, hard=(1, 1)).texts(random.Random(1))
-    assert np.mean([text.count("O") + text.count("0") for text in texts]) == pytest.approx(3, abs=0.1)
+    often = [text.count("O") + text.count("0") for text in texts]
+    assert np.mean(often) == pytest.approx(3, abs=0.1)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_each_epoch_has_a_bank_of_its_own(small_banks):
     assert {c: len(kept) for c, kept in glyphs.items() if len(kept) > 1} == {"O": 6, "0": 6}
 
 
-# --- networks and the recipe -----------------------------------------------------------------------
+# --- networks and the recipe -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "full"), [("cnn", 2_653_360), ("ctc", 3_157_317)])
@@ -124,7 +125,7 @@ def test_kernels_decay_and_nothing_else_does():
     assert model.optimizer.global_clipnorm == 1
 
 
-# --- averages, and going on ------------------------------------------------------------------------
+# --- averages, and going on --------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +270,7 @@ def test_a_run_that_is_done_stays_as_it_is(trainer, whole, tmp_path):
     assert same(trainer.model.get_weights(), averaged.get_weights())
 
 
-# --- devices ---------------------------------------------------------------------------------------
+# --- devices -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
@@ -321,7 +322,7 @@ def test_half_precision_where_the_hardware_has_it(monkeypatch, devices, flags, p
     assert ch4.best_precision() == precision
 
 
-# --- measuring -------------------------------------------------------------------------------------
+# --- measuring ---------------------------------------------------------------------------
 
 
 def test_the_median_leaves_the_first_call_out(monkeypatch):

@@ -40,7 +40,7 @@ def test_another_drawing_is_not_the_test_set(monkeypatch, draw):
     monkeypatch.setitem(TEST_SETS, "classic-100", (100, draw))
     batches = draw_test_set("classic-100")
     next(batches)
-    with pytest.raises(RuntimeError, match="not the captchas of classic-100.*expected 7188.*pinned"):
+    with pytest.raises(RuntimeError, match="captchas of classic-100.*expected 7188.*pinned"):
         next(batches)
 
 
@@ -52,7 +52,7 @@ def test_other_texts_are_not_the_test_set(monkeypatch):
 
 
 def test_an_unknown_name_is_refused_at_once():
-    with pytest.raises(ValueError, match="no test set 'classic': there are classic-100, classic-1k"):
+    with pytest.raises(ValueError, match="no test set 'classic': there are classic-100,"):
         draw_test_set("classic")
 
 

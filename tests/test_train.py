@@ -142,7 +142,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(interrupted, whole, tmp_p
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("RATE=0.001", "holds a run with RATE=0.003, not 0.001: use that to go on with it, or OUT="),
+        ("RATE=0.001", "holds a run with RATE=0.003, not 0.001: use that to go on"),
         ("HARD=0,0", "holds a run with HARD=0.5,0.2, not 0,0"),
         ("SEED=5", "holds a finished run: use OUT=another-folder"),
     ],

@@ -1,4 +1,4 @@
-"""Print losses of a few steps on one and on two virtual CPU devices; run by the tests of lesson 4."""
+"""Print losses of a few steps on one and on two virtual CPU devices; run by lesson 4's tests."""
 
 import json
 import os
