@@ -1,3 +1,19 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: jupytext,kernelspec,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Tell O from 0
 #
@@ -30,6 +46,7 @@ from notebooks_py.ch3_ctc import decode_ctc, read_ctc
 def slash(texts: Sequence[str]) -> list[str]:
     """Write zero with a slash, for titles and labels."""
     return [text.replace("0", "Ø") for text in texts]
+
 
 # %% [markdown]
 # One number decides the pictures, and one how many captchas we search for errors.
@@ -73,6 +90,7 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
         rng = stream(seed, f"pair {pair}", epoch=0, index=index)
         right[text] = read_ctc(model, draw_captchas([text] * drawings, rng)).count(text)
     return right
+
 
 # %% [markdown]
 # A coin would get one string in sixteen right. It even has an advantage: only these two
@@ -127,6 +145,7 @@ def measure(glyph: Glyph) -> dict[str, float]:
     columns = np.flatnonzero(ink.any(axis=0))
     return {"width": np.ptp(columns) + 1, "ink / (ink + hole)": ink.sum() / (ink | hole).sum()}
 
+
 # %% [markdown]
 # `stages`, from lesson 1, takes captchas apart. Here are a zero and an O of 56 points, each the median of
 # its kind: from the font, then only stretched into the box, and last as the package pastes them.
@@ -172,6 +191,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
     best = max(right, key=lambda t: abs(right[t] - 0.5))
     says_zero = (numbers[half:] > best) == (right[best] > 0.5)
     return int(np.sum(says_zero == zero[half:])), len(says_zero)
+
 
 # %% [markdown]
 # Now 1,500 captchas taken apart, which makes 6,000 glyphs:
@@ -235,6 +255,7 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
     page.paste(image.resize((width, image.height)), ((image.width - width) // 2, 0))
     return np.asarray(page)
 
+
 # %% [markdown]
 # Four times as large, each pixel takes the darkest value around it, and strokes grow; with the brightest
 # they shrink. One captcha, changed:
@@ -274,6 +295,7 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
         low, high = np.transpose([wilson(count, n) for count in row])
         axes.fill_between(x, 100 * low, 100 * high, color=color, alpha=0.3)
         axes.plot(x, 100 * row / n, "o-", color=color, label=f"drawn {drawn}")
+
 
 # %% [markdown]
 # We draw 160 captchas, ten of each of the sixteen strings, and change all of them.

@@ -1,3 +1,19 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: jupytext,kernelspec,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Write the sequence model again in PyTorch
 #
@@ -113,6 +129,7 @@ class CaptchaBatches(Dataset):
         ink = to_ink(self.draw(texts, rng))
         return ink, torch.from_numpy(encode(texts)).long() + 1
 
+
 # %% [markdown]
 # *What* the loader asks for comes from a sampler, and a list of names is a good one. `batch_size=None`
 # says that an item is a batch already. For training, a bank of glyphs draws (lesson 4).
@@ -158,6 +175,7 @@ def blocks(channels, filters, convs, stride, tall):
         parts.append(nn.MaxPool2d(2 if i < len(filters) - tall else (2, 1)))
     return nn.Sequential(*parts)
 
+
 # %% [markdown]
 # A network is a class: `__init__` makes the layers, and `forward` connects them, in Python that runs
 # anew for each batch. `flatten` and `permute` turn the last feature map on its side: one vector for
@@ -184,6 +202,7 @@ class CTCNet(nn.Module):
         if self.lstm:
             x, _ = self.lstm(x)
         return self.logits(x)
+
 
 # %% [markdown]
 # The small one of lesson 3, and one of the size of the original's twin, with two convolutions in each of
@@ -215,6 +234,7 @@ def ctc_loss(logits, labels):
     lengths = torch.full((n,), steps), torch.full((n,), labels.shape[1])
     return F.ctc_loss(logits.log_softmax(-1), labels, *lengths, blank=0, reduction="none").mean()
 
+
 # %% [markdown]
 # The toy of lesson 3: six steps, three classes. Do three ways give one number?
 
@@ -245,6 +265,7 @@ def greedy(logits, alphabet=ALPHABET):
     """Read n texts off logits (steps, n, len(alphabet) + 1)."""
     paths = [torch.unique_consecutive(path).tolist() for path in logits.argmax(-1).T]
     return ["".join(alphabet[label - 1] for label in path if label) for path in paths]
+
 
 # %% [markdown]
 # Some answers of twelve columns, and what they say here and by the rule of lesson 3:
@@ -285,6 +306,7 @@ def train(model, data, steps, epochs, peak=3e-3):
             cycle.step()
             losses.append(loss.detach())
     return torch.stack(losses).tolist()
+
 
 # %% [markdown]
 # `detach` keeps the number and lets go of the graph behind it; else every batch's graph would stay in

@@ -1,6 +1,5 @@
 """Lesson 4: practice, the recipe, averaged weights, runs that are interrupted, and devices."""
 
-import functools
 import importlib.util
 import json
 import os
@@ -289,11 +288,6 @@ def test_two_devices_train_as_one(backend):
     assert two == pytest.approx(one, rel=0.03 if backend == "tensorflow" else 1e-3)
 
 
-def test_one_device_needs_no_strategy():
-    with ch4.every_device() as count:
-        assert count == 1 and not keras.distribution.distribution()
-
-
 def test_memory_growth_is_asked_for_on_every_gpu(monkeypatch):
     import tensorflow as tf
 
@@ -320,17 +314,6 @@ def test_half_precision_where_the_hardware_has_it(monkeypatch, devices, flags, p
     monkeypatch.setattr(ch4, "Path", lambda name: cpu if name == "/proc/cpuinfo" else None)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
     assert ch4.best_precision() == precision
-
-
-# --- measuring ---------------------------------------------------------------------------
-
-
-def test_the_median_leaves_the_first_call_out(monkeypatch):
-    clock = iter([0, 1, 10, 12, 20, 29, 30, 30, 40, 48, 50, 51])
-    monkeypatch.setattr(ch4.time, "perf_counter", functools.partial(next, clock))
-    calls = []
-    assert ch4.median_milliseconds(lambda: calls.append(1)) == 2_000
-    assert len(calls) == 6
 
 
 def test_error_bars_are_errors_with_their_intervals():

@@ -1,107 +1,60 @@
-"""Lesson 5: logs in, curves out."""
+"""Lesson 5: logs in, curves out; and what it says about the logs that ship."""
 
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from matplotlib.figure import Figure
 
-from notebooks_py import ch5_loss_curves as ch5
+from captcha_reader.weights import MODELS
+from notebooks_py.ch5_loss_curves import plot_log
 
-LOG = pd.DataFrame(
-    {
-        "epoch": [0, 1, 2, 3],
-        "stage": [1, 1, 2, 2],
-        "loss": [4.0, 3.0, 2.0, 1.0],
-        "val_loss": [5.0, 3.5, 2.5, 1.5],
-        "c1_accuracy": [0.1, 0.2, 0.3, 0.4],
-        "val_c1_accuracy": [0.0, 0.1, 0.2, 0.3],
-        "val_acc": [0.0, 0.0, 0.1, 0.2],
-    }
-)
+LOG = pd.DataFrame({"epoch": [0, 1, 2], "loss": [4.0, 2.0, 1.0], "val_loss": [5.0, 3.0, 2.0]})
 
 
-def axes():
-    return Figure().subplots()
+def lines(axes):
+    return [line.get_xydata().tolist() for line in axes.lines]
 
 
-@pytest.mark.parametrize("scale", ["linear", "log"])
-def test_curves_are_the_logs_numbers_and_the_stage_is_marked(scale):
-    picture = axes()
-    ch5.plot_losses(picture, LOG, scale)
-    training, held_out, mark = picture.lines
-    assert training.get_xydata().tolist() == [[1, 4], [2, 3], [3, 2], [4, 1]]
-    assert held_out.get_ydata().tolist() == [5, 3.5, 2.5, 1.5]
-    assert mark.get_xdata() == [2.5, 2.5]
-    assert picture.get_yscale() == scale
-
-
-def test_a_log_of_captchas_is_drawn_over_captchas():
-    picture, log = axes(), LOG.assign(pictures=[2_000, 4_000, 6_000, 9_000])
-    ch5.plot_losses(picture, log)
-    assert picture.lines[0].get_xdata().tolist() == [2, 4, 6, 9]
-    assert picture.lines[2].get_xdata() == [5, 5]
-    assert picture.get_xlabel() == "thousands of captchas"
-    ch5.plot_accuracies(picture, log)
-    assert picture.lines[-1].get_xdata().tolist() == [2, 4, 6, 9]
-
-
-def test_one_stage_has_no_mark():
-    picture = axes()
-    ch5.plot_losses(picture, LOG.head(2))
-    assert len(picture.lines) == 2
-
-
-def test_only_held_out_accuracies_are_drawn_in_percent():
-    picture = axes()
-    assert ch5.plot_accuracies(picture, LOG) == ["val_c1_accuracy", "val_acc"]
-    assert picture.lines[0].get_ydata().tolist() == pytest.approx([0, 10, 20, 30])
-
-
-@pytest.mark.parametrize(
-    ("log", "words"),
-    [
-        (LOG.head(0), "has no finished epoch"),
-        (LOG.drop(columns=["val_loss", "stage"]), "lacks stage, val_loss"),
-    ],
-)
-def test_logs_that_cannot_be_drawn_are_refused(log, words):
-    with pytest.raises(ValueError, match=words):
-        ch5.plot_losses(axes(), log)
-
-
-def test_finished_logs_are_found_by_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(ch5, "MODELS", tmp_path / "models")
-    assert ch5.finished_logs() == {}
-    (tmp_path / "models").mkdir()
-    LOG.to_csv(tmp_path / "models" / "ctc.csv", index=False)
-    with (tmp_path / "models" / "ctc.csv").open("a") as file:
-        file.write("4,2,0.")  # half a line
-    logs = ch5.finished_logs()
-    assert list(logs) == ["ctc"]
-    pd.testing.assert_frame_equal(logs["ctc"], LOG)
-    (tmp_path / "models" / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"other\.csv is no log of these lessons"):
-        ch5.finished_logs()
-
-
-@given(st.lists(st.floats(0.01, 20), min_size=1, max_size=30), st.floats(1, 20))
-def test_smoothing_is_the_weighted_mean_of_the_past(values, span):
-    smoothed = ch5.smooth(pd.Series(values), span)
-    for place in range(len(values)):
-        weights = (1 - 2 / (span + 1)) ** np.arange(place, -1, -1)
-        assert smoothed[place] == pytest.approx(np.average(values[: place + 1], weights=weights))
-
-
-def test_a_span_below_one_is_refused():
-    with pytest.raises(ValueError, match=r"span=0\.5"):
-        ch5.smooth(pd.Series([1.0]), 0.5)
-
-
-@given(st.lists(st.floats(0.01, 20), max_size=30), st.floats(1, 3))
-def test_spikes_are_worse_than_the_best_before(losses, factor):
-    expected = [
-        place for place in range(1, len(losses)) if losses[place] > factor * min(losses[:place])
+def test_a_log_of_epochs_has_four_panels():
+    log = LOG.assign(c1_accuracy=0.9, val_c1_accuracy=[0.0, 0.5, 0.75], val_acc=[0.0, 0.25, 0.5])
+    linear, logarithmic, right, wrong = plot_log(log, "of lesson 2").axes
+    assert (
+        lines(linear) == lines(logarithmic) == [[[1, 4], [2, 2], [3, 1]], [[1, 5], [2, 3], [3, 2]]]
+    )
+    assert lines(right) == [[[1, 0], [2, 50], [3, 75]], [[1, 0], [2, 25], [3, 50]]]
+    assert lines(wrong)[1] == [[1, 100], [2, 75], [3, 50]]
+    scales = [axes.get_yscale() for axes in (linear, logarithmic, right, wrong)]
+    assert scales == ["linear", "log", "linear", "log"]
+    assert right.get_xlabel() == "epoch" and right.get_legend_handles_labels()[1] == [
+        "c1_accuracy",
+        "acc",
     ]
-    assert ch5.find_spikes(pd.Series(losses, dtype=float), factor) == expected
+
+
+def test_a_new_run_is_marked_where_it_begins():
+    log = LOG.assign(pictures=[2_000, 4_000, 9_000], run=[1, 1, 2], val_acc=0.5)
+    for axes in plot_log(log, "two runs").axes:
+        assert list(axes.lines[-1].get_xdata()) == [9, 9]
+        assert axes.get_xlabel() == "thousands of captchas"
+    one = plot_log(log.assign(run=1), "one run").axes
+    assert [len(axes.lines) for axes in one] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["cnn", "ctc"])
+def test_logs_that_ship_have_the_columns_that_the_lesson_reads(name):
+    log = pd.read_csv(MODELS / f"{name}.csv")
+    columns = ["epoch", "run", "pictures", "seconds", "loss", "val_loss", "val_acc"]
+    assert log[columns].notna().all(axis=None)
+    assert log.pictures.is_monotonic_increasing and log.run.is_monotonic_increasing
+    assert log.val_loss.iloc[-1] < log.val_loss[len(log) // 4]  # it falls to the end
+
+
+def test_what_lesson_5_says_about_its_recipes():
+    stages = pd.read_csv(MODELS / "stages.csv").set_index("recipe")
+    two, one = stages.loc["two stages"], stages.loc["one cycle"]
+    assert two.pictures.tolist() == one.pictures.tolist()
+    assert sorted(set(two.rate)) == [1e-4, 1e-3] and one.rate.iloc[-1] == 0
+    first = two[two.rate == 1e-3]
+    best = first.val_loss.min()
+    assert (first.val_loss.iloc[-3:] > best).all()  # three epochs without progress: a plateau
+    assert two[two.rate == 1e-4].val_loss.iloc[0] < 0.9 * best  # and the end of it
+    assert one.val_loss.iloc[-1] < two.val_loss.min()
+    assert one.val_loss.iloc[-1] < 1.2 * one.loss.iloc[-1]

@@ -21,7 +21,7 @@ from train_tiny import PATCHES
 
 ROOT = Path(train.__file__).parents[1]
 TINY = Path(__file__).parent / "train_tiny.py"
-WORDS = ["MODEL=cnn", "BUDGET=72", "BATCH=4", "SEED=5", "PRECISION=float32"]  # 6 epochs of 3
+WORDS = ["MODEL=cnn", "BUDGET=60", "BATCH=4", "SEED=5", "PRECISION=float32"]  # 5 epochs of 3
 STATES = ("backup/latest.weights.h5", "backup/latest.weights.h5.bkp")
 
 
@@ -61,7 +61,7 @@ def whole(tmp_path_factory):
 
 def test_a_run_writes_down_what_it_did(whole):
     results = json.loads((whole / "results.json").read_text())
-    assert (results["model"], results["size"], results["pictures"]) == ("cnn", "slim", 72)
+    assert (results["model"], results["size"], results["pictures"]) == ("cnn", "slim", 60)
     assert results["settings"]["BATCH"] == "4" and 0 <= results["classic-1k"] <= 100
     model = keras.models.load_model(whole / "model.keras")
     assert results["parameters"] == model.count_params() and not model.compiled
@@ -69,14 +69,16 @@ def test_a_run_writes_down_what_it_did(whole):
     assert results["versions"]["captcha"] == "0.7.0" and results["cores"] == os.cpu_count()
 
 
-def test_half_precision_ends_in_a_network_that_reads_without_it(tmp_path):
-    words = ("MODEL=ctc", "BUDGET=12", "BATCH=4", "PRECISION=mixed_bfloat16", f"OUT={tmp_path}")
-    assert call(*words) == 0
+def test_a_network_trains_further_in_half_precision_and_reads_without_it(whole, tmp_path):
+    start = whole / "model.keras"
+    words = ["MODEL=cnn", "BUDGET=4", "BATCH=4", "PRECISION=mixed_bfloat16", "RATE=0.0001"]
+    assert call(*words, f"START={start}", f"OUT={tmp_path}") == 0
+    assert json.loads((tmp_path / "results.json").read_text())["start"] == train.sha256(start)
+    near = [np.abs(a - b).max() for a, b in zip(weights(tmp_path), weights(whole), strict=True)]
+    assert 0 < max(near) < 1  # moved, from there
     model = keras.models.load_model(tmp_path / "model.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     trained = keras.models.load_model(tmp_path / "averaged.keras")
-    assert trained.layers[-1].compute_dtype == "float32"  # the answers
-    assert "bfloat16" in {layer.compute_dtype for layer in trained.layers}
     assert all(map(np.array_equal, model.get_weights(), trained.get_weights()))
 
 
@@ -84,7 +86,9 @@ def wait_for(folder: Path, epochs: int, process: subprocess.Popen) -> None:
     """Wait until so many epochs are in the log."""
     log, end = folder / "log.csv", time.monotonic() + 300
     while not log.exists() or log.read_text().count("\n") <= epochs:
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"epoch {epochs} did not come: {process.communicate()}")
         time.sleep(0.02)
 
 
@@ -104,7 +108,7 @@ def interrupted(tmp_path_factory):
             before = content(folder)
             second = refused(*WORDS, f"OUT={folder}")
             changed = {p.name for p, x in content(folder).items() if before.get(p) != x}
-        time.sleep(0.6 * rng.random())  # an epoch takes longer
+        time.sleep(rng.random())  # an epoch takes longer
         process.send_signal(how)
         printed, errors = process.communicate(timeout=60)
     return folder, process.returncode, printed, errors, second, changed
@@ -128,10 +132,17 @@ def test_a_second_process_is_refused(interrupted):
 
 def test_an_interrupted_run_ends_with_the_same_weights(interrupted, whole, tmp_path):
     folder = shutil.copytree(interrupted[0], tmp_path / "run")
+    size, limits = (folder / STATES[0]).stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))  # as if the disk were full
+    try:
+        message = refused(*WORDS, f"OUT={folder}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "large" in message, message
     assert call(*WORDS, f"OUT={folder}") == 0
     assert all(map(np.array_equal, weights(folder), weights(whole)))
     epochs = [line.split(",")[0] for line in (folder / "log.csv").read_text().splitlines()[1:]]
-    assert sorted(set(epochs)) == ["0", "1", "2", "3", "4", "5"] and len(epochs) <= 8
+    assert sorted(set(epochs)) == ["0", "1", "2", "3", "4"] and len(epochs) <= 8
     # Stopped again, after its last epoch and before its results: nothing is trained again.
     (folder / "results.json").unlink()
     (folder / "model.keras").unlink()
@@ -164,28 +175,11 @@ def test_a_damaged_backup_is_named(interrupted, tmp_path):
     assert content(folder) == before
 
 
-def test_a_power_cut_in_the_first_epoch_costs_that_epoch(whole, tmp_path):
-    folder = tmp_path / "run"
-    (folder / "backup").mkdir(parents=True)
-    shutil.copy(whole / "run.json", folder)
-    shutil.copy(whole / STATES[0], folder / STATES[0])
-    with open(folder / STATES[0], "r+b") as state:
-        state.truncate(5_000)
-    assert call(*WORDS, f"OUT={folder}") == 0
-    assert all(map(np.array_equal, weights(folder), weights(whole)))
-
-
-def test_a_full_disk_is_named_and_costs_nothing(interrupted, whole, tmp_path):
-    folder = shutil.copytree(interrupted[0], tmp_path / "run")
-    size, limits = (folder / STATES[0]).stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
-    try:
-        message = refused(*WORDS, f"OUT={folder}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "large" in message, message
-    assert call(*WORDS, f"OUT={folder}") == 0
-    assert all(map(np.array_equal, weights(folder), weights(whole)))
+def test_a_power_cut_in_the_first_epoch_costs_that_epoch(tmp_path):
+    state = tmp_path / Path(STATES[0]).name
+    state.write_bytes(b"half a file")
+    train.check_backup(tmp_path)  # the only state is torn, so the run begins anew
+    assert not state.exists()
 
 
 @pytest.mark.parametrize(
@@ -205,16 +199,6 @@ def test_a_full_disk_is_named_and_costs_nothing(interrupted, whole, tmp_path):
 def test_what_it_does_not_know_is_named(tmp_path, word, message):
     assert message in refused("BUDGET=12", f"OUT={tmp_path / 'out'}", word)
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".json"]
-
-
-def test_a_network_trains_further(whole, tmp_path):
-    words = ["MODEL=cnn", "BUDGET=4", "BATCH=4", "PRECISION=float32", f"OUT={tmp_path}"]
-    assert call(*words, f"START={whole}/model.keras", "RATE=0.0001") == 0
-    assert json.loads((tmp_path / "results.json").read_text())["start"] == train.sha256(
-        whole / "model.keras"
-    )
-    near = [np.abs(a - b).max() for a, b in zip(weights(tmp_path), weights(whole), strict=True)]
-    assert 0 < max(near) < 1  # moved, from there
 
 
 def test_minutes_become_epochs(monkeypatch):

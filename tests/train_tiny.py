@@ -28,7 +28,7 @@ class Slowly(ch4.PracticeSequence):
     """Draws slowly, so that somebody has time to interrupt."""
 
     def __getitem__(self, index):
-        time.sleep(0.2)
+        time.sleep(0.5)
         return super().__getitem__(index)
 
 

@@ -289,32 +289,23 @@ def one_cycle(model, data, valid: tuple, folder: Path):
 
 
 def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
-    """Train lesson 3's small network in two stages and in one cycle, on the same captchas.
-
-    A third network gets the first 2,048 captchas again and again.
-    """
+    """Train lesson 3's small network in two stages and in one cycle, on the same captchas."""
     import pandas as pd
 
     from notebooks_py.ch3_ctc import small_ctc
     from notebooks_py.ch4_gpu_training import PracticeSequence
 
-    class SameCaptchas(PracticeSequence):
-        epoch = property(lambda self: 0, lambda self, epoch: None)
-
-    recipes = {
-        "two stages": (two_stages, PracticeSequence),
-        "one cycle": (one_cycle, PracticeSequence),
-        "one cycle on few captchas": (one_cycle, SameCaptchas),
-    }
+    recipes = {"two stages": two_stages, "one cycle": one_cycle}
     steps = max(1, min(64, pictures // 64))
     epochs, valid = max(2, pictures // (32 * steps)), held_out(seeds[0], 1_000)
     logs = [pd.read_csv(out)] if out.exists() else []
-    for recipe, (train, kind) in recipes.items():
+    for recipe, train in recipes.items():
         if any(recipe in set(log.recipe) for log in logs):
             print(f"{recipe}: is in {out}")
             continue
         print(recipe, flush=True)
-        data = kind(32, steps, seeds[0], labels="ctc", epochs=epochs, hard=(0, 0), workers=2)
+        more = {"labels": "ctc", "epochs": epochs, "hard": (0, 0), "workers": 2}
+        data = PracticeSequence(32, steps, seeds[0], **more)
         with tempfile.TemporaryDirectory() as folder:
             log = train(small_ctc(seeds[0]), data, valid, Path(folder))
         logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * steps))
