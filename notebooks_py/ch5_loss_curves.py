@@ -54,7 +54,7 @@ from captcha_reader.weights import MODELS
 # print(f"{len(log)} epochs, {log.pictures.max():,} captchas")
 
 # %% [markdown]
-# A steep fall, and then two lines on the floor. It looks as if everything had been over early. Was it?
+# A steep fall, and then two lines on the floor. Was it over early?
 #
 # ## The same numbers, twice
 #
@@ -83,8 +83,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
         axes.plot(done, values, label=[name.removeprefix("val_") for name in values])
         axes.set(title=what, yscale=scale)
         axes.set_xlabel("thousands of captchas" if "pictures" in log else "epoch")
-        if values.shape[1] > 1:
-            axes.legend()
+        axes.legend()
         for place in log.index[log.get("run", 0 * log.epoch).diff() > 0]:
             axes.axvline(done[place], color="gray", ls=":")
     figure.suptitle(title)
@@ -105,12 +104,12 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"at the end:      training {late.loss:.3f}, held-out {late.val_loss:.3f}")
 
 # %% [markdown]
-# The panel at the top right is the one to watch. What was a floor on the left is a slope: the loss goes
-# on falling to the very end, and with it the errors.
+# Watch the panel at the top right. What was a floor on the left is a slope: the held-out loss goes on
+# falling to the end of a run, and with it the errors.
 #
-# Strange at first sight: at the end the *training* loss is the higher one. It was measured on
-# something harder. This training practised `O` and `0` more often than they occur in held-out
-# captchas (lesson 4). Two losses can be compared only if both are measured on the same thing.
+# Strange at first sight: at the end the *training* loss is the higher one. This training practised `O`
+# and `0` more often than they occur in held-out captchas (lesson 4), and those are hard. Two losses
+# can be compared only if both are measured on the same kind of captchas.
 #
 # ## Two stages, or one cycle
 #
@@ -138,13 +137,12 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 # %% [markdown]
 # Look at the end of the first stage, at some 35,000 captchas. The held-out loss goes up and down and gets
-# nowhere: a *plateau*. The steps have become too long for the place. Then the rate drops to a tenth,
-# and the loss falls at once, within a single epoch. After that it creeps, because short steps
-# don't lead far.
+# nowhere: a *plateau*. The steps are too long for what is left to learn. Then the rate drops to a
+# tenth, and the loss falls at once, within one epoch. After that it creeps: short steps don't lead far.
 #
-# The cycle has no such corner. At its high rate it gets ahead of the two stages, and the weights come
-# to rest while the rate falls, a little in every epoch. It starts later: its curve is read with
-# averaged weights (lesson 4), and while a network learns quickly, the average trails behind.
+# The cycle has no such corner. Its rate falls a little in every epoch, and so does the loss. It seems to
+# start late, because its curve is read with averaged weights (lesson 4): while a network learns
+# quickly, the average trails behind.
 
 # %% tags=["active-ipynb"]
 # for recipe, rows in stages.groupby("recipe", sort=False):
@@ -175,27 +173,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"the unluckiest: {share(int(right.min()), 1_000)}")
 
 # %% [markdown]
-# The dots are pure luck, and the whiskers, Wilson's 95 % intervals, say so honestly: nearly all of them
+# The dots differ by luck alone, and the whiskers, Wilson's 95 % intervals, tell: here all of them
 # contain the truth. Before you believe that one network is a point better than another, ask more
-# captchas: ten thousand, or a hundred thousand.
-#
-# Within one log the held-out captchas are the same in every row, so luck of this kind shifts the whole
-# curve. What jitters there is the network itself, and the batches it happened to get. An average over
-# the last rows shows the trend; it comes a little late, so look at both.
-
-# %% tags=["active-ipynb"]
-# half = log.tail(len(log) // 2)
-# figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-# axes.plot(half.pictures / 1_000, half.loss, color="silver", label="as logged")
-# axes.plot(half.pictures / 1_000, half.loss.ewm(span=10).mean(), label="averaged over some 10 rows")
-# axes.set(title="Training loss, second half", xlabel="thousands of captchas", ylabel="nats")
-# axes.legend()
-# plt.show()
-# print(f"from row to row: {half.loss.diff().abs().mean():.4f}, averaged", end=" ")
-# print(f"{half.loss.ewm(span=10).mean().diff().abs().mean():.4f}")
-
-# %% [markdown]
-# Does the blue line still fall? Then go on, whatever the grey one does.
+# captchas.
 #
 # ## What next?
 #
@@ -203,10 +183,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # | --- | --- | --- |
 # | both losses flat from the start | the task is not found yet | look at a batch with your own eyes; ink = 1 (lesson 3) |
 # | both fall, side by side | it learns, and nothing by heart | let it run |
-# | training falls, held-out rises | it learns its captchas by heart | more captchas, drawn afresh |
+# | training falls, held-out does not | it learns its captchas by heart | fresh captchas |
 # | both flat at a high rate | the steps are too long | lower the rate, or plan its fall |
 # | both flat where the rate is zero | this training is over | a longer one, a larger network, practice of what is hard |
-# | single peaks of the held-out loss at a high rate | a step too far, and back | keep the best weights, or averaged ones |
 # | two curves cross and cross again | noise | ask more held-out captchas |
 #
 # ## A log of your own
@@ -224,23 +203,21 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"{len(own)} rows, the lowest held-out loss is {own.val_loss[place]:.3f}, in row {place}")
 
 # %% [markdown]
-# Read it as before: where does the second panel still fall, are the two losses measured on the same thing,
-# and does the last row of the table apply?
+# Its weights are not averaged, and the held-out curves have single peaks while the rate is high. They are
+# gone at the end of each run, where the rate has fallen.
 #
 # ---
 #
 # ## What you learned
 #
 # - A logarithmic axis shows progress that a linear one hides.
-# - Training and held-out loss side by side tell learning from learning by heart, if both are measured on
-#   the same kind of captchas.
+# - Training and held-out loss can be compared if both are measured on the same kind of captchas.
 # - A plateau at a high rate ends when the rate falls: in stages, or along one cycle.
 # - A point of difference in a thousand captchas is noise.
 #
 # ## On your own
 #
-# 1. Plot the log of your own run of lesson 2. *Expected: four accuracies. The training loss lies above
-#    the held-out one at first, since it is an average over an epoch in which the network was still worse.*
+# 1. Plot the log of your own run of lesson 2. *Expected: four accuracies.*
 # 2. Ask the fifteen networks 100,000 captchas each. *Expected: all within 0.2 points of 95 %.*
 # 3. Divide `val_loss` of the two recipes row by row. *Expected: above 1 is the cycle behind, below 1 it is
 #    ahead; find where they cross.*
@@ -251,5 +228,3 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #   the classic collection of curves and what they mean.
 # - [Cyclical learning rates for training neural networks](https://arxiv.org/abs/1506.01186), Smith, 2017:
 #   the idea that a rate should rise before it falls.
-# - [keras.callbacks.CSVLogger](https://keras.io/api/callbacks/csv_logger/): what is in a row, and how to
-#   add a column of your own.

@@ -433,7 +433,7 @@ def read(model, pictures):
 # with torch.inference_mode():
 #     logits = model.eval()(to_ink(picture).to(next(model.parameters()).device)).cpu()
 # chances = logits.softmax(-1)[:, 0].numpy()
-# rows = np.flatnonzero(chances.max(axis=0) > 0.05)
+# rows = np.unique([0, *np.argwhere(chances > 0.05)[:, 1]])
 # figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), layout="constrained")
 # top.imshow(picture[0], extent=(-0.5, len(chances) - 0.5, 0, 8), aspect="auto")
 # top.set(title=f"{text}, read {greedy(logits)[0]}", yticks=[], xticks=range(len(chances)))
@@ -445,8 +445,8 @@ def read(model, pictures):
 # print(f"{chances.shape[0]} columns, {chances.shape[1]} answers each")
 
 # %% [markdown]
-# Under the picture stands the likeliest answer of each column, `-` for the blank. The map has a row for
-# each answer that some column finds likelier than one in twenty; a dark cell is a sure answer. `OO` are
+# Under the picture stands the likeliest answer of each column, `-` for the blank. The map has a row for the
+# blank and for each answer that some column finds likelier than one in twenty; a dark cell is a sure answer. `OO` are
 # two only if there is a blank between them.
 #
 # ## Keep the weights

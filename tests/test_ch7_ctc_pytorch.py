@@ -15,6 +15,8 @@ from captcha_reader.texts import decode, encode, random_texts  # noqa: E402
 from notebooks_py import ch3_ctc as ch3  # noqa: E402
 from notebooks_py import ch7_ctc_pytorch as ch7  # noqa: E402
 
+torch.set_num_threads(1)  # the networks here are tiny
+
 ORIGINAL = {"filters": (32, 64, 128, 256, 256), "convs": 2, "stride": 1, "tall": 1, "channels": 3}
 
 

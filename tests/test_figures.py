@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from captcha_reader.texts import ALPHABET, LENGTH
-from notebooks_py.ch2_cnn import build_cnn
+from notebooks_py.ch2_cnn import FILTERS, build_cnn
 
 QUOTED = {  # what others published or what everybody can look up
     "98.26": "the tutorial of 2019, CNN", "99.21": "the tutorial of 2019, CTC",
@@ -23,7 +23,10 @@ QUOTED = {  # what others published or what everybody can look up
     "2014": "year of VGG", "1927": "Wilson's paper", "2006": "Graves' paper", "2017": "Guo's paper",
     "2018": "two papers of lesson 4", "2019": "the tutorial", "170": "preview", "192": "wide",
     "3.7": "its million pictures, below", "73764": "exercise 2 of lesson 2, below",
-    "95": "% of an interval", "100": "%", "255": "a byte",
+    "729": "paths of a toy, below", "6000": "glyphs, below", "1052672": "exercise 1 of lesson 7, below",
+    "256": "channels of the last block", "0.0001": "the second rate of the tutorial of 2019",
+    "95": "% of an interval", "100": "%", "99": "%", "255": "a byte", "100000": "exercise of lesson 5",
+    "2020": "a paper of lesson 6",
     "2.11": "TensorFlow's documentation", "2.21": "TensorFlow, pinned", "3.11": "Python",
     "3.12": "Python", "3.13": "Python", "3.14": "Python", "0.3": "captcha", "0.7": "captcha",
 }  # fmt: skip
@@ -91,6 +94,9 @@ def test_figures_that_can_be_computed():
     six, four = build_cnn(length=6, ink=False), build_cnn(ink=False)
     assert six.count_params() - four.count_params() == 2 * 73_764  # lesson 2, exercise 2
     assert (16 + 13) * 1_000 * 128 == 3_712_000  # its 3.7 million pictures: epochs, batches, size
+    assert 3**6 == 729 and 4 * 1_500 == 6_000 and FILTERS[-1] == 256
+    lstms = [2 * 4 * 128 * (reads + 128 + 2) for reads in (2 * 256, 2 * 128)]
+    assert sum(lstms) == 1_052_672  # lesson 7, exercise 1
 
 
 def test_a_wrong_figure_is_seen():
