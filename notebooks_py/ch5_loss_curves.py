@@ -54,7 +54,7 @@ from captcha_reader.weights import MODELS
 # print(f"{len(log)} epochs, {log.pictures.max():,} captchas")
 
 # %% [markdown]
-# A steep fall, and then two lines on the floor. Was it over early?
+# A steep fall, then two lines on the floor. Was it over early?
 #
 # ## The same numbers, twice
 #
@@ -136,7 +136,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"{len(rows)} epochs, {rows.pictures.max():,} captchas each")
 
 # %% [markdown]
-# Look at the end of the first stage, at some 35,000 captchas. The held-out loss goes up and down and gets
+# Look at the end of the first stage. The held-out loss goes up and down and gets
 # nowhere: a *plateau*. The steps are too long for what is left to learn. Then the rate drops to a
 # tenth, and the loss falls at once, within one epoch. After that it creeps: short steps don't lead far.
 #
