@@ -309,6 +309,7 @@ class Resume(keras.callbacks.BackupAndRestore):
         self.steps = steps
 
     def on_train_begin(self, logs=None):
+        (Path(self.backup_dir) / "training_metadata.json").unlink(missing_ok=True)  # may be torn
         super().on_train_begin(logs)
         steps_made = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         self.model._initial_epoch = steps_made // self.steps
@@ -392,13 +393,11 @@ def grow_memory() -> int:
 # %%
 @contextlib.contextmanager
 def every_device():
-    """Build and train on all GPUs, or all CPU devices where there is none; give their number."""
+    """Build for all GPUs, or all CPU devices where there is none; give their number."""
     devices = keras.distribution.list_devices()
     if len(devices) > 1 and keras.backend.backend() == "jax":
-        before = keras.distribution.distribution()
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
         yield len(devices)
-        keras.distribution.set_distribution(before)
     elif len(devices) > 1 and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

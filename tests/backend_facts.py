@@ -1,47 +1,81 @@
-"""Print, as JSON, what the backend named by KERAS_BACKEND computes; run by test_backends.py."""
+"""Print, as JSON, what the backend named by KERAS_BACKEND computes; run by test_backends.py.
+
+It trains twice, on one and on two virtual CPU devices.
+"""
 
 import json
 import os
 import sys
 
-if os.environ["KERAS_BACKEND"] != "tensorflow":
+if os.environ["KERAS_BACKEND"] == "jax":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    os.environ["JAX_PLATFORMS"] = "cpu"
     sys.modules["tensorflow"] = None  # as on a machine without it: to import it is an error
+else:
+    import tensorflow as tf
 
-import keras
-import numpy as np
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
+    tf.config.set_logical_device_configuration(cpu, logical)
 
-from captcha_reader.drawing import draw_captchas
-from captcha_reader.texts import encode
-from notebooks_py import ch4_gpu_training as ch4
-from notebooks_py.ch3_ctc import decode_ctc
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-TINY = {"filters": (4, 8), "convs": 1, "stride": 4, "momentum": 0.9}
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 
+from captcha_reader.drawing import draw_captchas  # noqa: E402
+from captcha_reader.texts import encode  # noqa: E402
+from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
+from notebooks_py.ch3_ctc import build_ctc, decode_ctc  # noqa: E402
 
-def three_steps(kind: str) -> tuple[int, list[float]]:
-    """Train three steps from weights that no backend drew; parameters, and losses on the way."""
-    build, labels, *_ = ch4.KINDS[kind]
-    model, rng = build(**TINY), np.random.default_rng(1)
-    for weight in model.trainable_variables:
-        if len(weight.shape) > 1:
-            weight.assign(rng.normal(0, 0.1, weight.shape))
-    ch4.compile_recipe(model, 3, peak=1e-3, fall=False)
-    data = ch4.PracticeSequence(8, 3, seed=1, labels=labels, draw=draw_captchas)
-    losses = [model.train_on_batch(*data[i], return_dict=True)["loss"] for i in range(3)]
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    X, y = data[0]
-    losses.append(model.evaluate(X, y, verbose=0, return_dict=True)["loss"])
-    return model.count_params(), [float(loss) for loss in losses]
+DEVICES = keras.distribution.list_devices()
+FOLDER = Path(tempfile.mkdtemp())
 
 
-labels = encode(["AAAA", "CDCD", "DDAB", "ABCD"], "ABCD") + 1
+class Count(keras.callbacks.Callback):
+    """Notes on how many devices each batch is computed."""
+
+    def on_train_begin(self, logs=None):
+        self.counts = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if keras.backend.backend() == "jax":
+            distribution = keras.distribution.distribution()
+            self.counts.append(distribution.device_mesh.devices.size if distribution else 1)
+        else:
+            weight = self.model.trainable_variables[0].value
+            self.counts.append(len(getattr(weight, "values", "1")))
+
+
+def train(devices: list[str]) -> dict:
+    """Train three steps as tools/train.py does, from weights that no backend drew."""
+    keras.distribution.list_devices = lambda: devices
+    (folder := FOLDER / str(len(devices))).mkdir()
+    data = ch4.PracticeSequence(16, 1, 1, epochs=3, labels="ctc", draw=draw_captchas)
+    rng = np.random.default_rng(1)
+    with ch4.every_device():
+        model = build_ctc(filters=(4, 8), convs=1, stride=4, momentum=0.5)
+        for weight in model.trainable_variables:
+            if len(weight.shape) > 1:
+                weight.assign(rng.normal(0, 0.1, weight.shape))
+        ch4.compile_recipe(model, 3, peak=1e-3, fall=False)
+    average, count = ch4.Average(*data[0], ["?"] * 16, folder / "averaged.keras"), Count()
+    ch4.fit_recipe(model, data, average, folder, [count])
+    log = pd.read_csv(folder / "log.csv")
+    losses = {"loss": log.loss.tolist(), "val_loss": log.val_loss.tolist()}
+    return {"devices": count.counts, "parameters": model.count_params(), **losses}
+
+
 logits = np.random.default_rng(0).normal(0, 2, (4, 8, 5)).astype("float32")
-loss = keras.ops.convert_to_numpy(keras.losses.ctc(labels, logits))
+loss = keras.losses.ctc(encode(["AAAA", "CDCD", "DDAB", "ABCD"], "ABCD") + 1, logits)
 facts = {
     "backend": keras.backend.backend(),
-    "ctc_loss": loss.tolist(),
+    "ctc_loss": keras.ops.convert_to_numpy(loss).tolist(),
     "decoded": [decode_ctc(logits, "ABCD", way) for way in ("greedy", "beam_search")],
-    "cnn": three_steps("cnn"),
-    "ctc": three_steps("ctc"),
+    "one": train(DEVICES[:1]),
+    "two": train(DEVICES),
+    "has_tensorflow": sys.modules.get("tensorflow") is not None,
 }
-print(json.dumps(facts | {"has_tensorflow": sys.modules.get("tensorflow") is not None}))
+print(json.dumps(facts))

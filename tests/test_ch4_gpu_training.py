@@ -1,12 +1,8 @@
 """Lesson 4: practice, the recipe, averaged weights, runs that are interrupted, and devices."""
 
-import importlib.util
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -270,22 +266,6 @@ def test_a_run_that_is_done_stays_as_it_is(trainer, whole, tmp_path):
 
 
 # --- devices -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_train_as_one(backend):
-    if not importlib.util.find_spec(backend):
-        pytest.skip(f"{backend} is not installed")
-    script = Path(__file__).parent / "train_on_two_devices.py"
-    environment = {**os.environ, "KERAS_BACKEND": backend}
-    run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr[-2000:]
-    found = json.loads(run.stdout.splitlines()[-1])
-    assert (found["one"]["devices"], found["two"]["devices"]) == ([1] * 4, [2] * 4)
-    one, two = found["one"]["losses"], found["two"]["losses"]
-    assert len(set(one)) == len(one) == 4
-    # TensorFlow's devices each normalise their own half of a batch; JAX' the whole.
-    assert two == pytest.approx(one, rel=0.03 if backend == "tensorflow" else 1e-3)
 
 
 def test_memory_growth_is_asked_for_on_every_gpu(monkeypatch):
