@@ -22,7 +22,7 @@ class GlyphBank:
     The bank is made from `seed` alone: `colors` random colours, in each of them every character
     of `alphabet` `copies` times (a character that stands twice in it twice as often), 100 widths
     of blanks, and 1,000 masks of noise. Make a new one after some ten thousand captchas, and shapes
-    never end.
+    never end. `fonts` are paths of TrueType files; without any, the package's own font is used.
     """
 
     def __init__(
@@ -33,11 +33,12 @@ class GlyphBank:
         height: int = HEIGHT,
         colors: int = 60,
         copies: int = 3,
+        fonts: Sequence[str] = (),
     ):
         rng = random.Random(f"bank/{seed}")
         self.size = width, height
         library = seeded_library(rng)
-        self.painter = library.ImageCaptcha(width, height)
+        self.painter = library.ImageCaptcha(width, height, list(fonts) or None)
         self.canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
         self.colors = [library.random_color(10, 200, rng.randint(220, 255)) for _ in range(colors)]
         self.glyphs = [

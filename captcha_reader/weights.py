@@ -12,8 +12,32 @@ from captcha_reader.testsets import TEST_SETS
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
 
 MODELS = Path(__file__).parents[1] / "models"
+
+
+class Missing(FileNotFoundError):
+    """A file of models/ is not there; a notebook shows this in one line, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
+
+
+def find(name: str, folder: Path = MODELS) -> Path:
+    """Return the path of a file in models/, or raise Missing, which says how to get it."""
+    if not (folder / name).exists():
+        raise Missing(f"there is no {folder.name}/{name}; `git checkout models` brings it back")
+    return folder / name
+
+
+def available(name: str, folder: Path = MODELS) -> bool:
+    """Return whether `folder` has what was trained or measured; print one line if it has not."""
+    try:
+        return bool(find(f"{name}.json", folder))
+    except Missing as error:
+        print(f"nothing to show: {error}")
+        return False
 
 
 def check_score(score: dict, source: Path) -> None:
@@ -33,12 +57,10 @@ def read_results(name: str, folder: Path = MODELS) -> dict:
     """Return what `folder`/`name`.json says about a finished network.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        Missing: there is no such file.
         ValueError: it is damaged, or a score in it can't be true.
     """
-    source = folder / f"{name}.json"
-    if not source.exists():
-        raise FileNotFoundError(f"no {source}, the results of a finished network")
+    source = find(f"{name}.json", folder)
     try:
         results = json.loads(source.read_text(encoding="utf-8"))
         for score in results["scores"].values():
@@ -53,12 +75,10 @@ def check_weights(path: Path, sha256: str) -> Path:
     """Return `path` if its SHA-256 is the one expected.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        Missing: there is no such file.
         ValueError: its SHA-256 is another one.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no {path}, the weights of a finished network")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = hashlib.sha256(find(path.name, path.parent).read_bytes()).hexdigest()
     if found != sha256:
         raise ValueError(
             f"{path} is damaged or not the one of its results file: its SHA-256 is {found}, "
@@ -71,7 +91,7 @@ def finished(name: str, folder: Path = MODELS) -> tuple[keras.Model, dict]:
     """Load a finished network, "cnn" or "ctc", and what its results file says about it.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_results` and `check_weights`.
+        Missing, ValueError: as `read_results` and `check_weights`.
     """
     import keras
 
@@ -82,4 +102,11 @@ def finished(name: str, folder: Path = MODELS) -> tuple[keras.Model, dict]:
 
 def measured(name: str, folder: Path = MODELS) -> dict:
     """Return a measurement that was made once and kept: what `folder`/`name`.json holds."""
-    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(find(f"{name}.json", folder).read_text(encoding="utf-8"))
+
+
+def read_log(name: str, folder: Path = MODELS) -> pd.DataFrame:
+    """Return the log of a training that was kept: the table in `folder`/`name`.csv."""
+    import pandas as pd
+
+    return pd.read_csv(find(f"{name}.csv", folder))

@@ -28,7 +28,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from captcha_reader.scores import share, wilson
-from captcha_reader.weights import MODELS
+from captcha_reader.weights import MODELS, read_log
 
 
 # %% [markdown]
@@ -44,7 +44,7 @@ from captcha_reader.weights import MODELS
 # 3: the loss on the captchas it trained with, and on *held-out* ones that it never trains with.
 
 # %% tags=["active-ipynb"]
-# log = pd.read_csv(MODELS / "ctc.csv")
+# log = read_log("ctc")
 # figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 # for column, label in {"loss": "training", "val_loss": "held-out"}.items():
 #     axes.plot(log.pictures / 1_000, log[column], label=label)
@@ -119,7 +119,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # network of lesson 3 both ways, on the very same captchas (`make study WHAT=stages`).
 
 # %% tags=["active-ipynb"]
-# stages = pd.read_csv(MODELS / "stages.csv")
+# stages = read_log("stages")
 # figure, row = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 # for recipe in ("two stages", "one cycle"):
 #     rows = stages[stages.recipe == recipe]

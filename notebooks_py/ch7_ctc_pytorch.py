@@ -204,20 +204,23 @@ class CTCNet(nn.Module):
         return self.logits(x)
 
 
+SLIM = {"filters": (24, 48, 96, 192), "convs": 2}  # as in lesson 4
+
+
 # %% [markdown]
-# The small one of lesson 3, and one of the size of the original's twin, with two convolutions in each of
-# five blocks and two LSTMs:
+# The small one of lesson 3, the slim one of lesson 4, and one of the size of the original's twin, with two
+# convolutions in each of five blocks and two LSTMs:
 
 # %% tags=["active-ipynb"]
-# small = CTCNet()
+# small, slim = CTCNet(), CTCNet(**SLIM)
 # full = CTCNet((32, 64, 128, 256, 256), convs=2, stride=1, tall=1, channels=3, lstm=128)
-# for name, network, channels in [("small", small, 1), ("original's size", full, 3)]:
+# for name, network, channels in [("small", small, 1), ("slim", slim, 1), ("original", full, 3)]:
 #     count = sum(weights.numel() for weights in network.parameters())
 #     logits = network(torch.zeros(2, channels, HEIGHT, WIDE_WIDTH))
 #     print(f"{name}: {count:,} parameters, logits {tuple(logits.shape)}")
 
 # %% [markdown]
-# The small one has 24 columns, the large one 12. (The original also drops a quarter of the features at
+# The first two have 24 columns, the last one 12. (The original also drops a quarter of the features at
 # random while it trains.)
 #
 # ## The loss
@@ -282,34 +285,37 @@ def greedy(logits, alphabet=ALPHABET):
 #
 # Here is what `fit` did for you. For each batch: compute the loss, forget the old gradients (PyTorch
 # *adds* new ones to them), compute new ones, shorten them to length 1 if they are longer, take a step.
-# The recipe is lesson 4's: AdamW, and a rate that rises and falls in one cycle.
+# The recipe is lesson 4's: AdamW whose decay spares biases and norms, and one cycle of the rate.
 
 # %%
-def train(model, data, steps, epochs, peak=3e-3):
-    """Train on `epochs` times `steps` batches of `data`; return the loss of each batch."""
-    device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99))
+def adamw(model, steps, peak=3e-3):
+    """Return AdamW, and one cycle of its rate over `steps` steps."""
+    kernels = [weights for weights in model.parameters() if weights.ndim > 1]
+    others = [weights for weights in model.parameters() if weights.ndim == 1]
+    groups = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak, epochs * steps, pct_start=0.05, cycle_momentum=False
+        optimizer, peak, steps, pct_start=0.05, cycle_momentum=False
     )
-    losses = []
+    return optimizer, cycle
+
+
+def train(model, batches, optimizer, cycle):
+    """Take a step for each of the batches, pairs of ink and labels; yield the losses."""
+    device = next(model.parameters()).device
     model.train()
-    for epoch in range(epochs):
-        names = [(epoch, index) for index in range(steps)]
-        loader = DataLoader(data, batch_size=None, sampler=names)
-        for ink, labels in tqdm(loader, f"epoch {epoch + 1}", leave=False):
-            loss = ctc_loss(model(ink.to(device)), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            cycle.step()
-            losses.append(loss.detach())
-    return torch.stack(losses).tolist()
+    for ink, labels in batches:
+        loss = ctc_loss(model(ink.to(device)), labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        cycle.step()
+        yield loss.item()
 
 
 # %% [markdown]
-# `detach` keeps the number and lets go of the graph behind it; else every batch's graph would stay in
+# `item` keeps the number and lets go of the graph behind it; else every batch's graph would stay in
 # memory.
 #
 # We use a GPU if there is one of NVIDIA's. (For Apple's, PyTorch has long [lacked
@@ -318,11 +324,13 @@ def train(model, data, steps, epochs, peak=3e-3):
 # %% tags=["active-ipynb"]
 # torch.manual_seed(SEED)
 # model = CTCNet().to("cuda" if torch.cuda.is_available() else "cpu")
-# losses = train(model, data, STEPS, EPOCHS)
+# names = [(epoch, index) for epoch in range(EPOCHS) for index in range(STEPS)]
+# batches = tqdm(DataLoader(data, batch_size=None, sampler=names), leave=False)
+# losses = list(train(model, batches, *adamw(model, len(names))))
 # print(f"{EPOCHS} epochs of {STEPS} batches, {EPOCHS * STEPS * 32:,} pictures")
 
 # %% [markdown]
-# No picture came twice. So each of these losses is one on captchas that the network had not yet seen.
+# No picture came twice, so each loss is one on captchas not yet seen.
 
 # %% tags=["active-ipynb"]
 # smooth = np.convolve(losses, np.ones(20) / 20, mode="valid")
@@ -454,23 +462,29 @@ def read(model, pictures):
 # `state_dict` has tensors by name: the parameters and the *buffers*, such as running averages, which no
 # gradient changes. The architecture is not in it, so build the network first, then load. With
 # `weights_only=True` a file can contain tensors and nothing that runs.
+#
+# Finished weights come the same way. `models/ctc_pytorch.pt` is a slim network that began with lesson 3's
+# finished weights (`make train MODEL=pytorch`).
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
+# from captcha_reader.weights import MODELS, available, check_weights, read_results
 #
-# path = fresh_folder("ch7_ctc_pytorch") / "ctc_pytorch.pt"
-# torch.save(model.state_dict(), path)
-# loaded = CTCNet()
-# loaded.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-# state = loaded.state_dict()
-# assert all(torch.equal(state[name], value.cpu()) for name, value in model.state_dict().items())
-# numbers = sum(buffer.numel() for buffer in loaded.buffers())
-# print(f"{len(state)} tensors, {len(list(loaded.buffers()))} of them buffers with {numbers} numbers")
-# print("the first:", ", ".join(list(state)[:4]))
+# torch.save(model.state_dict(), fresh_folder("ch7_ctc_pytorch") / "ctc_pytorch.pt")
+# if available("ctc_pytorch"):
+#     results = read_results("ctc_pytorch")
+#     path = check_weights(MODELS / "ctc_pytorch.pt", results["sha256"])
+#     finished = CTCNet(**SLIM)
+#     finished.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+#     right = sum(a == b for a, b in zip(read(finished, pictures), texts, strict=True))
+#     print(f"{results['pictures']:,} captchas of training, of both widths")
+#     for name, found in results["scores"].items():
+#         print(f"{name}: {share(found['right'], found['n'])}")
+#     assert abs(right - results["scores"]["wide-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The loaded weights are equal to the last bit. To *go on* with a training, also store the `state_dict` of
-# the optimizer and of the cycle.
+# To *go on* with a training, also store the `state_dict` of the
+# optimizer and of the cycle.
 #
 # ---
 #

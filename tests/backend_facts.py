@@ -61,8 +61,8 @@ def train(devices: list[str]) -> dict:
             if len(weight.shape) > 1:
                 weight.assign(rng.normal(0, 0.1, weight.shape))
         ch4.compile_recipe(model, 3, peak=1e-3, fall=False)
-    average, count = ch4.Average(*data[0], ["?"] * 16, folder / "averaged.keras"), Count()
-    ch4.fit_recipe(model, data, average, folder, [count])
+    count = Count()
+    ch4.fit_recipe(model, data, (*data[0], ["?"] * 16), folder, [count])
     log = pd.read_csv(folder / "log.csv")
     losses = {"loss": log.loss.tolist(), "val_loss": log.val_loss.tolist()}
     return {"devices": count.counts, "parameters": model.count_params(), **losses}

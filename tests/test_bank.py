@@ -92,3 +92,12 @@ def test_a_bank_draws_three_times_as_fast_as_the_package():
         return time.thread_time() - start
 
     assert statistics.median(seconds(draw_captchas) / seconds(bank.draw) for _ in range(5)) > 3
+
+
+def test_a_font_of_ones_own():
+    from matplotlib import font_manager
+
+    fonts = [font_manager.findfont("DejaVu Serif")]
+    ours, theirs = (GlyphBank(1, "W", colors=1, fonts=choice) for choice in (fonts, ()))
+    shapes = [{glyph.size for glyph, _ in bank.glyphs[0]["W"]} for bank in (ours, theirs)]
+    assert max(shapes[0]) > max(shapes[1])  # the package's font is monospaced, its W narrow

@@ -141,11 +141,12 @@ def test_greedy_is_the_collapse_rule_of_lesson_3():
 def runs():
     """Three trainings of a tiny network, the first two with the same seed."""
     data = ch7.CaptchaBatches(16, seed=3, draw=GlyphBank(3, width=192, colors=2).draw)
+    batches = [data[epoch, index] for epoch in range(3) for index in range(8)]
 
     def run(seed: int):
         torch.manual_seed(seed)
         model = ch7.CTCNet((8, 8, 8, 16), stride=4, tall=3)
-        return model, ch7.train(model, data, steps=8, epochs=3, peak=1e-2)
+        return model, list(ch7.train(model, batches, *ch7.adamw(model, 24, peak=1e-2)))
 
     return run(1), run(1), run(2)
 
@@ -164,16 +165,19 @@ def test_one_seed_gives_one_training_to_the_last_bit(runs):
     assert not torch.equal(model.logits.weight, other.logits.weight)
 
 
-def test_every_epoch_trains_on_other_captchas():
-    class Asked(ch7.CaptchaBatches):
-        names = []
-
-        def __getitem__(self, name):
-            self.names.append(name)
-            return super().__getitem__(name)
-
-    ch7.train(ch7.CTCNet((2, 2), stride=4, tall=1), Asked(1, seed=3), steps=2, epochs=2)
-    assert Asked.names == [(0, 0), (0, 1), (1, 0), (1, 1)]
+def test_only_kernels_decay_and_the_rate_falls_to_rest():
+    model = ch7.CTCNet((2, 2), stride=4, tall=1)
+    optimizer, cycle = ch7.adamw(model, steps=100)
+    decayed, spared = optimizer.param_groups
+    assert {weights.ndim for weights in decayed["params"]} == {2, 4} and decayed["weight_decay"] > 0
+    assert {weights.ndim for weights in spared["params"]} == {1} and not spared["weight_decay"]
+    rates = []
+    for _ in range(100):
+        rates.append(cycle.get_last_lr()[0])
+        optimizer.step()
+        cycle.step()
+    assert max(rates) == pytest.approx(3e-3, rel=0.05) and rates.index(max(rates)) in (4, 5)
+    assert rates[-1] < 1e-5
 
 
 def test_reading_is_in_eval_mode_and_does_not_depend_on_the_neighbours(runs):

@@ -173,6 +173,20 @@ def test_results_that_a_lesson_reads_are_its_source(mini: Path) -> None:
     assert lessons.source_hash(lesson) != before
 
 
+def test_what_a_lesson_imports_is_its_source_and_nothing_else(mini: Path) -> None:
+    source(FACT, "from captcha_reader.scores import wilson")(mini)
+    lesson, folder = lessons.find(mini)[0], mini / "captcha_reader"
+    folder.mkdir(exist_ok=True)
+    (folder / "scores.py").write_text("from captcha_reader.texts import LENGTH\n")
+    before = lessons.source_hash(lesson)
+    (folder / "reading.py").write_text("x = 1\n")
+    assert lessons.source_hash(lesson) == before
+    (folder / "texts.py").write_text("LENGTH = 4\n")
+    deeper = lessons.source_hash(lesson)
+    (folder / "scores.py").write_text("from captcha_reader.texts import LENGTH\nx = 2\n")
+    assert len({before, deeper, lessons.source_hash(lesson)}) == 3
+
+
 def test_the_command_names_what_is_wrong(mini: Path, tool: Callable) -> None:
     assert tool(gates, mini)[0] == 0
     edit(mini / FIRST, "A fact.", "One fact.")

@@ -134,7 +134,7 @@ def test_make_evaluate_tells_when_a_count_is_another_one(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["MODEL=rnn"], r"evaluate: no .*rnn.json"),
+        (["MODEL=rnn"], r"evaluate: MODEL=rnn must be one of cnn, ctc, ctc_pytorch, or a .keras"),
         (["MODEL=cnn", "SET=classic"], "evaluate: no test set 'classic'"),
         (["MODEL=none.keras"], "evaluate: .*none.keras"),
         (["MODLE=cnn"], "evaluate: MODLE is not an option; the options are MODEL, SET"),

@@ -79,4 +79,4 @@ def test_extras_come_on_request_and_are_kept_up_to_date(make, tmp_path: Path) ->
     assert make("setup")[2] == []
     os.utime(tmp_path / ".venv" / ".installed", (0, 0))
     assert any(".[torch]" in step for step in make("setup")[2])
-    assert [step.split()[-1] for step in make("setup", "CI=true")[2]] == [".[jax]"]
+    assert [step.split()[-1] for step in make("setup", "CI=true")[2]] == [".[jax]", ".[onnx]"]

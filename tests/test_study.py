@@ -27,7 +27,7 @@ def run(monkeypatch, tmp_path):
     for bank in ("GlyphBank", "WhiteBank"):
         monkeypatch.setattr(study, bank, functools.partial(getattr(study, bank), **SMALL))
     small_bank = study.GlyphBank(0)
-    monkeypatch.setattr(ch4, "fresh_bank", lambda seed, epoch: small_bank)
+    monkeypatch.setattr(ch4, "fresh_bank", lambda seed, epoch, width: small_bank)
     monkeypatch.setattr(ch4, "SLIM", TINY)
 
     def call(what, *words):

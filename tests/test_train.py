@@ -199,9 +199,8 @@ def test_what_it_does_not_know_is_named(tmp_path, word, message):
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".json"]
 
 
-def test_minutes_become_epochs(monkeypatch):
-    monkeypatch.setattr(train, "seconds_a_step", lambda chosen, make_data: 0.1)
+def test_minutes_become_epochs():
     chosen = options.read(["BUDGET=11min"], "train", train.DEFAULTS, train.ALLOWED)
-    assert train.plan(chosen, None) == (30, 200)  # 660 s at 0.11 s a step
+    assert train.plan(chosen, lambda: 0.1) == (30, 200)  # 660 s at 0.11 s a step
     assert train.plan(chosen | {"BUDGET": "640"}, None) == (1, 10)
     assert train.plan(chosen | {"BUDGET": "64000"}, None) == (5, 200)

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from captcha_reader.scores import Score, evaluate, wilson
-from captcha_reader.weights import MODELS, finished, measured
+from captcha_reader.weights import MODELS, Missing, available, finished, measured, read_log
 from notebooks_py.ch4_gpu_training import read
 
 SCORE = Score("classic-100", 100, 90, (95, 96, 97, 98)).record()
@@ -49,8 +49,8 @@ def forget(home):
 MORE_THAN_CHARACTERS = Score("classic-100", 100, 90, (95, 96, 89, 98)).record()
 BROKEN = {
     "one flipped byte of weights": (flip, ValueError, "net.keras is damaged .*expected "),
-    "no weights": (lambda home: (home / "net.keras").unlink(), FileNotFoundError, "no .*net.keras"),
-    "no results": (lambda home: (home / "net.json").unlink(), FileNotFoundError, "no .*net.json"),
+    "no weights": (lambda home: (home / "net.keras").unlink(), Missing, "no models/net.keras"),
+    "no results": (lambda home: (home / "net.json").unlink(), Missing, "no models/net.json"),
     "half a results file": (cut, ValueError, "net.json is damaged"),
     "no checksum": (forget, ValueError, "net.json is damaged: KeyError.*sha256"),
     "a count without its interval": (
@@ -96,3 +96,14 @@ def test_what_ships_reads_what_it_says(name):
 def test_measurements_are_kept_beside_them(tmp_path):
     (tmp_path / "speed.json").write_text('{"rows": [1, 2]}')
     assert measured("speed", tmp_path) == {"rows": [1, 2]}
+
+
+def test_what_is_missing_is_said_in_one_line(published, tmp_path, capsys):
+    assert available("net", published) and not capsys.readouterr().out
+    assert not available("net", tmp_path)
+    said = f"there is no {tmp_path.name}/net.json; `git checkout models` brings it back"
+    assert capsys.readouterr().out == f"nothing to show: {said}\n"
+    for load in (measured, finished, read_log):
+        with pytest.raises(Missing) as caught:
+            load("net", tmp_path)
+        assert caught.value._render_traceback_() == [str(caught.value)]

@@ -16,7 +16,7 @@ BANK = GlyphBank(1, colors=2, copies=1)
 DRAW = scores.draw_test_set
 PATCHES = [
     (ch4, "SLIM", {"filters": (4,), "convs": 1, "stride": 4, "momentum": 0.9}),
-    (ch4, "fresh_bank", lambda seed, epoch: BANK),
+    (ch4, "fresh_bank", lambda seed, epoch, width: BANK),
     (train, "EPOCH", 3),
     (train, "VALID", 20),
     (scores, "TEST_SETS", scores.TEST_SETS | {"classic-1k": scores.TEST_SETS["classic-100"]}),

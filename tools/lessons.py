@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
 OPTIONAL = ("torch",)  # installed on request alone: `make setup-NAME`
-KEPT = {"measured", "finished", "read_results"}  # functions that read models/NAME.json
+KEPT = {"measured", "finished", "read_results", "read_log"}  # they read models/NAME.json or .csv
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def imports(tree: ast.Module) -> set[str]:
     return found
 
 
-def imported_lessons(tree: ast.Module) -> set[str]:
-    """The lessons that a syntax tree imports from."""
+def imported_lessons(tree: ast.Module, package: str = "notebooks_py") -> set[str]:
+    """The lessons, or the modules of another package, that a syntax tree imports from."""
     names = [name.split(".") for name in imports(tree)]
-    return {name[1] for name in names if name[0] == "notebooks_py" and len(name) > 1}
+    return {name[1] for name in names if name[0] == package and len(name) > 1}
 
 
 def optional_modules(lesson: Lesson) -> list[str]:
@@ -140,24 +140,30 @@ def runnable(found: list[Lesson]) -> list[Lesson]:
 def source_hash(lesson: Lesson) -> str:
     """SHA-256 of all that the outputs of a lesson come from.
 
-    These are its own code cells, the definitions in the lessons that it imports (and that those
-    import), captcha_reader, the results in models/ that it reads, and the pinned packages. Text
-    cells and a demo cell of an imported lesson do not count.
+    These are its own code cells, the definitions in the lessons and the modules of captcha_reader
+    that it imports (and that those import), the results in models/ that it reads, and the pinned
+    packages. Text cells and a demo cell of an imported lesson do not count.
     """
     root, notebook = lesson.root, lesson.read()
     trees = [parse(cell) for _, cell in code_cells(notebook)]
     parts: list = [[cell.source, tags(cell)] for _, cell in code_cells(notebook)]
-    waiting, seen = set().union(*map(imported_lessons, trees)), set()
-    while waiting - seen:
-        seen.add(name := min(waiting - seen))
-        if (module := Lesson(root, name).module).exists():  # otherwise the gate `modules` names it
-            lines = module.read_text(encoding="utf-8").splitlines()
-            parts.append([name, [line for line in lines if line and not line.startswith("#")]])
-            waiting |= imported_lessons(ast.parse(module.read_text(encoding="utf-8")))
+    waiting, seen = list(trees), set()
+    while waiting:
+        tree = waiting.pop()
+        for package in ("notebooks_py", "captcha_reader"):
+            for name in imported_lessons(tree, package):
+                path = root / package / f"{name}.py"  # if it is missing, the gate `modules` says so
+                if path in seen or not path.exists():
+                    continue
+                seen.add(path)
+                waiting.append(ast.parse(path.read_text(encoding="utf-8")))
+    for path in sorted(seen):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        parts.append([path.stem, [line for line in lines if line and not line.startswith("#")]])
     calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args]
     kept = {ast.unparse(n.args[0]).strip("'") for n in calls if ast.unparse(n.func) in KEPT}
-    results = {root / "models" / f"{name}.json" for name in kept}
-    for path in sorted({*root.glob("captcha_reader/*.py"), *results}):
+    results = {root / "models" / f"{name}.{kind}" for name in kept for kind in ("json", "csv")}
+    for path in sorted(results):
         if path.exists():
             parts.append([path.name, path.read_text(encoding="utf-8")])
     groups = project(root)["optional-dependencies"]

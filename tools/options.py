@@ -2,10 +2,24 @@
 
 import os
 import re
+import sys
 
 # Each tool imports this before it imports Keras, which reads its settings when it is imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def import_quietly(module: str = "keras") -> None:
+    """Import a module while what TensorFlow says about itself at its start goes nowhere."""
+    sys.stderr.flush()
+    console, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        __import__(module)
+    finally:
+        os.dup2(console, 2)
+        os.close(console)
+        os.close(nowhere)
 
 
 def read(

@@ -196,9 +196,8 @@ def fit(folder, seed, pictures, kind="ctc", network=None, recipe=None, data=None
 
     both = keras.callbacks.LambdaCallback(on_epoch_end=read_with_last_weights)
     log = keras.callbacks.CSVLogger(folder / "both.csv", append=True)
-    average = ch4.Average(X, y, texts, folder / "averaged.keras")
     sequence = ch4.PracticeSequence(batch, steps, seed, **more)
-    ch4.fit_recipe(model, sequence, average, folder, [both, log])
+    ch4.fit_recipe(model, sequence, (X, y, texts), folder, [both, log])
     log = pd.read_csv(folder / "both.csv").drop_duplicates("epoch", keep="last")
     return log.assign(pictures=(log.epoch + 1) * steps * batch, parameters=model.count_params())
 
@@ -280,10 +279,10 @@ def one_cycle(model, data, valid: tuple, folder: Path):
     """Train by the recipe of lesson 4."""
     import pandas as pd
 
-    from notebooks_py.ch4_gpu_training import Average, compile_recipe, fit_recipe
+    from notebooks_py.ch4_gpu_training import compile_recipe, fit_recipe
 
     cycle = compile_recipe(model, data.epochs * data.steps)
-    fit_recipe(model, data, Average(*valid, folder / "averaged.keras"), folder)
+    fit_recipe(model, data, valid, folder)
     log = pd.read_csv(folder / "log.csv")
     return log.assign(rate=[float(cycle(data.steps * (epoch + 1))) for epoch in log.epoch])
 
@@ -324,6 +323,7 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
 
 def main() -> None:
     chosen = options.read(sys.argv[1:], "study", DEFAULTS, ALLOWED)
+    options.import_quietly()
     study, out, pictures = STUDIES[chosen["WHAT"]]
     out, seeds = Path(chosen["OUT"] or out), [int(seed) for seed in chosen["SEEDS"].split(",")]
     study(chosen, out, int(chosen["PICTURES"]) or pictures, seeds)

@@ -16,12 +16,12 @@ from pathlib import Path
 import options
 
 DEFAULTS = {
-    "MODEL": "ctc",  # or cnn
+    "MODEL": "ctc",  # or cnn, or pytorch for the network of lesson 7, 192x64
     "SIZE": "slim",  # or full, the original's
     "BUDGET": "20min",  # minutes, or a number of pictures
     "OUT": "",  # a folder; the default is build/train/MODEL-SIZE
     "SEED": "2019",
-    "START": "",  # a .keras file whose weights this run trains further
+    "START": "",  # a file whose weights this run trains further, or their blocks under another head
     "RATE": "0.003",  # the peak of the learning rate
     "HARD": "0.5,0.2",  # share of captchas with many O and 0: first, and in the last fifth
     "BATCH": "64",
@@ -29,7 +29,7 @@ DEFAULTS = {
     "PRECISION": "auto",
 }
 ALLOWED = {
-    "MODEL": "cnn|ctc one of cnn, ctc",
+    "MODEL": "cnn|ctc|pytorch one of cnn, ctc, pytorch",
     "SIZE": "full|slim one of full, slim",
     "BUDGET": r"[1-9]\d*(min)? minutes as in 20min, or pictures as in 300000",
     "SEED": options.WHOLE,
@@ -53,7 +53,7 @@ def hardware() -> dict:
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
-    names = ("keras", "tensorflow", "jax", "captcha", "pillow", "numpy")
+    names = ("keras", "tensorflow", "jax", "torch", "captcha", "pillow", "numpy")
     installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
     return {
         "device": keras.distribution.list_devices()[0].split(":")[0].upper(),
@@ -92,16 +92,19 @@ def new_model(chosen: dict, steps: int):
     model = build(chosen)
     if chosen["START"]:
         earlier = keras.models.load_model(chosen["START"], compile=False)
-        model.set_weights(earlier.get_weights())
+        pairs = zip(*([x for x in m.layers if x.weights] for m in (model, earlier)), strict=False)
+        for layer, other in pairs:
+            if [w.shape for w in layer.weights] == [w.shape for w in other.weights]:
+                layer.set_weights(other.get_weights())
     compile_recipe(model, steps, float(chosen["RATE"]))
     return model
 
 
-def plan(chosen: dict, make_data) -> tuple[int, int]:
+def plan(chosen: dict, seconds_a_step) -> tuple[int, int]:
     """Return the number of epochs and of steps in each that the budget pays for."""
     batch = int(chosen["BATCH"])
     if chosen["BUDGET"].endswith("min"):
-        step = 1.1 * seconds_a_step(chosen, make_data)  # a tenth for banks and held-out captchas
+        step = 1.1 * seconds_a_step()  # a tenth for banks and held-out captchas
         total = int(chosen["BUDGET"][:-3]) * 60 / step
         print(f"{batch / step:.0f} captchas a second: {total * batch:,.0f} in {chosen['BUDGET']}")
     else:
@@ -110,14 +113,14 @@ def plan(chosen: dict, make_data) -> tuple[int, int]:
     return max(1, round(total / steps)), steps
 
 
-def open_run(out: Path, chosen: dict, make_plan) -> tuple[int, int]:
+def open_run(out: Path, chosen: dict, seconds_a_step) -> tuple[int, int]:
     """Start a run in a folder, or find the same one there; return its epochs and steps."""
     note = out / "run.json"
     settings = {name: value for name, value in chosen.items() if name not in ("OUT", "WORKERS")}
     if not note.exists():
         if chosen["START"] and not Path(chosen["START"]).is_file():
             raise ValueError(f"START={chosen['START']} is no file")
-        epochs, steps = make_plan()
+        epochs, steps = plan(chosen, seconds_a_step)
         (draft := out / "run.json.new").write_text(
             json.dumps({"settings": settings, "epochs": epochs, "steps": steps})
         )
@@ -153,10 +156,9 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def train(chosen: dict, out: Path) -> None:
-    """Train as the options say and write model.keras and results.json."""
+def train(chosen: dict, out: Path) -> dict:
+    """Train as the options say, write model.keras, and return what came out."""
     import keras
-    import pandas as pd
 
     from captcha_reader.drawing import draw_captchas, stream
     from captcha_reader.scores import evaluate
@@ -173,7 +175,7 @@ def train(chosen: dict, out: Path) -> None:
         more = {"labels": labels, "workers": int(chosen["WORKERS"])}
         return ch4.PracticeSequence(batch, steps, seed, epochs=epochs, hard=hard, **more)
 
-    epochs, steps = open_run(out, chosen, lambda: plan(chosen, make_data))
+    epochs, steps = open_run(out, chosen, lambda: seconds_a_step(chosen, make_data))
     check_backup(out / "backup")
     rng = stream(seed, "valid", epoch=0, index=0)
     texts = random_texts(rng, VALID)
@@ -182,44 +184,63 @@ def train(chosen: dict, out: Path) -> None:
     with ch4.every_device():
         model = new_model(chosen, epochs * steps)
     print(f"{epochs} epochs of {steps} batches of {batch}, in {out}", flush=True)
-    average = ch4.Average(X, y, texts, out / "averaged.keras")
-    ch4.fit_recipe(model, make_data(steps, epochs), average, out)
+    ch4.fit_recipe(model, make_data(steps, epochs), (X, y, texts), out)
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(chosen)
-    finished.set_weights(model.get_weights())  # the average, with which fit ends
+    finished.set_weights(model.get_weights())  # the average, with which the training ends
     finished.save(out / "model.keras")
-    log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
     score = evaluate(lambda pictures: ch4.read(finished, pictures), "classic-1k")
     print(score)
-    results = {
+    return {
         "model": chosen["MODEL"],
+        "pictures": epochs * steps * batch,
+        "parameters": model.count_params(),
+        "classic-1k": score.right,
+    }
+
+
+def write_results(chosen: dict, out: Path, results: dict) -> None:
+    """Write results.json: what came out, from what, and on which machine."""
+    import pandas as pd
+
+    log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
+    weights = out / ("model.pt" if chosen["MODEL"] == "pytorch" else "model.keras")
+    results = {
+        **hardware(),
         "size": chosen["SIZE"],
         "settings": chosen,
         "start": sha256(Path(chosen["START"])) if chosen["START"] else None,
-        "pictures": epochs * steps * batch,
         "seconds": round(float(log.seconds.sum())),
-        "parameters": model.count_params(),
-        "sha256": sha256(out / "model.keras"),
-        "classic-1k": score.right,
-        **hardware(),
+        "sha256": sha256(weights),
+        **results,
     }
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written: {out}/model.keras, results.json, log.csv")
+    print(f"written: {weights}, results.json, log.csv")
 
 
 def main() -> int:
     """Train with a lock on the folder; 3 if Ctrl-C stopped it, so that a script can tell."""
     chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
+    options.import_quietly()
     from filelock import FileLock, Timeout
 
     out = Path(chosen["OUT"] or f"build/train/{chosen['MODEL']}-{chosen['SIZE']}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
-            train(chosen, out)
+            if chosen["MODEL"] == "pytorch":
+                import train_torch
+
+                chosen["PRECISION"] = "float32"
+                results = train_torch.train(
+                    chosen, out, lambda measure: open_run(out, chosen, measure), VALID
+                )
+            else:
+                results = train(chosen, out)
+            write_results(chosen, out, results)
     except Timeout:
         raise SystemExit(f"train: another process trains in {out}: wait, or use OUT=") from None
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"train: {error}") from error
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on from {out}")

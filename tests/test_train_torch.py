@@ -1,0 +1,103 @@
+"""make train MODEL=pytorch: it goes on where it was stopped, and can start from a Keras network."""
+
+import functools
+
+import numpy as np
+import options
+import pytest
+
+torch = pytest.importorskip("torch", reason="lesson 7 needs PyTorch: make setup-torch")
+
+import train  # noqa: E402
+import train_torch  # noqa: E402
+
+from captcha_reader import scores  # noqa: E402
+from captcha_reader.bank import GlyphBank  # noqa: E402
+from captcha_reader.drawing import draw_captchas, stream  # noqa: E402
+from captcha_reader.texts import random_texts  # noqa: E402
+from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
+from notebooks_py import ch7_ctc_pytorch as ch7  # noqa: E402
+
+torch.set_num_threads(1)  # the networks here are tiny
+
+WORDS = ["MODEL=pytorch", "BUDGET=48", "BATCH=8", "SEED=5"]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Few glyphs, a tiny network, and three epochs of two batches."""
+    bank = GlyphBank(1, width=192, colors=2, copies=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ch4, "fresh_bank", lambda seed, epoch, width: bank)
+        patch.setitem(train_torch.SIZES, "slim", {"filters": (4, 4), "stride": 4, "tall": 0})
+        patch.setattr(train, "EPOCH", 2)
+        patch.setitem(scores.TEST_SETS, "wide-1k", scores.TEST_SETS["classic-100"])
+        draw = scores.draw_test_set
+        patch.setattr(scores, "draw_test_set", lambda name: draw("classic-100"))
+        yield
+
+
+def run(out, *words: str) -> dict[str, torch.Tensor]:
+    """Train in the folder as make does, with 20 held-out captchas; return the averaged weights."""
+    out.mkdir(exist_ok=True)
+    chosen = options.read([*WORDS, *words], "train", train.DEFAULTS, train.ALLOWED)
+    start = functools.partial(train.open_run, out, chosen)
+    results = train_torch.train(chosen, out, start, valid=20)
+    train.write_results(chosen, out, results)
+    assert results["pictures"] == 48 and results["model"] == "ctc_pytorch"
+    return torch.load(out / "model.pt", weights_only=True)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tiny, tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole")
+    epoch, calls = train_torch.Run.epoch, []
+
+    def stop(self, data):
+        calls.append(data.epoch)
+        if len(calls) == 3:
+            next(
+                iter(ch7.train(self.model, [train_torch.Ink(data)[0]], self.optimizer, self.cycle))
+            )
+            raise KeyboardInterrupt
+        return epoch(self, data)
+
+    monkeypatch.setattr(train_torch.Run, "epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped")
+    resumed = run(tmp_path / "stopped")
+    assert calls == [0, 1, 2, 2]
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    logs = [(tmp_path / name / "log.csv").read_text().split() for name in ("whole", "stopped")]
+    losses = [[line.split(",")[1] for line in log] for log in logs]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+def test_a_run_starts_from_weights_of_its_own_kind(tiny, tmp_path):
+    first = run(tmp_path / "first")
+    torch.manual_seed(5)
+    fresh = ch7.CTCNet(**train_torch.SIZES["slim"]).logits.weight
+    model = train_torch.load(tmp_path / "first" / "model.pt", "slim")
+    assert torch.equal(model.logits.weight, first["logits.weight"])
+    assert not torch.equal(model.logits.weight, fresh)
+
+
+def test_a_keras_network_reads_the_same_in_pytorch(tmp_path):
+    """Where no stride makes the two libraries pad other sides; with one, nearly the same."""
+    rng = stream(1, "twin", epoch=0, index=0)
+    pictures = draw_captchas(random_texts(rng, 6), rng)
+    X = pictures.astype("float32") / 255
+    for stride, tall in ((1, 2), (2, 2)):
+        theirs = ch4.build_ctc(**ch4.SLIM | {"stride": stride, "tall": tall})
+        ch4.settle_norms(theirs, X)
+        theirs.save(tmp_path / "net.keras")
+        state = train_torch.from_keras(tmp_path / "net.keras")
+        ours = ch7.CTCNet(**ch7.SLIM, stride=stride, tall=tall).eval()
+        ours.load_state_dict(state)
+        with torch.inference_mode():
+            found = ours(ch7.to_ink(pictures)).permute(1, 0, 2).numpy()
+        expected = theirs.predict(X, verbose=0)
+        if stride == 1:
+            assert np.allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+        else:
+            assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.5

@@ -1,0 +1,151 @@
+"""Write a CTC network as ONNX: `make export`, or `make export MODEL=path.keras`.
+
+The file holds the preprocessing, too. It takes `pictures`, uint8 (n, height, width, 3), and gives
+`probabilities`, float32 (n, steps, classes) with class 0 for the blank, and `classes`, int64
+(n, steps), the likeliest in each column. Its metadata hold the SHA-256 of the .keras file that it
+was made from, and the alphabet.
+
+Keras can do this itself, but `model.export(format="onnx")` names and orders the parts of the graph
+differently in each run. Here equal weights give equal bytes.
+"""
+
+import sys
+from pathlib import Path
+
+import options
+
+DEFAULTS = {"MODEL": "ctc"}  # the finished one; or any model.keras of a CTC network
+OPSET, IR = 17, 8  # versions of ONNX that runtimes of these years read, in browsers as well
+NEAR = 1e-4  # how far a probability may be from Keras'
+
+
+def to_onnx(model, **metadata: str):
+    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`.
+
+    Raises:
+        ValueError: a layer is none of those.
+    """
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    from notebooks_py.ch2_cnn import LUMA
+
+    nodes, constants = [], []
+
+    def add(operator: str, x: str, *values: np.ndarray, output: str = "", **attributes) -> str:
+        """Add a node that takes `x` and constants; return the name of its output."""
+        output = output or f"{operator}_{len(nodes)}"
+        names = [f"{output}_{i}" for i in range(len(values))]
+        for name, value in zip(names, values, strict=True):
+            constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        nodes.append(helper.make_node(operator, [x, *names], [output], **attributes))
+        return output
+
+    x = add("Cast", "pictures", to=TensorProto.FLOAT)
+    x = add("Transpose", x, perm=[0, 3, 1, 2])  # ONNX has channels first
+    x = add("Div", x, np.array(255, "float32"))
+    for layer in model.operations[1:]:
+        weights = [np.asarray(value) for value in getattr(layer, "weights", [])]
+        match type(layer).__name__:
+            case "Multiply":  # this and the next two are `to_ink`
+                x = add("Mul", x, LUMA.reshape(3, 1, 1))
+            case "Sum":
+                x = add("ReduceSum", x, np.array([1]))
+            case "Subtract":
+                x = add("Add", add("Neg", x), np.array(1, "float32"))
+            case "Conv2D":
+                kernel, bias = weights
+                strides = list(layer.strides)
+                kernel = kernel.transpose(3, 2, 0, 1)
+                x = add("Conv", x, kernel, bias, strides=strides, auto_pad="SAME_UPPER")
+            case "BatchNormalization":
+                x = add("BatchNormalization", x, *weights, epsilon=layer.epsilon)
+            case "Activation":
+                x = add("Relu", x)
+            case "MaxPooling2D":
+                size, strides = list(layer.pool_size), list(layer.strides)
+                x = add("MaxPool", x, kernel_shape=size, strides=strides)
+            case "Permute":
+                x = add("Transpose", x, perm=[0, 3, 2, 1])
+            case "Reshape":
+                x = add("Reshape", x, np.array([0, *layer.target_shape]))
+            case "Dense":
+                kernel, bias = weights
+                x = add("Add", add("MatMul", x, kernel), bias)
+            case other:
+                raise ValueError(f"the layer {layer.name} is a {other}, which has no place in here")
+    add("Softmax", x, axis=-1, output="probabilities")
+    add("ArgMax", x, axis=-1, keepdims=0, output="classes")
+    steps, classes = model.output_shape[1:]
+    tensor = helper.make_tensor_value_info
+    pictures = tensor("pictures", TensorProto.UINT8, ["n", *model.input_shape[1:]])
+    outputs = [
+        tensor("probabilities", TensorProto.FLOAT, ["n", steps, classes]),
+        tensor("classes", TensorProto.INT64, ["n", steps]),
+    ]
+    graph = helper.make_graph(nodes, model.name, [pictures], outputs, constants)
+    opsets = [helper.make_opsetid("", OPSET)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="captcha")
+    helper.set_model_props(made, metadata)
+    return made
+
+
+def distance(content: bytes, model) -> float:
+    """Return how far probabilities of an ONNX file are from Keras' on 100 captchas, at most."""
+    import keras
+    import numpy as np
+    import onnxruntime
+
+    from captcha_reader.drawing import draw_captchas, stream
+    from captcha_reader.texts import random_texts
+
+    rng = stream(0, "export", epoch=0, index=0)
+    height, width = model.input_shape[1:3]
+    pictures = draw_captchas(random_texts(rng, 100), rng, width, height)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (ours,) = session.run(["probabilities"], {"pictures": pictures})
+    logits = model.predict_on_batch(pictures.astype("float32") / 255)
+    return float(np.abs(ours - keras.ops.convert_to_numpy(keras.ops.softmax(logits))).max())
+
+
+def export(source: Path) -> bytes:
+    """Return a .keras file as the content of an .onnx file.
+
+    Raises:
+        ValueError: it is not a network of `build_ctc`, or ONNX Runtime gives other answers.
+    """
+    import keras
+
+    from captcha_reader.reading import sha256
+    from captcha_reader.texts import ALPHABET
+
+    model = keras.models.load_model(source, compile=False)
+    made = to_onnx(model, sha256=sha256(source), alphabet=ALPHABET)
+    content = made.SerializeToString(deterministic=True)
+    if not (far := distance(content, model)) <= NEAR:
+        raise ValueError(f"probabilities are up to {far:.1e} away from Keras', more than {NEAR}")
+    return content
+
+
+def main() -> int:
+    """Write the file beside the .keras file, and print its size."""
+    chosen = options.read(sys.argv[1:], "export", DEFAULTS, {})
+    options.import_quietly()
+    from lessons import write
+
+    from captcha_reader.weights import MODELS, find
+
+    source = Path(chosen["MODEL"])
+    if source.suffix != ".keras":
+        source = MODELS / f"{source}.keras"
+    target = source.with_suffix(".onnx")
+    try:
+        content = export(find(source.name, source.parent))
+    except (ImportError, OSError, ValueError) as error:  # onnx is optional
+        raise SystemExit(f"export: {error}") from error
+    print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
