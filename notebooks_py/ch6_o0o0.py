@@ -99,10 +99,10 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
 #
-# right = count_right(model, "O0", 20, SEED)
-# total, n = sum(right.values()), 20 * len(right)
-# bars = [100 * count / 20 for count in right.values()]
-# ends = 100 * np.array([wilson(count, 20) for count in right.values()]).T
+# right = count_right(model, "O0", 100, SEED)
+# total, n = sum(right.values()), 100 * len(right)
+# bars = list(right.values())  # of 100 each, so these are per cent
+# ends = 100 * np.array([wilson(count, 100) for count in right.values()]).T
 # figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
 # axes.bar(slash(right), bars, yerr=np.abs(ends - bars), capsize=3, color="lightsteelblue")
 # axes.axhline(100 / 16, color="crimson", ls=":", label="a fair coin: 1 in 16")
@@ -115,9 +115,9 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # assert wilson(total, n)[0] > 5 / 16
 
 # %% [markdown]
-# The whiskers are 95 % intervals. With 20 drawings they are long, so a single high bar means little.
-# But every bar stands far above the dotted line: this is knowledge. And still, such captchas are read
-# right far less often than ordinary ones.
+# The whiskers are 95 % intervals, and most of them overlap: a single high bar means little. But every bar
+# stands far above the dotted line: this is knowledge. And still, such captchas are read right far
+# less often than ordinary ones.
 #
 # ## What is left to see
 #
@@ -330,7 +330,7 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 # People mix up more pairs than this one. The same test for three others:
 
 # %% tags=["active-ipynb"]
-# drawn = {"O0": 320, "1I": 160, "8B": 160, "5S": 160}
+# drawn = {"O0": 1_600, "1I": 160, "8B": 160, "5S": 160}
 # right = {"O0": total}
 # for pair in ("1I", "8B", "5S"):
 #     right[pair] = sum(count_right(model, pair, 10, SEED).values())
