@@ -140,9 +140,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # nowhere: a *plateau*. The steps are too long for what is left to learn. Then the rate drops to a
 # tenth, and the loss falls at once, within one epoch. After that it creeps: short steps don't lead far.
 #
-# The cycle has no such corner. Its rate falls a little in every epoch, and so does the loss. It seems to
-# start late, because its curve is read with averaged weights (lesson 4): while a network learns
-# quickly, the average trails behind.
+# The cycle has no such corner. Its rate falls a little in every epoch, and so does the loss. Only at the
+# very start is it behind: its rate still climbs, and the averaged weights it is read with (lesson 4)
+# still remember the random ones.
 
 # %% tags=["active-ipynb"]
 # for recipe, rows in stages.groupby("recipe", sort=False):
