@@ -138,7 +138,7 @@ KEPT = {"finished", "measured", "read_results", "read_log", "check_weights"}
 
 @pytest.mark.parametrize("name", ["ch2_cnn", "ch3_ctc", "ch4_gpu_training", "ch7_ctc_pytorch"])
 def test_a_lesson_goes_on_without_models(name: str) -> None:
-    """Whatever needs a file of models/ stands behind `if available(...)`, which says what is missing.
+    """What needs a file of models/ stands behind `if available(...)`, which says what is missing.
 
     Lessons 5 and 6 are about such files from the first cell to the last, and stop with one line.
     """
