@@ -7,6 +7,7 @@ import sys
 # Each tool imports this before it imports Keras, which reads its settings when it is imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's: lesson 7 says why
 
 
 def import_quietly(module: str = "keras") -> None:
