@@ -294,7 +294,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # ## With more patience
 #
 # Those were digits, and two minutes. This repository also holds a finished network,
-# `models/cnn.keras`: four heads, all 36 characters, trained for hours by the recipe of lesson 4.
+# `models/cnn.keras`: four heads, all 36 characters, trained for an hour and a half by an earlier recipe.
+# (Lesson 4 has a better one.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, finished

@@ -404,7 +404,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # ## With more patience
 #
 # `models/ctc.keras` is a network of this kind, a little wider and with two convolutions in a block. It
-# learned for hours, by the recipe of lesson 4.
+# learned for more than an hour, by the recipe of lesson 4.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import evaluate

@@ -347,6 +347,7 @@ def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, mor
     `held_out` is X, y and the texts of captchas to read after each epoch. The folder gets the log,
     log.csv, and the network with averaged weights, averaged.keras.
     """
+    data.epoch = 0  # the same sample, whenever the run goes on
     sample = np.concatenate([data[index][0] for index in range(8)])
     average = Average(*held_out, sample, folder / "averaged.keras")
     log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
@@ -397,6 +398,7 @@ def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, mor
 # resumed = tiny_run("stopped")
 # apart = max(np.abs(a - b).max() for a, b in zip(whole, resumed, strict=True))
 # print(f"the largest difference between {len(whole)} arrays of weights: {apart}")
+# assert apart == 0
 
 # %% [markdown]
 # Not a bit is different: half an epoch was trained twice, on the same captchas, since epoch and batch

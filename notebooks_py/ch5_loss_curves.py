@@ -108,8 +108,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # falling to the end of a run, and with it the errors.
 #
 # Strange at first sight: at the end the *training* loss is the higher one. This training practised `O`
-# and `0` more often than they occur in held-out captchas (lesson 4), and those are hard. Two losses
-# can be compared only if both are measured on the same kind of captchas.
+# and `0` more often than they occur in held-out captchas (lesson 4), and those are hard. (The step in
+# its curve is where it began to practise less.) Two losses can be compared only if both are measured on
+# the same kind of captchas.
 #
 # ## Two stages, or one cycle
 #
@@ -141,7 +142,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # tenth, and the loss falls at once, within one epoch. After that it creeps: short steps don't lead far.
 #
 # The cycle has no such corner. Its rate falls a little in every epoch, and so does the loss. Only at the
-# very start is it behind: its rate still climbs, and the averaged weights it is read with (lesson 4)
+# start is it behind: its rate still climbs, and the averaged weights it is read with (lesson 4)
 # still remember the random ones.
 
 # %% tags=["active-ipynb"]
@@ -151,9 +152,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #     print(f"{recipe:26} best held-out loss {best.val_loss:.2f}, right {right}")
 
 # %% [markdown]
-# One training of each, with a small network and few captchas: a picture of how the curves bend, and no
-# law. With 3.7 million captchas the original's two stages end at 98.26 %, by its author's count. And
-# the cycle has a price: its length is chosen beforehand, while a stage ends when its curve says so.
+# One training of each: a picture of how curves bend, and no law. With 3.7 million captchas the original's
+# stages end at 98.26 %, says its author. And the cycle has a price: its length is chosen beforehand,
+# while a stage ends when its curve says so.
 #
 # ## Noise
 #

@@ -345,8 +345,9 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 # assert right["1I"] / drawn["1I"] > right["O0"] / drawn["O0"]
 
 # %% [markdown]
-# No: captchas of `1` and `I` alone are read nearly as well as any other. A `1` has a flag and an `I` has
-# bars at both ends, and no stretching takes those away. `O` and `0` have no mark of their own.
+# Far less. A `1` has a flag and an `I` has bars at both ends, and no stretching takes those away; `O` and
+# `0` have no mark of their own. What goes wrong in captchas of `1` and `I` alone is mostly their
+# *number*: narrow neighbours run together, and one of them gets lost.
 #
 # ## All errors
 #

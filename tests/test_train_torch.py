@@ -8,13 +8,20 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="lesson 7 needs PyTorch: make setup-torch")
 
+import evaluate  # noqa: E402
 import train  # noqa: E402
 import train_torch  # noqa: E402
 
-from captcha_reader import scores  # noqa: E402
+from captcha_reader import scores, testsets  # noqa: E402
 from captcha_reader.bank import GlyphBank  # noqa: E402
 from captcha_reader.drawing import draw_captchas, stream  # noqa: E402
 from captcha_reader.texts import random_texts  # noqa: E402
+from captcha_reader.weights import (  # noqa: E402
+    MODELS,
+    check_weights,
+    read_log,
+    read_results,
+)
 from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
 from notebooks_py import ch7_ctc_pytorch as ch7  # noqa: E402
 
@@ -101,3 +108,17 @@ def test_a_keras_network_reads_the_same_in_pytorch(tmp_path):
             assert np.allclose(found, expected, atol=1e-3 * np.abs(expected).max())
         else:
             assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.5
+
+
+def test_what_ships_reads_what_it_says():
+    """On a hundred captchas, within what chance allows for the accuracy on 10,000."""
+    results = read_results("ctc_pytorch")
+    path = check_weights(MODELS / "ctc_pytorch.pt", results["sha256"])
+    read = evaluate.reader(path, results["size"])
+    pictures, texts = next(testsets.draw_test_set("wide-1k"))
+    right = sum(a == b for a, b in zip(read(pictures), texts, strict=True))
+    low, high = scores.wilson(right, 100, z=3.3)  # 99.9 %
+    told = results["scores"]["wide-10k"]
+    assert low < told["right"] / told["n"] < high
+    assert path.stat().st_size == results["bytes"] < 6_000_000
+    assert read_log("ctc_pytorch").pictures.iloc[-1] == results["pictures"]
