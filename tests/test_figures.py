@@ -26,7 +26,8 @@ QUOTED = {  # what others published or what everybody can look up
     "729": "paths of a toy, below", "6000": "glyphs, below", "1052672": "LSTMs, below",
     "256": "channels of the last block", "0.001": "the tutorial's rate", "0.0001": "its second",
     "95": "% of an interval", "100": "%", "99": "%", "255": "a byte",
-    "100000": "exercise of lesson 5", "2020": "a paper of lesson 6",
+    "100000": "exercise of lesson 5", "0.2": "points of the same, below",
+    "2020": "a paper of lesson 6",
     "2.11": "TensorFlow's documentation", "2.21": "TensorFlow, pinned", "3.11": "Python",
     "3.12": "Python", "3.13": "Python", "3.14": "Python", "0.3": "captcha", "0.7": "captcha",
 }  # fmt: skip
@@ -95,6 +96,8 @@ def test_figures_that_can_be_computed():
     assert six.count_params() - four.count_params() == 2 * 73_764  # lesson 2, exercise 2
     assert (16 + 13) * 1_000 * 128 == 3_712_000  # its 3.7 million pictures: epochs, batches, size
     assert 3**6 == 729 and 4 * 1_500 == 6_000 and FILTERS[-1] == 256
+    # Lesson 5, exercise 2: three standard deviations of a share of 95 %, n = 100,000, in points.
+    assert round(3 * 100 * (0.95 * 0.05 / 100_000) ** 0.5, 1) == 0.2
     lstms = [2 * 4 * 128 * (reads + 128 + 2) for reads in (2 * 256, 2 * 128)]
     assert sum(lstms) == 1_052_672  # lesson 7, exercise 1
 

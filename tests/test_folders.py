@@ -52,7 +52,7 @@ def test_all_bad_files_are_listed_at_once(folder):
     first, *lines = refused(folder)
     assert first == f"7 files of {folder} can't be used:"
     found = dict(line.split(": ", 1) for line in lines)
-    assert "no picture" in found["notes.txt"] and "empty" in found["EMPTY.png"]
+    assert "no picture" in found["notes.txt"] and "nothing in it" in found["EMPTY.png"]
     assert "folder" in found["sub"]
     assert "'a', 'b' in the label 'ab1' is not in the alphabet" in found["ab1.png"]
     assert "'TOOLONG' has 7 characters, not 1 to 6" in found["TOOLONG.png"]

@@ -30,7 +30,7 @@ torch.set_num_threads(1)  # the networks here are tiny
 WORDS = ["MODEL=pytorch", "BUDGET=48", "BATCH=8", "SEED=5"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tiny():
     """Few glyphs, a tiny network, and three epochs of two batches."""
     bank = GlyphBank(1, width=192, colors=2, copies=1)
