@@ -487,7 +487,7 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 #
 # ## On your own
 #
-# 1. Draw 100 of each string instead of 20. *Expected: the whiskers shrink to less than a half.*
+# 1. Draw 20 of each string instead of 100. *Expected: whiskers more than twice as long.*
 # 2. Use `try_threshold` on all three sizes at once. *Expected: the share of ink is right less often,
 #    because small glyphs have thicker strokes: whoever does not know the size knows less.*
 # 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: they stay what they are; their
