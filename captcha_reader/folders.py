@@ -1,14 +1,13 @@
 """A folder of labelled pictures: `LABEL_anything.png`, or pictures and a `labels.csv`."""
 
 import csv
-import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from captcha_reader.reading import UnreadablePicture, to_pixels
+from captcha_reader.reading import UnreadablePicture, sha256, to_pixels
 from captcha_reader.texts import ALPHABET
 
 TABLE = "labels.csv"
@@ -50,7 +49,7 @@ def read_folder(
             if text is None:
                 raise ValueError(f"{path}: has no line in {TABLE}")
             _check(text, alphabet, longest, path)
-            other = seen.setdefault(hashlib.sha256(path.read_bytes()).digest(), path.name)
+            other = seen.setdefault(sha256(path), path.name)
             if labels[other] != text:
                 raise ValueError(f"{path}: {text!r}, but the same picture {other} is not")
         except (UnreadablePicture, ValueError) as error:

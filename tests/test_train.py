@@ -19,6 +19,8 @@ import pytest
 import train
 from train_tiny import PATCHES
 
+from captcha_reader.reading import sha256
+
 ROOT = Path(train.__file__).parents[1]
 TINY = Path(__file__).parent / "train_tiny.py"
 WORDS = ["MODEL=cnn", "BUDGET=60", "BATCH=4", "SEED=5", "PRECISION=float32"]  # 5 epochs of 3
@@ -65,7 +67,7 @@ def test_a_run_writes_down_what_it_did(whole):
     assert results["settings"]["BATCH"] == "4" and 0 <= results["classic-1k"] <= 100
     model = keras.models.load_model(whole / "model.keras")
     assert results["parameters"] == model.count_params() and not model.compiled
-    assert results["sha256"] == train.sha256(whole / "model.keras")
+    assert results["sha256"] == sha256(whole / "model.keras")
     assert results["versions"]["captcha"] == "0.7.0" and results["cores"] == os.cpu_count()
 
 
@@ -73,7 +75,7 @@ def test_a_network_trains_further_in_half_precision_and_reads_without_it(whole, 
     start = whole / "model.keras"
     words = ["MODEL=cnn", "BUDGET=4", "BATCH=4", "PRECISION=mixed_bfloat16", "RATE=0.0001"]
     assert call(*words, f"START={start}", f"OUT={tmp_path}") == 0
-    assert json.loads((tmp_path / "results.json").read_text())["start"] == train.sha256(start)
+    assert json.loads((tmp_path / "results.json").read_text())["start"] == sha256(start)
     near = [np.abs(a - b).max() for a, b in zip(weights(tmp_path), weights(whole), strict=True)]
     assert 0 < max(near) < 1  # moved, from there
     model = keras.models.load_model(tmp_path / "model.keras")

@@ -103,13 +103,12 @@ def publish(run: Path, root: Path) -> bool:
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     home = root / "models" / f"{results['model']}.json"
     runs, log = history(run, home)
-    from evaluate import reader
+    from evaluate import FINISHED, reader
 
     from captcha_reader.scores import evaluate
     from captcha_reader.weights import check_weights
 
-    twin = results["model"] == TWIN
-    sets, suffix = (WIDE, ".pt") if twin else (SETS, ".keras")
+    sets, suffix = WIDE if results["model"] == TWIN else SETS, FINISHED[results["model"]]
     weights = check_weights(run / f"model{suffix}", results["sha256"])
     read, scores = reader(weights, results["size"]), {}
     for name in sorted(sets, key=lambda name: name not in JUDGES):

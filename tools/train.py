@@ -5,7 +5,6 @@ The same command goes on where it was stopped. Nothing of Jupyter or TensorFlow 
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -152,10 +151,6 @@ def check_backup(folder: Path) -> None:
         state.unlink()
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def train(chosen: dict, out: Path) -> dict:
     """Train as the options say, write model.keras, and return what came out."""
     import keras
@@ -202,6 +197,8 @@ def train(chosen: dict, out: Path) -> dict:
 def write_results(chosen: dict, out: Path, results: dict) -> None:
     """Write results.json: what came out, from what, and on which machine."""
     import pandas as pd
+
+    from captcha_reader.reading import sha256
 
     log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
     weights = out / ("model.pt" if chosen["MODEL"] == "pytorch" else "model.keras")
