@@ -6,6 +6,7 @@ FROM :=
 ONLY :=
 FORCE :=
 FILE :=
+LESSON :=
 # TensorFlow uses oneDNN by default only where the processor has AVX-512; with AVX2 it pays as well: 205
 # instead of 147 captchas a second in training, medians of six runs in turns.
 export TF_ENABLE_ONEDNN_OPTS ?= 1
@@ -18,11 +19,15 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 # What was set on the command line and is not a setting of this file is an option of the tool.
 # make escapes a space inside a value; without it, ONLY="ch1 ch2" stays one word.
 SPACE := $() $()
-PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(subst \$(SPACE),$(),$(MAKEOVERRIDES)))
+GIVEN = $(subst \$(SPACE),$(),$(MAKEOVERRIDES))
+PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(GIVEN))
+# A command whose tool gets no options begins with $(call takes,NAMES): anything else that is set ends it.
+takes = $(foreach x,$(filter-out $(patsubst %,%=%,PYTHON CI EXTRAS $1),$(GIVEN)),$(error \
+	$@: $(firstword $(subst =, ,$x)) is not an option; it takes $(or $1,none)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-torch setup-jax setup-onnx run-all read train study evaluate publish export table test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax setup-onnx run-all read demo train study evaluate publish export table test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
@@ -33,7 +38,7 @@ setup-torch: .venv/.torch ## add PyTorch, which lesson 7 needs
 
 setup-jax: .venv/.jax ## add JAX, which the test of the backends needs
 
-setup-onnx: .venv/.onnx ## add ONNX Runtime, which reads a picture without TensorFlow
+setup-onnx: .venv/.onnx ## add ONNX, in which `make export` writes
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("set-up: this is Python %d.%d, but the lessons need 3.11 to 3.13; name another one, as in `make run-all PYTHON=python3.12`" % v)'
@@ -49,7 +54,7 @@ setup-onnx: .venv/.onnx ## add ONNX Runtime, which reads a picture without Tenso
 	@touch $@
 
 .venv/.torch .venv/.jax .venv/.onnx: .venv/.%: .venv/.installed
-	@echo "set-up: adding $* to .venv (0.1 GB for onnx, else 0.5 to 1 GB; torch on Linux several with CUDA's)"
+	@echo "set-up: adding $* to .venv (0.5 to 1 GB, onnx less; torch on Linux several with CUDA's)"
 	@$(PIP) -c requirements.lock --no-build-isolation -e ".[$*]"
 	@touch $@
 
@@ -59,10 +64,13 @@ run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 overr
 read: setup ## read a captcha; FILE=picture.png
 	@$(PY) -m captcha_reader $(if $(FILE),"$(FILE)",--help)
 
+demo: setup ## open a page on this machine that reads captchas in the browser; PORT=8000
+	@$(PY) tools/demo.py $(PARAMETERS)
+
 train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder START=model.keras
 	@$(PY) tools/train.py $(PARAMETERS)
 
-study: setup ## measure what lessons 4 and 5 show (hours); WHAT=bank|ablation|heads|stages
+study: setup ## measure what lessons 4, 5 and 8 show (hours); WHAT=bank|ablation|heads|stages|lengths|tuning
 	@$(PY) tools/study.py $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...
@@ -77,22 +85,22 @@ export: setup .venv/.onnx ## write a CTC network as ONNX beside it; MODEL=ctc|pa
 table: setup ## write the results table of the README anew
 	@$(PY) tools/publish.py
 
-test: setup ## everything that CI checks
-	@$(PY) tools/check.py
+test: setup ## everything that CI checks; LESSON=ch3_ctc what concerns that lesson
+	@$(call takes,LESSON)$(PY) tools/check.py --lesson "$(LESSON)"
 
 refresh: setup ## run what changed at full size, write outputs and pictures; FORCE=1 runs all, ONLY=ch2_cnn one
-	@$(PY) tools/refresh.py --only "$(ONLY)" $(if $(FORCE),--force)
+	@$(call takes,ONLY FORCE)$(PY) tools/refresh.py --only "$(ONLY)" $(if $(FORCE),--force)
 
 lab: setup ## open the lessons in JupyterLab
-	@JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
-		--LabApp.default_url=/lab/tree/notebooks
+	@$(call takes)JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lint: setup ## check style, layout, and the rules for lessons that need no run
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) tools/gates.py
+	@$(call takes)$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) tools/gates.py
 
 format: setup ## lay the code out and carry an edit to the other side of its lesson; FROM=py or FROM=ipynb decides
-	@$(PY) -m ruff check --fix --exit-zero --quiet captcha_reader tools tests && $(PY) -m ruff format --quiet captcha_reader tools tests
-	@$(PY) tools/format.py $(if $(FROM),--from $(FROM))
+	@$(call takes,ONLY FROM)$(PY) -m ruff check --fix --exit-zero --quiet captcha_reader tools tests && $(PY) -m ruff format --quiet captcha_reader tools tests
+	@$(PY) tools/format.py --only "$(ONLY)" $(if $(FROM),--from $(FROM))
 
 lock: ## make requirements.lock anew after a change in pyproject.toml
 	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)

@@ -1,0 +1,192 @@
+// Reads a captcha in the browser. From top to bottom: the network, its answers, pictures, the page.
+
+import * as ort from "./ort.wasm.bundle.min.mjs";
+
+const NAMES = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"; // of the 37 answers
+const BLANK = 0; // CTC's answer for "nothing new here"
+const [WIDTH, HEIGHT, LENGTH] = [128, 64, 4];
+const MOST = 25_000_000; // bytes of a file, and pixels of a picture
+const SURE = 0.7; // below, the page warns
+const $ = (id) => document.getElementById(id);
+
+// The network
+
+ort.env.wasm.numThreads = 1; // a captcha is so little work that sharing it costs more
+const network = ort.InferenceSession.create("ctc.onnx");
+
+// Returns one array for each of the sixteen columns: the probabilities of its 37 answers.
+async function columnsOf(rgb) {
+  const pictures = new ort.Tensor("uint8", rgb, [1, HEIGHT, WIDTH, 3]);
+  const { probabilities } = await (await network).run({ pictures }, ["probabilities"]);
+  const [, steps, classes] = probabilities.dims;
+  const column = (_, t) => probabilities.data.slice(t * classes, (t + 1) * classes);
+  return Array.from({ length: steps }, column);
+}
+
+// From answers to a text
+
+// Merges equal neighbours of the likeliest answers, then drops the blanks: greedy decoding, lesson 3.
+function decode(columns) {
+  const path = columns.map((column) => column.indexOf(Math.max(...column)));
+  const label = path.filter((answer, t) => answer !== BLANK && answer !== path[t - 1]);
+  const text = label.map((answer) => NAMES[answer]).join("");
+  return { path, text, chance: chanceOf(label, columns) };
+}
+
+// Returns the probability of a label, the sum over all its alignments: the lattice of lesson 3.
+function chanceOf(label, columns) {
+  const states = [BLANK, ...label.flatMap((answer) => [answer, BLANK])];
+  let sums = states.map((answer, s) => (s < 2 ? columns[0][answer] : 0));
+  for (const column of columns.slice(1)) {
+    sums = states.map((answer, s) => {
+      const skip = s > 1 && answer !== BLANK && answer !== states[s - 2]; // past a blank
+      return ((skip ? sums[s - 2] : 0) + (sums[s - 1] ?? 0) + sums[s]) * column[answer];
+    });
+  }
+  return sums.at(-1) + (sums.at(-2) ?? 0);
+}
+
+// Pictures
+
+// Loads a file as a picture; the error says what is wrong with it.
+async function load(file) {
+  const expected = "A PNG, JPEG, GIF or WebP is expected, of at most 25 MB and 25 million pixels.";
+  const refusal = (what) => new Error(`${file.name} ${what}. ${expected}`);
+  if (file.size === 0) throw refusal("is empty");
+  if (file.size > MOST) throw refusal(`has ${Math.round(file.size / 1e6)} MB`);
+  const picture = new Image();
+  const loaded = new Promise((resolve) => {
+    picture.onload = () => resolve(true);
+    picture.onerror = () => resolve(false);
+  });
+  picture.src = URL.createObjectURL(file);
+  if (!(await loaded)) throw refusal("is not a picture that a browser can open");
+  const { naturalWidth: width, naturalHeight: height } = picture; // known before a pixel is decoded
+  if (width * height > MOST) throw refusal(`has ${width} x ${height} pixels`);
+  return createImageBitmap(picture).catch(() => { throw refusal("is damaged"); });
+}
+
+// Draws a picture as the network wants it, on white and stretched to 128x64; returns its RGB bytes.
+function draw(picture) {
+  const canvas = $("picture").getContext("2d", { willReadFrequently: true });
+  canvas.fillStyle = "white";
+  canvas.fillRect(0, 0, WIDTH, HEIGHT);
+  canvas.imageSmoothingQuality = "high";
+  canvas.drawImage(picture, 0, 0, WIDTH, HEIGHT);
+  const rgba = canvas.getImageData(0, 0, WIDTH, HEIGHT).data;
+  return new Uint8Array(rgba.filter((_, i) => i % 4 !== 3));
+}
+
+// The page
+
+let newest = 0; // a large file may be ready only after a small one that came later
+
+// Reads a picture, or the promise of one; `truth` is what it says, where that is known.
+async function read(source, name, truth) {
+  const turn = ++newest;
+  for (const button of $("captchas").children) button.ariaCurrent = button.title === truth;
+  try {
+    const picture = await source;
+    await network;
+    if (turn !== newest) return;
+    const start = performance.now();
+    const columns = await columnsOf(draw(picture));
+    const { path, text, chance } = decode(columns);
+    const milliseconds = Math.round(performance.now() - start);
+    const percent = (Math.floor(1000 * chance) / 10).toFixed(1); // rounded down: it is never 100 % sure
+    const right = text === truth;
+    const strange = text.length !== LENGTH ? "Not four characters" : chance < SURE && "Not very sure";
+    say({
+      text: text || "(nothing)",
+      says: `${percent} % sure, read in ${milliseconds} ms`,
+      verdict: truth && `${right ? "✓ Right" : "✗ Wrong"}: it says ${truth}`,
+      warning: strange && `${strange}: this may be another style than the network has learned.`,
+      kind: truth && (right ? "right" : "wrong"),
+    });
+    show(columns, path, name);
+  } catch (error) {
+    if (turn === newest) complain(error.message);
+  }
+}
+
+function say({ text = "", says = "", verdict, warning, kind }) {
+  $("answer").className = kind || "";
+  $("text").textContent = text;
+  $("says").textContent = says;
+  $("verdict").textContent = verdict || "";
+  $("warning").textContent = warning || "";
+}
+
+function complain(message) {
+  newest++; // what is still being read is no longer asked for
+  say({ says: message, kind: "error" });
+  $("figure").hidden = true;
+}
+
+function show(columns, path, name) {
+  const spelled = path.map((answer) => (answer === BLANK ? "blank" : NAMES[answer]));
+  const sure = path.map((answer, t) => `${spelled[t]} ${Math.floor(100 * columns[t][answer])} %`);
+  $("picture").ariaLabel = `${name}, as the network sees it`;
+  $("path").ariaLabel = `The answers from left to right: ${spelled.join(", ")}`;
+  $("map").ariaLabel = `How sure they are: ${sure.join(", ")}`;
+  const tag = (strong, textContent) =>
+    Object.assign(document.createElement(strong ? "b" : "span"), { textContent });
+  $("path").replaceChildren(...path.map((answer) => tag(answer !== BLANK, NAMES[answer])));
+  $("names").replaceChildren(...[...NAMES].map((name, answer) => tag(path.includes(answer), name)));
+  const map = $("map").getContext("2d");
+  const cells = map.createImageData(columns.length, NAMES.length); // a pixel each; style.css enlarges
+  columns.forEach((column, t) =>
+    column.forEach((chance, answer) =>
+      cells.data.set([66, 133, 244, 255 * chance], 4 * (answer * columns.length + t))));
+  map.putImageData(cells, 0, 0);
+  $("figure").hidden = false;
+}
+
+function readFile(file, otherwise) {
+  if (file) read(load(file), file.name);
+  else complain(otherwise);
+}
+
+$("choose").onclick = () => $("file").click();
+$("file").onchange = () => {
+  if ($("file").files.length) readFile($("file").files[0]);
+  $("file").value = ""; // so that the same file can be chosen again
+};
+document.onpaste = (event) =>
+  readFile(event.clipboardData.files[0], "There was no picture to paste. Copy a picture, or a file of one.");
+document.ondragover = (event) => {
+  event.preventDefault(); // otherwise the browser leaves the page to open the file
+  document.body.className = "dragging";
+};
+document.ondragleave = (event) => {
+  if (!event.relatedTarget) document.body.className = ""; // out of the window
+};
+document.ondrop = (event) => {
+  event.preventDefault();
+  document.body.className = "";
+  readFile(event.dataTransfer.files[0], "There was no file in what you dropped. Drop a file of a picture.");
+};
+
+// The captchas that come with the page, and the first of them read.
+try {
+  const captchas = await (await fetch("captchas.json")).json();
+  const buttons = captchas.map(({ file, truth }) => {
+    const button = document.createElement("button");
+    const picture = Object.assign(new Image(WIDTH, HEIGHT), { src: file, alt: `Captcha ${truth}` });
+    button.title = truth;
+    button.append(picture);
+    button.onclick = () => read(picture.decode().then(() => picture), truth, truth);
+    return button;
+  });
+  $("captchas").append(...buttons);
+  let next = 0;
+  $("draw").onclick = () => buttons[next++ % buttons.length].click();
+  $("draw").click();
+  await network;
+} catch (error) {
+  complain(`The page can't get what it needs: ${error.message}`);
+}
+// Only now, so that nothing is fetched twice.
+await navigator.serviceWorker?.register("worker.js");
+await navigator.serviceWorker?.ready;
+$("offline").hidden = !navigator.serviceWorker;
