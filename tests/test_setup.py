@@ -1,9 +1,14 @@
-"""The Makefile installs once, says what to do where it cannot, and asks no Python but the given."""
+"""The Makefile installs once, says what to do where it cannot, and asks no Python but the given.
+
+What is installed has a reason and a licence in DEPENDENCIES.md.
+"""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import lessons
@@ -25,6 +30,8 @@ exit {venv}
 @pytest.fixture
 def make(tmp_path: Path):
     """Call make in a folder with a Makefile and two files, with a fake Python."""
+    if os.name == "nt":
+        pytest.skip("there is no make on Windows")
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
 
@@ -80,3 +87,38 @@ def test_extras_come_on_request_and_are_kept_up_to_date(make, tmp_path: Path) ->
     os.utime(tmp_path / ".venv" / ".installed", (0, 0))
     assert any(".[torch]" in step for step in make("setup")[2])
     assert [step.split()[-1] for step in make("setup", "CI=true")[2]] == [".[jax]", ".[onnx]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lint", "FOO=1"], "lint: FOO is not an option; it takes none."),
+        (["test", "STEPS=2"], "test: STEPS is not an option; it takes LESSON."),
+        (
+            ["refresh", "ONLY=ch2_cnn", "FORCED=1"],
+            "refresh: FORCED is not an option; it takes ONLY",
+        ),
+        (["format", "FORM=py"], "format: FORM is not an option; it takes ONLY FROM."),
+    ],
+)
+def test_an_unknown_variable_is_one_line(make, words: list[str], message: str) -> None:
+    assert make("setup")[0] == 0
+    code, printed, _ = make(*words)
+    assert code == 2 and message in printed and printed.count("\n") == 1
+    assert make(words[0])[0] == 0
+
+
+def test_lab_starts_as_root_too(make) -> None:
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    assert ("--allow-root" in make("--dry-run", "lab")[1]) == root
+
+
+def test_every_dependency_has_a_licence_and_a_reason() -> None:
+    text = (ROOT / ".github" / "DEPENDENCIES.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([a-z][a-z0-9-]+) \| (.+) \| .+ \|$", text, re.M)[1:])
+    project = lessons.project(ROOT)
+    pins = [project["dependencies"], *project["optional-dependencies"].values()]
+    assert list(rows) == [pin.partition("==")[0] for group in pins for pin in group]
+    for name, licence in rows.items():
+        for found in metadata.distributions(name=name):
+            assert found.metadata["License-Expression"] in (None, licence), name
