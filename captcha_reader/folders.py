@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from captcha_reader.reading import UnreadablePicture, sha256, to_pixels
+from captcha_reader.reading import UnreadablePicture, to_pixels
 from captcha_reader.texts import ALPHABET
+from captcha_reader.weights import sha256
 
 TABLE = "labels.csv"
 

@@ -4,12 +4,11 @@ The network knows one style: four digits and capitals with dots and an arc, as t
 draws them at 128x64. It has an answer to every other picture as well. A low confidence, or a text
 that has not four characters, is the sign that the answer means nothing.
 
-ONNX Runtime reads where it is installed and models/ctc.onnx is there, without importing TensorFlow;
-otherwise Keras does. Both give the same texts.
+ONNX Runtime reads models/ctc.onnx, without importing TensorFlow. Without that file, or without ONNX
+Runtime, Keras does. Both give the same texts.
 """
 
 import functools
-import hashlib
 import io
 import os
 import sys
@@ -22,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captcha_reader.texts import ALPHABET, BLANK, HEIGHT, WIDTH
-from captcha_reader.weights import MODELS, finished
+from captcha_reader.weights import MODELS, finished, sha256
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 MOST_BYTES, MOST_PIXELS = 25_000_000, 25_000_000  # a phone's photo has half of that
@@ -210,11 +209,6 @@ def keras_network(folder: Path = MODELS) -> Network:
         return powers / powers.sum(axis=-1, keepdims=True)
 
     return probabilities
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # From answers to a text

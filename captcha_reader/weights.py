@@ -71,18 +71,23 @@ def read_results(name: str, folder: Path = MODELS) -> dict:
     return results
 
 
-def check_weights(path: Path, sha256: str) -> Path:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_weights(path: Path, expected: str) -> Path:
     """Return `path` if its SHA-256 is the one expected.
 
     Raises:
         Missing: there is no such file.
         ValueError: its SHA-256 is another one.
     """
-    found = hashlib.sha256(find(path.name, path.parent).read_bytes()).hexdigest()
-    if found != sha256:
+    found = sha256(find(path.name, path.parent))
+    if found != expected:
         raise ValueError(
             f"{path} is damaged or not the one of its results file: its SHA-256 is {found}, "
-            f"expected {sha256}"
+            f"expected {expected}"
         )
     return path
 
@@ -106,7 +111,19 @@ def measured(name: str, folder: Path = MODELS) -> dict:
 
 
 def read_log(name: str, folder: Path = MODELS) -> pd.DataFrame:
-    """Return the log of a training that was kept: the table in `folder`/`name`.csv."""
+    """Return the log of a training that was kept: the table in `folder`/`name`.csv.
+
+    Raises:
+        Missing: there is no such file.
+        ValueError: it was cut off.
+    """
     import pandas as pd
 
-    return pd.read_csv(find(f"{name}.csv", folder))
+    path = find(f"{name}.csv", folder)
+    log = pd.read_csv(path)
+    whole = path.read_bytes().endswith(b"\n") and log.notna().all(axis=None)
+    if (folder / f"{name}.json").exists():
+        whole &= log.pictures.iloc[-1] == measured(name, folder)["pictures"]
+    if not whole:
+        raise ValueError(f"{path} was cut off; `git checkout models` brings it back")
+    return log

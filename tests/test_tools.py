@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_a_cell_that_raises_is_named(mini: Path) -> None:
         ("STEPS=0", "run-all: STEPS=0 must be a whole number of at least 1, as in `make"),
         ("STEPS=abc", "run-all: STEPS=abc must be a whole number of at least 1"),
         ("SEED=-1", "run-all: SEED=-1 must be a whole number of at least 0"),
-        ("--only=ch9_none", "ONLY=ch9_none is not a lesson; the lessons are: ch1_circles, ch2_do"),
+        ("--only=ch9_none", "ch9_none is not a lesson; the lessons are: ch1_circles, ch2_do"),
     ],
 )  # fmt: skip
 def test_a_wrong_word_is_one_line_before_anything_runs(
@@ -63,6 +64,7 @@ def test_a_wrong_word_is_one_line_before_anything_runs(
     assert not (mini / "build" / "run-all").exists()
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_hands_on_what_was_set_on_the_command_line() -> None:
     command = ["make", "--dry-run", "--no-print-directory", "run-all"]
     command += ["STEPS=5", "RUN=folder", "PYTHON=python3", "ONLY=ch2_cnn"]
@@ -153,9 +155,12 @@ def test_format_carries_an_edit_of_either_side_and_keeps_outputs(
     assert tool(format, mini) == (0, "")
 
 
-def test_format_loses_no_edit_where_one_of_two_lessons_clashes(mini: Path, tool: Callable) -> None:
-    for last in (mini / "build" / "format").iterdir():
-        last.unlink()  # as in a fresh clone: the last commit is all there is
+@pytest.mark.parametrize("clone", [True, False])
+def test_format_loses_no_edit_where_one_of_two_lessons_clashes(
+    mini: Path, tool: Callable, clone: bool
+) -> None:
+    if clone:  # the last commit is all there is
+        shutil.rmtree(mini / "build" / "format")
     edit(mini / MODULE, "# A fact.", "# One fact.")
     edit(mini / FIRST, "A fact.", "Another fact.")
     edit(mini / SECOND, "A fact.", "A twofold fact.")
@@ -164,7 +169,7 @@ def test_format_loses_no_edit_where_one_of_two_lessons_clashes(mini: Path, tool:
     assert code == 1 and snapshot(mini) == before
     assert printed == (
         "format: ch1_circles: both sides were edited, or neither since the last commit; `make "
-        f"format FROM=py` keeps {MODULE}, `make format FROM=ipynb` keeps {FIRST}\n"
+        f"format ONLY=ch1_circles FROM=py` keeps {MODULE}, `FROM=ipynb` keeps {FIRST}\n"
     )
     assert tool(format, mini, "--from", "py")[0] == 0
     assert "One fact." in (mini / FIRST).read_text(encoding="utf-8")
@@ -177,10 +182,54 @@ def test_format_loses_no_edit_where_one_of_two_lessons_clashes(mini: Path, tool:
     assert tool(format, mini) == (0, "")
 
 
+def test_two_clashes_are_decided_one_by_one(mini: Path, tool: Callable) -> None:
+    modules = (mini / MODULE, mini / "notebooks_py" / "ch2_double.py")
+    for module, notebook in zip(modules, (mini / FIRST, mini / SECOND), strict=True):
+        edit(module, "# A fact.", "# One fact.")
+        edit(notebook, "A fact.", "Another fact.")
+    assert tool(format, mini)[1].count("both sides were edited") == 2
+    assert tool(format, mini, "--only", "ch2_double", "--from", "ipynb")[0] == 0
+    assert tool(format, mini, "--from", "py")[0] == 0
+    said = [module.read_text(encoding="utf-8").count("# One fact.") for module in modules]
+    assert said == [1, 0] and gates.sync(mini) == []
+
+
 def test_make_test_compares_every_digit(mini: Path, tmp_path: Path) -> None:
     edit(mini / FIRST, '"3.14159"', '"3.14158"')
     ok, text = check.strict(lessons.find(mini)[0], tmp_path)
     assert not ok and "::Cell 3" in text and "1 failed, 3 passed" in text.splitlines()[-1]
+    assert check.checked(tmp_path) == {"lessons": 1, "cells compared": 3}
+
+
+def test_make_test_counts_what_passed(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "def test_one(record_property):\n    record_property('figures confirmed', 7)\n"
+        "def test_two(record_property):\n    record_property('figures confirmed', 9)\n    exit(1)\n"
+        "def test_three(record_property):\n    record_property('figures confirmed', 5)\n"
+    )
+    ok, text = check.tests([tmp_path / "test_it.py"], tmp_path / "tests.xml")
+    assert not ok and "1 failed, 2 passed" in text and "warning" not in text
+    counts = {"lessons": 0, "tests passed": 2, "figures confirmed": 12}
+    assert check.checked(tmp_path) == counts
+
+
+def test_make_test_for_one_lesson_does_what_concerns_it(
+    mini: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (mini / "tests").mkdir()
+    for name in ("ch1_circles", "ch2_double", "gates"):
+        (mini / "tests" / f"test_{name}.py").touch()
+    called = []
+    monkeypatch.setattr(check, "ROOT", mini)
+    monkeypatch.setattr(check, "style", lambda: (True, "all fine"))
+    monkeypatch.setattr(check, "strict", lambda x, folder: (True, called.append(x.name)))
+    monkeypatch.setattr(check, "smoke", lambda x, folder: (True, called.append(x.name)))
+    monkeypatch.setattr(check, "tests", lambda x, report: (True, called.append(x[0].name)))
+    assert check.main(["--lesson", "ch2_double"]) == 0
+    assert sorted(called) == ["ch2_double", "ch2_double", "test_ch2_double.py"]
+    assert capsys.readouterr().out.count("ch2_double") == 4
+    with pytest.raises(SystemExit, match="ch9 is not a lesson; the lessons are: ch1_circles, ch2_"):
+        check.main(["--lesson", "ch9"])
 
 
 def test_a_kernel_that_never_started_is_started_once_more(
@@ -198,8 +247,8 @@ def test_make_test_fails_if_any_job_does(
     jobs = {"one": lambda: (True, "7 passed in 1 s"), "two": lambda: (not fails, "why\n1 failed")}
     monkeypatch.setattr(check, "ROOT", tmp_path)
     monkeypatch.setattr(check, "style", lambda: (True, "all fine"))
-    monkeypatch.setattr(check, "make_jobs", lambda folder: jobs)
-    assert check.main() == code
+    monkeypatch.setattr(check, "make_jobs", lambda *_: jobs)
+    assert check.main([]) == code
     printed = capsys.readouterr().out
     assert "7 passed in 1 s" in printed and ("why" in printed) == fails
     assert f"{code} failed, {4 - code} passed" in printed.splitlines()[-1]

@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 import train
 from train_tiny import PATCHES
 
-from captcha_reader.reading import sha256
+from captcha_reader.weights import sha256
 
 ROOT = Path(train.__file__).parents[1]
 TINY = Path(__file__).parent / "train_tiny.py"
@@ -97,6 +96,8 @@ def wait_for(folder: Path, epochs: int, process: subprocess.Popen) -> None:
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
     """The folder of a run that was killed, went on, and was stopped with Ctrl-C; and its words."""
+    if os.name == "nt":
+        pytest.skip("Windows has no such signals")
     folder, rng = tmp_path_factory.mktemp("train") / "interrupted", random.Random(1)
     # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -131,6 +132,8 @@ def test_a_second_process_is_refused(interrupted):
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(interrupted, whole, tmp_path):
+    import resource  # Windows has none
+
     folder = shutil.copytree(interrupted[0], tmp_path / "run")
     size, limits = (folder / STATES[0]).stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))  # as if the disk were full

@@ -19,8 +19,8 @@ def published(tmp_path_factory):
     """A folder with a tiny network and its results, in the place of models/."""
     folder = tmp_path_factory.mktemp("models")
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(folder / "net.keras")
-    sha256 = hashlib.sha256((folder / "net.keras").read_bytes()).hexdigest()
-    results = {"scores": {"classic-100": SCORE}, "sha256": sha256}
+    digest = hashlib.sha256((folder / "net.keras").read_bytes()).hexdigest()
+    results = {"scores": {"classic-100": SCORE}, "sha256": digest}
     (folder / "net.json").write_text(json.dumps(results))
     return folder
 
@@ -82,7 +82,7 @@ def test_what_does_not_fit_together_is_refused(published, tmp_path, what):
 
 
 @pytest.mark.parametrize("name", ["cnn", "ctc"])
-def test_what_ships_reads_what_it_says(name):
+def test_what_ships_reads_what_it_says(name, record_property):
     """On a hundred captchas, within what chance allows for the accuracy on 100,000."""
     model, results = finished(name)
     told = results["scores"]["classic-100k"]
@@ -90,7 +90,21 @@ def test_what_ships_reads_what_it_says(name):
     low, high = wilson(score.right, score.n, z=3.3)  # 99.9 %
     assert low < told["right"] / told["n"] < high
     assert results["parameters"] == model.count_params()
-    assert results["bytes"] == (MODELS / f"{name}.keras").stat().st_size <= 15_000_000
+    assert results["bytes"] == (MODELS / f"{name}.keras").stat().st_size <= 6_000_000
+    record_property("counts recounted", 1)
+
+
+@pytest.mark.parametrize("keep", ["half", "without its last rows", "without its last end of line"])
+def test_a_log_that_was_cut_off_is_refused(keep, tmp_path):
+    for file in ("ctc.csv", "ctc.json"):
+        shutil.copy(MODELS / file, tmp_path)
+    assert len(read_log("ctc", tmp_path)) > 1
+    text = (tmp_path / "ctc.csv").read_text()
+    lines = text.splitlines(keepends=True)
+    cut = {"half": text[: len(text) // 2], "without its last rows": "".join(lines[:-3])}
+    (tmp_path / "ctc.csv").write_text(cut.get(keep, text[:-1]))
+    with pytest.raises(ValueError, match="ctc.csv was cut off; `git checkout models`"):
+        read_log("ctc", tmp_path)
 
 
 def test_measurements_are_kept_beside_them(tmp_path):

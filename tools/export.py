@@ -116,8 +116,8 @@ def export(source: Path) -> bytes:
     """
     import keras
 
-    from captcha_reader.reading import sha256
     from captcha_reader.texts import ALPHABET
+    from captcha_reader.weights import sha256
 
     model = keras.models.load_model(source, compile=False)
     made = to_onnx(model, sha256=sha256(source), alphabet=ALPHABET)

@@ -2,7 +2,8 @@
 
 The edited side is the one that differs from what the last `make format` left, or else from the last
 commit; times of files mean nothing after a clone. Where both sides were edited, nothing is written
-until `FROM=py` or `FROM=ipynb` decides, for those lessons alone. Outputs of unchanged cells stay.
+until `FROM=py` or `FROM=ipynb` decides, for those lessons alone; with `ONLY=ch2_cnn` for one of
+them. Outputs of unchanged cells stay.
 """
 
 import argparse
@@ -16,8 +17,8 @@ from jupytext.combine import combine_inputs_with_outputs
 from lessons import Lesson
 
 CLASH = (
-    "format: {}: both sides were edited, or neither since the last commit; `make format FROM=py` "
-    "keeps notebooks_py/{}.py, `make format FROM=ipynb` keeps notebooks/{}.ipynb"
+    "format: {0}: both sides were edited, or neither since the last commit; `make format ONLY={0} "
+    "FROM=py` keeps notebooks_py/{0}.py, `FROM=ipynb` keeps notebooks/{0}.ipynb"
 )
 
 
@@ -86,17 +87,18 @@ def main(words: list[str] | None = None) -> int:
     """Format every lesson and name the files that changed; 1 if sides clash, then none did."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=lessons.ROOT)
+    parser.add_argument("--only", default="", help="names of the lessons to look at")
     parser.add_argument("--from", dest="side", choices=["py", "ipynb"])
     options = parser.parse_args(words)
     root = options.root.resolve()
-    found = lessons.find(root, one_sided=True)
+    found = lessons.find(root, options.only, one_sided=True)
     sides = {lesson: edited_side(lesson, options.side) for lesson in found}
     if clashes := [lesson.name for lesson in found if not sides[lesson]]:
-        print("\n".join(CLASH.format(name, name, name) for name in clashes))
+        print("\n".join(CLASH.format(name) for name in clashes))
         return 1
     for lesson in found:
         for path in format_lesson(lesson, sides[lesson]):
-            print(f"format: wrote {path.relative_to(root)}")
+            print(f"format: wrote {path.relative_to(root).as_posix()}")
     return 0
 
 

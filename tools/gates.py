@@ -39,7 +39,7 @@ def each_cell(root: Path, gate: str) -> Iterator[tuple[str, Lesson, NotebookNode
     """The code cells of all lessons, each with how a message about it begins."""
     for lesson in lessons.find(root):
         for place, cell in lessons.code_cells(lesson.read()):
-            yield f"{gate}: {lesson.notebook.relative_to(root)}: cell {place}", lesson, cell
+            yield f"{gate}: {lessons.shown(lesson.notebook, root)}: cell {place}", lesson, cell
 
 
 def sync(root: Path) -> list[str]:
@@ -48,14 +48,18 @@ def sync(root: Path) -> list[str]:
     for lesson in lessons.find(root, one_sided=True):
         missing = [path for path in (lesson.notebook, lesson.module) if not path.exists()]
         if missing:
-            messages.append(f"sync: {missing[0].relative_to(root)} is missing; run `make format`")
+            messages.append(
+                f"sync: {lessons.shown(missing[0], root)} is missing; run `make format`"
+            )
             continue
         expected = lessons.to_text(lesson.read(), root).splitlines()
         found = lesson.module.read_text(encoding="utf-8").splitlines()
         if diff := [x for x in difflib.ndiff(expected, found) if x[0] in "+-"]:
+            both = (
+                f"{lessons.shown(lesson.notebook, root)} and {lessons.shown(lesson.module, root)}"
+            )
             messages.append(
-                f"sync: {lesson.notebook.relative_to(root)} and {lesson.module.relative_to(root)} "
-                f"differ, first in `{diff[0][2:].strip()}`; run `make format`"
+                f"sync: {both} differ, first in `{diff[0][2:].strip()}`; run `make format`"
             )
     return messages
 
@@ -79,7 +83,7 @@ def output_problems(notebook: NotebookNode) -> list[str]:
 def outputs(root: Path) -> list[str]:
     """Every code cell was run, in order, without error and without a word on stderr."""
     return [
-        f"outputs: {lesson.notebook.relative_to(root)}: {problem}; run `make refresh`"
+        f"outputs: {lessons.shown(lesson.notebook, root)}: {problem}; run `make refresh`"
         for lesson in lessons.find(root)
         for problem in output_problems(lesson.read())
     ]
@@ -93,7 +97,7 @@ def provenance(root: Path) -> list[str]:
         needed = lessons.source_hash(lesson)
         if stored != needed:
             messages.append(
-                f"provenance: {lesson.notebook.relative_to(root)}: the outputs come from source "
+                f"provenance: {lessons.shown(lesson.notebook, root)}: the outputs come from source "
                 f"{stored[:12]}, the source is now {needed[:12]}; run `make refresh`"
             )
     return messages
@@ -153,7 +157,7 @@ def parameters(root: Path) -> list[str]:
     """One cell of each lesson holds its parameters, under the names that make knows."""
     messages = []
     for lesson in lessons.find(root):
-        where = f"parameters: {lesson.notebook.relative_to(root)}"
+        where = f"parameters: {lessons.shown(lesson.notebook, root)}"
         notebook = lesson.read()
         cells = [c for _, c in lessons.code_cells(notebook) if "parameters" in lessons.tags(c)]
         if len(cells) != 1 or DEMO not in lessons.tags(cells[0]):
@@ -187,7 +191,7 @@ def used(root: Path) -> list[str]:
         for place, node, name in defined:
             if not any(name in names for other, names in statements if other is not node):
                 messages.append(
-                    f"used: {lesson.notebook.relative_to(root)}: cell {place} defines {name}, "
+                    f"used: {lessons.shown(lesson.notebook, root)}: cell {place} defines {name}, "
                     "which no other code of the lesson uses; show it, or move it to captcha_reader"
                 )
     return messages
@@ -239,7 +243,7 @@ def modules(root: Path) -> list[str]:
     tools = {"tools", *(path.stem for path in (lessons.ROOT / "tools").glob("*.py"))}
     for path in sorted(root.glob("captcha_reader/*.py")):
         for name in lessons.imported_lessons(ast.parse(path.read_text(encoding="utf-8"))):
-            messages.append(f"modules: {path.relative_to(root)} imports the lesson {name}")
+            messages.append(f"modules: {lessons.shown(path, root)} imports the lesson {name}")
     for where, lesson, cell in each_cell(root, "modules"):
         tree = lessons.parse(cell)
         for name in sorted(lessons.imported_lessons(tree)):
@@ -285,7 +289,7 @@ def prose(root: Path) -> list[str]:
     """A lesson has its headings, short cells, as much text as code, and is not too long."""
     messages = []
     for lesson in lessons.find(root):
-        where = f"prose: {lesson.notebook.relative_to(root)}"
+        where = f"prose: {lessons.shown(lesson.notebook, root)}"
         notebook = lesson.read()
         text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
         code = {place: _lines(cell) for place, cell in lessons.code_cells(notebook)}
@@ -318,7 +322,7 @@ def size(root: Path) -> list[str]:
     """Files stay small enough to clone and to open."""
     limits = [(400, root.glob("notebooks/*.ipynb")), (6_000, root.glob("models/**/*"))]
     return [
-        f"size: {path.relative_to(root)} has {path.stat().st_size / 1e3:.0f} kB, "
+        f"size: {lessons.shown(path, root)} has {path.stat().st_size / 1e3:.0f} kB, "
         f"at most {limit} are allowed; show or store less"
         for limit, paths in limits
         for path in sorted(paths)

@@ -63,8 +63,13 @@ def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
     for name in wanted:
         if name not in names:
             known = ", ".join(lesson.name for lesson in found)
-            raise SystemExit(f"ONLY={name} is not a lesson; the lessons are: {known}")
+            raise SystemExit(f"{name} is not a lesson; the lessons are: {known}")
     return [lesson for lesson in found if lesson.name in wanted]
+
+
+def shown(path: Path, root: Path) -> str:
+    """A path as messages show it, on every system: from the repository, with slashes."""
+    return path.relative_to(root).as_posix()
 
 
 def tags(cell: NotebookNode) -> list[str]:

@@ -88,7 +88,7 @@ def main(words: list[str] | None = None) -> int:
             failed = True
             print(f"FAILED, its files are left as they were\n{error}", flush=True)
         else:
-            names = ", ".join(str(path.relative_to(root)) for path in changed)
+            names = ", ".join(lessons.shown(path, root) for path in changed)
             print(f"ok  {time.monotonic() - start:.0f} s  wrote {names or 'nothing: all the same'}")
     return int(failed)
 

@@ -90,7 +90,7 @@ def main(words: list[str] | None = None) -> int:
     declared = {lesson.name: lessons.parameters(lesson.read()) for lesson in selected}
     values = SMALL | read_overrides(options.parameters, declared)
     folder = lessons.numbered_folder(root / "build" / "run-all")
-    print(f"run-all: {len(selected)} lessons into {folder.relative_to(root)}")
+    print(f"run-all: {len(selected)} lessons into {lessons.shown(folder, root)}")
     rows = {lesson.name: (0.0, "not run") for lesson in selected}
     try:
         for number, lesson in enumerate(selected, start=1):
@@ -106,7 +106,7 @@ def main(words: list[str] | None = None) -> int:
     print_table("lesson", rows)
     for name in (name for name, (_, result) in rows.items() if result != "ok"):
         if (folder / f"{name}.log").exists():
-            log = (folder / name).relative_to(root)
+            log = lessons.shown(folder / name, root)
             print(f"{name}: the executed copy is {log}.ipynb, what it logged {log}.log")
     return int(any(result != "ok" for _, result in rows.values()))
 

@@ -1,9 +1,11 @@
-"""Measure what lessons 4 and 5 show: `make study WHAT=bank`, ablation, heads or stages.
+"""Measure what lessons 4, 5 and 8 show: `make study WHAT=bank`, ablation, heads, stages...
 
 bank: a finished network reads captchas of the package and of banks of glyphs (minutes).
 ablation: the recipe of lesson 4 with one ingredient changed at a time. heads: three kinds of heads
 with several seeds. (Both take hours; what is finished is not trained again, what was stopped goes
-on.) stages: the original's two stages beside one cycle (minutes).
+on.) stages: the original's two stages beside one cycle (minutes). lengths: the finished network on
+three to six characters, before and after a training on these. tuning: another style learned from
+few pictures, with and without finished weights (both half an hour).
 """
 
 import json
@@ -27,19 +29,21 @@ from captcha_reader.texts import ALPHABET, encode, one_hot, random_texts
 DEFAULTS = {
     "WHAT": "",
     "PICTURES": "0",  # 0: as many as the study usually takes
-    "SEEDS": "2019,2020,2021",  # bank and stages take the first
+    "SEEDS": "2019,2020,2021",  # all but ablation and heads take the first
     "OUT": "",  # a file; the default is models/bank.json, ..., models/stages.csv
     "RUNS": "build/study",  # a folder for trainings
     "SET": "classic-10k",  # what the networks of heads read
 }
 ALLOWED = {
-    "WHAT": "bank|ablation|heads|stages one of bank, ablation, heads, stages",
+    "WHAT": "bank|ablation|heads|stages|lengths|tuning "
+    "one of bank, ablation, heads, stages, lengths, tuning",
     "PICTURES": options.WHOLE,
     "SEEDS": options.WHOLES,
 }
 PRACTISED = ALPHABET + 5 * "O0"  # what the banks of lesson 4 are made of
 NEW_BANK = 1_000  # captchas from one bank
-VALID = 2_000  # held-out captchas of ablation and heads
+VALID = 2_000  # held-out captchas that a network reads
+LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
 RECIPE = "AdamW 3e-3, one cycle, clipped at 1, averaged, much O and 0, ink = 1, batches of 64"
 VARIANTS = {  # arguments of `fit` below
     "the recipe": {},
@@ -313,11 +317,80 @@ def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
         pd.concat(logs)[columns].to_csv(out, index=False, float_format="%.5g")
 
 
+def lengths(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
+    """Let the finished CTC network read 3 to 6 characters, train it on these, and read again."""
+    import keras
+    import pandas as pd
+
+    from captcha_reader.drawing import draw_wide
+    from captcha_reader.texts import WIDE_WIDTH
+    from captcha_reader.weights import finished
+    from notebooks_py import ch4_gpu_training as ch4
+    from notebooks_py import ch8_own_captchas as ch8
+
+    seed, each, folder = seeds[0], range(3, 7), Path(chosen["RUNS"]) / "lengths"
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(seed)
+    model, (start, results) = ch4.build_ctc(width=WIDE_WIDTH, **ch4.SLIM), finished("ctc")
+    model.set_weights(start.get_weights())
+    found = {"before": ch8.right_by_length(model, each, VALID, seed)}
+    print(f"before: {found['before']} of {VALID}", flush=True)
+    steps = min(200, pictures // 64)
+    epochs = round(pictures / 64 / steps)
+    valid = ch8.AnyLength(VALID // 2, 1, seed, "valid", draw=draw_wide)
+    held_out = (*valid[0], valid.texts(stream(seed, "valid", 0, 0)))
+    ch4.compile_recipe(model, epochs * steps, 1e-3)
+    data = ch8.AnyLength(64, steps, seed, epochs=epochs, hard=(0.5, 0.2), workers=2)
+    ch4.fit_recipe(model, data, held_out, folder)
+    found["after"] = ch8.right_by_length(model, each, VALID, seed)
+    print(f"after: {found['after']} of {VALID}")
+    log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
+    facts = {"pictures": epochs * steps * 64, "seconds": round(log.seconds.sum())}
+    curve = {"seen": [64 * steps * (e + 1) for e in log.epoch], "curve": log.val_acc.tolist()}
+    write(out, {"start": results["sha256"], "n": VALID, "right": found, **facts, **curve})
+
+
+def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
+    """Learn another style from few pictures, from finished weights and from nothing."""
+    import keras
+    from matplotlib import font_manager
+
+    from captcha_reader.weights import finished
+    from notebooks_py import ch4_gpu_training as ch4
+    from notebooks_py import ch8_own_captchas as ch8
+
+    seed, font = seeds[0], font_manager.findfont("DejaVu Serif:bold")
+
+    def draw(split: str, count: int) -> tuple:
+        rng = stream(seed, split, epoch=8, index=0)
+        texts = random_texts(rng, count)
+        return ch8.draw_foreign(texts, rng, font), texts
+
+    start, results = finished("ctc")
+    (X, texts), (unseen, truth), right = draw("train", max(LABELS)), draw("valid", VALID), {}
+    for name in ("finished weights", "finished weights, not moved", "from nothing"):
+        right[name] = {}
+        for count in LABELS:
+            keras.utils.set_random_seed(seed)
+            model = ch4.build_ctc(**ch4.SLIM)
+            if name != "from nothing":
+                model.set_weights(start.get_weights())
+            known, labels = X[:count].astype("float32") / 255, encode(texts[:count]) + 1
+            moved = name != "finished weights, not moved"
+            ch8.fine_tune(model, known, labels, pictures // 32, seed, moved)
+            answers = [x for i in range(0, VALID, 50) for x in ch4.read(model, unseen[i : i + 50])]
+            right[name][count] = sum(a == b for a, b in zip(answers, truth, strict=True))
+            print(f"{name}, {count}: {share(right[name][count], VALID)}", flush=True)
+    write(out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": right})
+
+
 STUDIES = {  # what measures it, where it goes, and with how many pictures
     "bank": (bank, "models/bank.json", 10_000),
     "ablation": (trainings, "models/ablation.json", 100_000),
     "heads": (trainings, "models/heads.json", 100_000),
     "stages": (stages, "models/stages.csv", 61_440),
+    "lengths": (lengths, "models/lengths.json", 96_000),
+    "tuning": (tuning, "models/tuning.json", 19_200),
 }
 
 

@@ -198,7 +198,7 @@ def write_results(chosen: dict, out: Path, results: dict) -> None:
     """Write results.json: what came out, from what, and on which machine."""
     import pandas as pd
 
-    from captcha_reader.reading import sha256
+    from captcha_reader.weights import sha256
 
     log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
     weights = out / ("model.pt" if chosen["MODEL"] == "pytorch" else "model.keras")
