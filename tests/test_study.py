@@ -10,6 +10,7 @@ import pytest
 import study
 import tensorflow as tf
 
+from captcha_reader import weights
 from captcha_reader.weights import MODELS, check_score, measured, read_results
 from notebooks_py import ch3_ctc as ch3
 from notebooks_py import ch4_gpu_training as ch4
@@ -26,8 +27,8 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "held_out", lambda seed, count, *kind: held_out(seed, 10, *kind))
     for bank in ("GlyphBank", "WhiteBank"):
         monkeypatch.setattr(study, bank, functools.partial(getattr(study, bank), **SMALL))
-    small_bank = study.GlyphBank(0)
-    monkeypatch.setattr(ch4, "fresh_bank", lambda seed, epoch, width: small_bank)
+    small_bank = functools.cache(lambda width: study.GlyphBank(0, width=width))
+    monkeypatch.setattr(ch4, "fresh_bank", lambda seed, epoch, width: small_bank(width))
     monkeypatch.setattr(ch4, "SLIM", TINY)
 
     def call(what, *words):
@@ -106,6 +107,28 @@ def test_stages_sees_the_same_captchas_in_each_recipe(run, monkeypatch):
     assert two.pictures.tolist() == one.pictures.tolist() == [32, 64]
     assert two.rate.tolist() == [1e-3, 1e-4] and one.rate.iloc[-1] == 0
     assert log.val_loss.notna().all() and log.val_acc.between(0, 1).all()
+
+
+def tiny_finished(monkeypatch) -> None:
+    tiny = (ch3.build_ctc(**TINY), read_results("ctc"))
+    monkeypatch.setattr(weights, "finished", lambda name: tiny)
+
+
+def test_lengths_reads_before_and_after_a_training(run, monkeypatch):
+    tiny_finished(monkeypatch)
+    monkeypatch.setattr(study, "VALID", 4)
+    found = run("lengths", "PICTURES=64")
+    assert found["start"] == read_results("ctc")["sha256"]
+    assert [list(counts) for counts in found["right"].values()] == [["3", "4", "5", "6"]] * 2
+    assert found["n"] == 4 and found["seen"] == [64] and len(found["curve"]) == 1
+
+
+def test_tuning_learns_another_style_three_ways(run, monkeypatch):
+    tiny_finished(monkeypatch)
+    monkeypatch.setattr(study, "LABELS", (32, 64))
+    found = run("tuning", "PICTURES=64")
+    assert [list(counts) for counts in found["right"].values()] == [["32", "64"]] * 3
+    assert found["right"]["from nothing"] == {"32": 0, "64": 0} and found["n"] == 10
 
 
 def test_a_study_needs_a_name(monkeypatch):

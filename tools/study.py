@@ -337,7 +337,7 @@ def lengths(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     print(f"before: {found['before']} of {VALID}", flush=True)
     steps = min(200, pictures // 64)
     epochs = round(pictures / 64 / steps)
-    valid = ch8.AnyLength(VALID // 2, 1, seed, "valid", draw=draw_wide)
+    valid = ch8.AnyLength(VALID // 2, 1, seed, "valid", draw=draw_wide, hard=(0, 0))
     held_out = (*valid[0], valid.texts(stream(seed, "valid", 0, 0)))
     ch4.compile_recipe(model, epochs * steps, 1e-3)
     data = ch8.AnyLength(64, steps, seed, epochs=epochs, hard=(0.5, 0.2), workers=2)
@@ -389,7 +389,7 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
     "ablation": (trainings, "models/ablation.json", 100_000),
     "heads": (trainings, "models/heads.json", 100_000),
     "stages": (stages, "models/stages.csv", 61_440),
-    "lengths": (lengths, "models/lengths.json", 96_000),
+    "lengths": (lengths, "models/lengths.json", 64_000),
     "tuning": (tuning, "models/tuning.json", 19_200),
 }
 
