@@ -327,7 +327,7 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # %% [markdown]
 # We counted the first line again just now; `make evaluate MODEL=cnn SET=classic-10k` counts any of the
 # others. `modern` is drawn by captcha 0.7.1, whose letters are warped less. `preview` is drawn at
-# 170x80 and scaled down, which blurs dots and letters: harder.
+# 170x80 and scaled down, so its letters are a fifth lower than any in training: harder.
 #
 # ## Keep the model
 #
