@@ -1,4 +1,4 @@
-"""Lesson 8: any length, checks before a training, another style, fine-tuning; and its exercises."""
+"""Lesson 8: any length, checks before a training, another style, fine-tuning."""
 
 import keras
 import numpy as np
@@ -63,15 +63,6 @@ def test_finished_weights_read_every_length(wide):
     assert ch8.right_by_length(blind, (4,), 10, seed=3) == {4: 0}
 
 
-def test_exercise_1_seven_characters():
-    model = build_ctc(width=256, **SLIM)
-    model.set_weights(finished("ctc")[0].get_weights())
-    rng = stream(1, "seven", epoch=0, index=0)
-    texts = random_texts(rng, 30, length=7)
-    answers = read_ctc(model, draw_captchas(texts, rng, 256))
-    assert sum(a == b for a, b in zip(answers, texts, strict=True)) > 20
-
-
 # --- checks before a training --------------------------------------------------------------------
 
 
@@ -124,7 +115,7 @@ def test_fine_tuning_changes_the_given_network_and_moves_pictures_by_its_seed():
     assert any((a != b).any() for a, b in zip(first, still, strict=True))
 
 
-def test_exercises_2_and_3_moves_help_and_the_old_style_is_forgotten():
+def test_a_new_style_makes_it_forget_the_old_one():
     rng = stream(1, "foreign", epoch=0, index=0)
     texts = random_texts(rng, 64)
     X = ch8.draw_foreign(texts, rng, SERIF).astype("float32") / 255

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from captcha_reader.texts import ALPHABET, LENGTH
+from captcha_reader.weights import measured
 from notebooks_py.ch2_cnn import FILTERS, build_cnn
 
 QUOTED = {  # what others published or what everybody can look up
@@ -27,7 +28,7 @@ QUOTED = {  # what others published or what everybody can look up
     "256": "channels of the last block", "0.001": "the tutorial's rate", "0.0001": "its second",
     "95": "% of an interval", "100": "%", "99": "%", "255": "a byte",
     "100000": "exercise of lesson 5", "0.2": "points of the same, below",
-    "2020": "a paper of lesson 6",
+    "2020": "a paper of lesson 6", "600": "batches of lesson 8's study, below",
     "2.11": "TensorFlow's documentation", "2.21": "TensorFlow, pinned", "3.11": "Python",
     "3.12": "Python", "3.13": "Python", "3.14": "Python", "0.3": "captcha", "0.7": "captcha",
 }  # fmt: skip
@@ -102,6 +103,7 @@ def test_figures_that_can_be_computed():
     assert round(3 * 100 * (0.95 * 0.05 / 100_000) ** 0.5, 1) == 0.2
     lstms = [2 * 4 * 128 * (reads + 128 + 2) for reads in (2 * 256, 2 * 128)]
     assert sum(lstms) == 1_052_672  # lesson 7, exercise 1
+    assert measured("tuning")["pictures"] == 600 * 32
 
 
 def test_a_wrong_figure_is_seen():
