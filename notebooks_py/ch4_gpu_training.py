@@ -148,8 +148,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # %%
 @functools.lru_cache(maxsize=2)
 def fresh_bank(seed: int, epoch: int, width: int) -> GlyphBank:
-    """Return the bank of one epoch; O and 0 are in it six times as often as other characters."""
-    return GlyphBank(f"{seed}/{epoch}", ALPHABET + 5 * "O0", width)
+    """Return the bank of one epoch; O and 0 are in it twenty times as often as other characters."""
+    return GlyphBank(f"{seed}/{epoch}", ALPHABET + 19 * "O0", width)
 
 
 class PracticeSequence(CaptchaSequence):

@@ -40,7 +40,7 @@ ALLOWED = {
     "PICTURES": options.WHOLE,
     "SEEDS": options.WHOLES,
 }
-PRACTISED = ALPHABET + 5 * "O0"  # what the banks of lesson 4 are made of
+PRACTISED = ALPHABET + 19 * "O0"  # what the banks of lesson 4 are made of
 NEW_BANK = 1_000  # captchas from one bank
 VALID = 2_000  # held-out captchas that a network reads
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
