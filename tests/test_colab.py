@@ -61,7 +61,7 @@ def test_the_cell_in_a_make_believe_colab(colab: bool, tmp_path: Path) -> None:
         "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": lessons.address(ROOT),
     }
-    modules = ["google", "google.colab"] if colab else []
+    modules = ["google.colab"] if colab else []
     command = [sys.executable, "-c", RUN, lessons.colab_cell(ROOT), *modules]
     result = subprocess.run(
         command, cwd=content, env=environment, capture_output=True, text=True, check=True
