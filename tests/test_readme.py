@@ -43,7 +43,7 @@ def test_both_languages_say_the_same(record_property) -> None:
     english, chinese = shared(ENGLISH), shared(CHINESE)
     for what, found in english.items():
         assert found == chinese[what], what
-    assert english["pictures"] == ["imgs/reading.png"] and len(english["commands"]) == 2
+    assert english["pictures"][0] == "imgs/reading.png" and len(english["commands"]) == 2
     record_property("parts equal in both languages", sum(map(len, english.values())))
 
 
