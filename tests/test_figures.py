@@ -1,4 +1,4 @@
-"""Every figure in the prose of the README and of the lessons has a source.
+"""Every figure in the prose of the READMEs and of the lessons has a source.
 
 A figure is a number with a decimal point, a percent sign or at least three digits, outside of code,
 formulas and addresses. In a lesson its source is the lesson itself, a number in its code or in the
@@ -6,9 +6,11 @@ outputs that its notebook carries, which `make test` compares with a new run. Ev
 in `QUOTED`, with where it comes from, and what can be computed is computed here.
 """
 
+import inspect
 import re
 
 import lessons
+import publish
 import pytest
 from conftest import ROOT
 
@@ -85,11 +87,12 @@ def test_every_figure_of_a_lesson_has_a_source(name, record_property):
     record_property("figures confirmed", len(figures(prose)))
 
 
-def test_every_figure_of_the_readme_has_a_source(record_property):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, _, after = text.partition("<!-- from models/*.json")  # the table has its own test
-    prose = before + after.partition("<!-- end of the table -->")[2]
-    assert problems(prose, {5_000_000}) == []
+@pytest.mark.parametrize("name", publish.READMES)
+def test_every_figure_of_the_readme_has_a_source(name, record_property):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    before, _, after = text.partition(publish.BEGIN)  # the table has its own test
+    prose = before + after.partition(publish.END)[2]
+    assert problems(prose, numbers(inspect.getsource(publish.minutes))) == []
     record_property("figures confirmed", len(figures(prose)))
 
 
