@@ -14,7 +14,7 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
-html_copy_source = html_show_sphinx = html_use_index = False
+html_copy_source = html_show_copyright = html_show_sphinx = html_use_index = False
 pygments_dark_style = "github-dark"
 html_math_renderer = "mathml"  # browsers lay it out themselves, without a download
 
