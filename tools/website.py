@@ -20,13 +20,15 @@ from lessons import ROOT
 
 FOLDER = ROOT / "build" / "site"
 CONFIGURATION = Path(__file__).parent / "site"
-PAGES = {  # what becomes a page, beside the lessons; README.zh.md where it exists
+PAGES = {  # what becomes a page, beside the lessons, where it exists
     "README.md": "index.md",
     "README.zh.md": "zh.md",
     ".github/CONTRIBUTING.md": "contributing.md",
     ".github/DEPENDENCIES.md": "dependencies.md",
+    ".github/ORIGINAL.md": "original.md",
 }
 LINK = re.compile(r"(?<!!)\[([^][]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")  # to a file, and no picture
+BADGE = re.compile(r"!\[([^][]*)\]\(https?:[^)]*\)")
 CONTENTS = """
 ```{{toctree}}
 :hidden:
@@ -47,24 +49,14 @@ LAUNCH = """
 [Open in Colab](https://colab.research.google.com/github/{repository}/blob/HEAD/{path}) ·
 [nbviewer](https://nbviewer.org/github/{repository}/blob/HEAD/{path}) ·
 [GitHub](https://github.com/{repository}/blob/HEAD/{path})
-
-````{{admonition}} In Colab, run this first
-:collapsible: closed
-
-```
-!git clone --depth 1 https://github.com/{repository} lessons
-%cd lessons
-%pip install {pins}
-```
-````
 """
 
 
 def mend(text: str, path: str, pages: dict[str, str], root: Path, repository: str) -> str:
     """Point the links of the file `path` at pages, and those to other files at the repository.
 
-    Without a repository the words of such a link stay. A link that leads nowhere is left as it is,
-    so Sphinx finds it.
+    Without a repository the words of such a link stay, and so do those of a badge, which another
+    host would have to show. A link that leads nowhere is left as it is, so Sphinx finds it.
     """
 
     def replace(link: re.Match) -> str:
@@ -78,7 +70,7 @@ def mend(text: str, path: str, pages: dict[str, str], root: Path, repository: st
         address = f"https://github.com/{repository}/blob/HEAD/{target}{anchor}"
         return f"[{words}]({address})" if repository else words
 
-    return LINK.sub(replace, text)
+    return LINK.sub(replace, BADGE.sub(r"\1", text))
 
 
 def stage(root: Path, source: Path, repository: str) -> None:
@@ -94,11 +86,6 @@ def stage(root: Path, source: Path, repository: str) -> None:
             others = [other for other in texts.values() if other != page]
             text += CONTENTS.format("\n".join(paths), "\n".join(others))
         lessons.write(source / page, text)
-    pins = " ".join(
-        pin
-        for pin in lessons.project(root)["dependencies"]
-        if pin.partition("==")[0] in ("captcha", "pillow", "onnxruntime")
-    )
     for lesson, path in zip(found, paths, strict=True):
         notebook = lesson.read()
         for cell in notebook.cells:
@@ -106,7 +93,7 @@ def stage(root: Path, source: Path, repository: str) -> None:
                 cell.source = mend(cell.source, path, pages, root, repository)
         if repository:
             title, _, rest = notebook.cells[0].source.partition("\n")
-            launch = LAUNCH.format(repository=repository, path=path, pins=pins)
+            launch = LAUNCH.format(repository=repository, path=path)
             notebook.cells[0].source = f"{title}\n{launch}\n{rest}"
         lessons.write_notebook(source / path, notebook)
 
