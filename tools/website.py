@@ -88,6 +88,8 @@ def stage(root: Path, source: Path, repository: str) -> None:
         lessons.write(source / page, text)
     for lesson, path in zip(found, paths, strict=True):
         notebook = lesson.read()
+        # The cell that Colab alone needs tells a reader of the site nothing.
+        notebook.cells = [cell for cell in notebook.cells if "colab" not in lessons.tags(cell)]
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = mend(cell.source, path, pages, root, repository)
