@@ -89,7 +89,7 @@ def stage(root: Path, source: Path, repository: str) -> None:
     for lesson, path in zip(found, paths, strict=True):
         notebook = lesson.read()
         # The cell that Colab alone needs tells a reader of the site nothing.
-        notebook.cells = [cell for cell in notebook.cells if lessons.COLAB not in lessons.tags(cell)]
+        notebook.cells = [x for x in notebook.cells if lessons.COLAB not in lessons.tags(x)]
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = mend(cell.source, path, pages, root, repository)
