@@ -33,7 +33,7 @@ READMES = {  # the words of the results in each language
         "ctc": "CNN and CTC, {size}",
         "pictures": "{pictures:,} captchas",
         "share": "{share:.2f} % ({low:.2f} to {high:.2f})",
-        "twin": "Lesson 7's network in PyTorch reads wider captchas, 192x64, an easier task: "
+        "twin": "Lesson 7's network in PyTorch reads wider captchas, 192x64, another task: "
         "{score} of `wide-10k` after {pictures:,} captchas and {hours:.1f} hours ({device}).",
     },
     "README.zh.md": {
@@ -42,7 +42,7 @@ READMES = {  # the words of the results in each language
         "ctc": "CNN + CTC，{size}",
         "pictures": "{pictures:,} 张",
         "share": "{share:.2f} %（{low:.2f} 至 {high:.2f}）",
-        "twin": "第 7 课的 PyTorch 网络读的是更宽的 192x64 验证码，任务要容易一些："
+        "twin": "第 7 课的 PyTorch 网络读的是更宽的 192x64 验证码，与上表不是同一个任务："
         "训练 {pictures:,} 张、{hours:.1f} 小时（{device}）之后，在 `wide-10k` 上为 {score}。",
     },
 }
