@@ -387,7 +387,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # probabilities, classes = session.run(None, {"pictures": pictures})
 # answers = [spell(collapse(path)) for path in classes]
 # figure = show_captchas(pictures[:12], texts, answers, columns=6)
-# (FOLDER / "imgs").mkdir()
+# (FOLDER / "imgs").mkdir(exist_ok=True)
 # figure.savefig(FOLDER / "imgs" / "reading.png", dpi=80)
 # plt.show()
 # print(f"{answers[0]}: {classes[0]}")
