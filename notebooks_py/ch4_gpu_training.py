@@ -555,7 +555,7 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 # 2. Draw the learning rate of a run of 10,000 steps with a peak of 0.001. *Expected: the same
 #    shape, a third as high.*
 # 3. Give `PracticeSequence` the alphabet `"0O1I"` and look at its texts. *Expected: `O` and `0` fill
-#    nearly all of them.*
+#    three quarters of them.*
 #
 # ## Further reading
 #

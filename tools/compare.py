@@ -1,0 +1,109 @@
+"""Pictures of the lessons, compared by what they draw.
+
+`make refresh` writes into a notebook what its run drew; the gate `pictures` compares the committed
+pictures with that. Run as a script, this is pytest with nbval, which runs a notebook again and
+compares its text, and with one thing more: every picture is nearly the committed one. "Nearly",
+since a trained network differs in late digits between processors, and so do titles and curves.
+"""
+
+import base64
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from lessons import Lesson
+from nbformat import NotebookNode
+from PIL import Image
+
+# How far apart pictures may be: sides, as a share of their length, and pixels, as `apart` counts
+# them. The first line whose words are in the cell holds.
+LIMITS = {
+    "median_milliseconds(": (0.1, 0.5),  # bars of times: other machines have others
+    "diagram(": (0.3, 0.3),  # drawn by another version of Graphviz, or committed
+    "": (0.05, 0.05),
+}
+
+
+def pixels(png: bytes) -> Image.Image:
+    """A picture in RGB, on white paper."""
+    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
+def digest(png: bytes) -> str:
+    """SHA-256 of what a PNG draws, however it is packed."""
+    picture = pixels(png)
+    return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
+
+
+def pngs(outputs: list[NotebookNode]) -> list[bytes]:
+    """The pictures among the outputs of a cell."""
+    found = [output.get("data", {}).get("image/png") for output in outputs]
+    return [base64.b64decode(png) for png in found if png]
+
+
+def pictures(notebook: NotebookNode) -> list[tuple[int, bytes]]:
+    """The pictures that a notebook shows, each with the place of its cell."""
+    cells = enumerate(notebook.cells, start=1)
+    return [(place, png) for place, cell in cells for png in pngs(cell.get("outputs", []))]
+
+
+def apart(png: bytes, other: bytes) -> float:
+    """How far two pictures are apart, from 0 to 1.
+
+    At a quarter of the size: the pixels that differ by more than 64 of 255 levels, as a share of
+    those that differ so much from the first picture's paper, its most frequent colour, in either.
+    """
+    size = [max(1, side // 4) for side in pixels(png).size]
+    old, new = (np.asarray(pixels(x).resize(size, Image.Resampling.BOX), int) for x in (png, other))
+    paper = max(pixels(png).getcolors(1 << 24))[1]
+    differ, ink, more = (abs(x).max(axis=-1) > 64 for x in (old - new, old - paper, new - paper))
+    return differ.sum() / max(1, (ink | more).sum())
+
+
+def problems(lesson: Lesson) -> Iterator[str]:
+    """Say which pictures of a lesson, in its notebook or in imgs/, its run did not draw."""
+    notebook = lesson.read()
+    told = notebook.metadata.get("lesson", {})
+    found, drawn = pictures(notebook), told.get("pictures", [])
+    if len(found) != len(drawn):
+        yield f"there are {len(found)} pictures, and the run drew {len(drawn)}"
+    for (place, png), there in zip(found, drawn, strict=False):
+        if digest(png) != there:
+            yield f"cell {place} shows another picture than the run drew"
+    for name, there in told.get("imgs", {}).items():
+        path = lesson.root / "imgs" / name
+        if not path.exists() or digest(path.read_bytes()) != there:
+            yield f"imgs/{name} is not the picture that the run drew"
+    for place, cell in enumerate(notebook.cells, start=1):
+        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        if others := kinds - {"text/plain", "image/png"}:
+            yield f"cell {place} shows {', '.join(sorted(others))}, which nothing compares"
+        if cell.get("attachments") or "data:image" in cell.source:
+            yield f"cell {place} has a picture that no code drew"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """When nbval has compared the text of a cell, compare its pictures."""
+    result = yield
+    committed, drawn = pngs(item.cell.outputs), pngs(item.test_outputs)
+    if len(committed) != len(drawn):
+        item.raise_cell_error(f"{len(drawn)} pictures, and {len(committed)} are committed")
+    sides, share = next(LIMITS[words] for words in LIMITS if words in item.cell.source)
+    for old, new in zip(committed, drawn, strict=True):
+        grown = np.divide(pixels(new).size, pixels(old).size)
+        if abs(grown - 1).max() > sides or apart(old, new) > share:
+            item.raise_cell_error(
+                f"another picture than the committed one: its sides are {grown.round(2)} times as "
+                f"long, and {apart(old, new):.1%} of the pixels differ, more than {share:.0%}"
+            )
+        item.user_properties.append(("pictures compared", 1))
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main(sys.argv[1:], plugins=[sys.modules[__name__]]))
