@@ -32,8 +32,8 @@ QUOTED = {  # what others published or what everybody can look up
     "95": "% of an interval", "100": "%", "99": "%", "255": "a byte",
     "100000": "exercise of lesson 5", "0.2": "points of the same, below",
     "2020": "a paper of lesson 6", "600": "batches of lesson 8's study, below",
-    "33": "MB of a package for browsers", "11": "blanks of lesson 3, exercise 1", "80": "% of an imagined answer, lesson 6",
-    "87": "% of the width is 26/30, lesson 6",
+    "33": "MB of a package for browsers", "11": "blanks of lesson 3, exercise 1",
+    "80": "% of an imagined answer, lesson 6", "87": "% of the width is 26/30, lesson 6",
     "2.11": "TensorFlow's documentation", "2.21": "TensorFlow, pinned", "3.11": "Python",
     "3.12": "Python", "3.13": "Python", "3.14": "Python", "0.3": "captcha", "0.7": "captcha",
 }  # fmt: skip
@@ -114,7 +114,7 @@ def test_every_figure_of_the_readme_has_a_source(record_property):
 def exchanged(text: str) -> list[str]:
     """Rows of tables in which a published mark stands beside another model or number."""
     rows = [row for row in text.splitlines() if row.startswith("|")]
-    found = [(row, words) for mark, words in MARKS.items() for row in rows if mark in row]
+    found = [(row, MARKS[mark]) for mark in MARKS for row in rows if f"| {mark} % |" in row]
     return [row for row, words in found if not all(word in row for word in words)]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import check
+import compare
 import format
 import gates
 import lessons
@@ -198,7 +199,23 @@ def test_make_test_compares_every_digit(mini: Path, tmp_path: Path) -> None:
     edit(mini / FIRST, '"3.14159"', '"3.14158"')
     ok, text = check.strict(lessons.find(mini)[0], tmp_path)
     assert not ok and "::Cell 3" in text and "1 failed, 3 passed" in text.splitlines()[-1]
-    assert check.checked(tmp_path) == {"lessons": 1, "cells compared": 3}
+    counts = {"lessons": 1, "cells compared": 3, "pictures compared": 1}
+    assert check.checked(tmp_path) == counts
+
+
+def test_make_test_compares_pictures(mini: Path, tmp_path: Path) -> None:
+    """Somebody shows another picture of the same size, and writes its digest beside it."""
+    lesson = lessons.find(mini)[0]
+    notebook = lesson.read()
+    ((_, png),) = compare.pictures(notebook)
+    compare.pixels(png).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(out := io.BytesIO(), "PNG")
+    data = next(x.data for x in notebook.cells[5].outputs if "image/png" in x.get("data", {}))
+    data["image/png"] = base64.b64encode(out.getvalue()).decode()
+    notebook.metadata["lesson"]["pictures"] = [compare.digest(out.getvalue())]
+    lessons.write_notebook(lesson.notebook, notebook)
+    assert gates.pictures(mini) == []
+    ok, text = check.strict(lesson, tmp_path)
+    assert not ok and "another picture than the committed one" in text and "1 failed" in text
 
 
 def test_make_test_counts_what_passed(tmp_path: Path) -> None:
