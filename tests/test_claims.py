@@ -13,6 +13,7 @@ import re
 
 import lessons
 import pytest
+import test_figures
 from captcha.image import ImageCaptcha
 from conftest import ROOT
 
@@ -47,8 +48,7 @@ CODE = {n: "\n".join(c.source for _, c in lessons.code_cells(READ[n])) for n in 
 def prose(name: str) -> str:
     """The text of the README, without its table of results, or of a lesson, in one line."""
     if name == "README":
-        before, _, after = (ROOT / "README.md").read_text("utf-8").partition("<!-- from models/")
-        text = before + after.partition("<!-- end of the table -->")[2]
+        text = test_figures.readme(ROOT)
     else:
         text = "\n".join(cell.source for cell in READ[name].cells if cell.cell_type == "markdown")
     return " ".join(text.replace("```", " ").split())

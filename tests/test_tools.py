@@ -143,6 +143,28 @@ def test_pictures_are_stored_with_a_palette(mini: Path) -> None:
     assert refresh.with_palette(clear.getvalue()) == clear.getvalue()
 
 
+def test_a_picture_shown_from_imgs_belongs_to_the_lesson_that_shows_it(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a diagram where Graphviz is missing; once it does, nothing but the drawn one will do."""
+
+    def run(lesson: lessons.Lesson, folder: Path, values: dict) -> str:
+        notebook, png = lesson.read(), base64.b64encode(path.read_bytes()).decode()
+        notebook.cells[5].outputs.append(new_output("display_data", data={"image/png": png}))
+        return "ok" if lessons.write_notebook(folder / lesson.notebook.name, notebook) else ""
+
+    monkeypatch.setattr(run_lessons, "run", run)
+    second, path = lessons.find(mini)[1], mini / "imgs" / "diagram.png"
+    Image.new("RGB", (8, 8)).save(path)
+    assert len(gates.pictures(mini)) == 1
+    refresh.refresh(second, tmp_path)
+    assert gates.pictures(mini) == []
+    Image.new("RGB", (8, 8), "white").save(path)
+    refresh.refresh(second, tmp_path)
+    (message,) = gates.pictures(mini)
+    assert "imgs/diagram.png is not the picture that the run drew" in message
+
+
 def test_format_carries_an_edit_of_either_side_and_keeps_outputs(
     mini: Path, tool: Callable
 ) -> None:

@@ -19,12 +19,12 @@ from lessons import Lesson
 from nbformat import NotebookNode
 from PIL import Image
 
-# How far apart pictures may be: sides, as a share of their length, and pixels, as `apart` counts
-# them. The first line whose words are in the cell holds.
+# How far apart pictures may be: sides, as a share of their length, and what they draw, as `apart`
+# says. The first line whose words are in the cell holds.
 LIMITS = {
-    "median_milliseconds(": (0.1, 0.5),  # bars of times: other machines have others
-    "diagram(": (0.3, 0.3),  # drawn by another version of Graphviz, or committed
-    "": (0.05, 0.05),
+    "median_milliseconds(": (0.1, 1),  # bars of times, which are another machine's
+    "diagram(": (0.3, 1),  # drawn with another version of Graphviz, perhaps, and other fonts
+    "": (0.05, 0.25),
 }
 # How a lesson confirms the published count of a finished network.
 RECOUNT = re.compile(r"assert abs\(.*\[\"(classic|wide)-1k\"\]\[\"right\"\]\) <= 3\b")
