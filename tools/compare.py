@@ -3,7 +3,7 @@
 `make refresh` writes into a notebook what its run drew; the gate `pictures` compares the committed
 pictures with that. Run as a script, this is pytest with nbval, which runs a notebook again and
 compares its text, and with one thing more: every picture is nearly the committed one. "Nearly",
-since a trained network differs in late digits between processors, and so do titles and curves.
+since training differs in late digits between processors, and so do its curves and titles.
 """
 
 import base64
@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 
+import lessons
 import numpy as np
 import pytest
 from lessons import Lesson
@@ -20,12 +21,15 @@ from nbformat import NotebookNode
 from PIL import Image
 
 # How far apart pictures may be: sides, as a share of their length, and what they draw, as `apart`
-# says. The first line whose words are in the cell holds.
+# says. The first line whose words are in the cell holds. Measured: pictures that depend on no
+# training are equal, a loss curve on another processor is up to 0.15 away, painted words 0.01 to
+# 0.09, another picture of the same size 0.37 (the same captchas, other titles) to 1.
 LIMITS = {
     "median_milliseconds(": (0.1, 1),  # bars of times, which are another machine's
     "diagram(": (0.3, 1),  # drawn with another version of Graphviz, perhaps, and other fonts
     "": (0.05, 0.25),
 }
+EQUAL = 0.005  # in a lesson that trains nothing
 # How a lesson confirms the published count of a finished network.
 RECOUNT = re.compile(r"assert abs\(.*\[\"(classic|wide)-1k\"\]\[\"right\"\]\) <= 3\b")
 
@@ -97,12 +101,13 @@ def pytest_runtest_call(item):
     if len(committed) != len(drawn):
         item.raise_cell_error(f"{len(drawn)} pictures, and {len(committed)} are committed")
     sides, share = next(LIMITS[words] for words in LIMITS if words in item.cell.source)
+    share = share if "STEPS" in lessons.parameters(item.parent.nb) else EQUAL
     for old, new in zip(committed, drawn, strict=True):
         grown = np.divide(pixels(new).size, pixels(old).size)
         if abs(grown - 1).max() > sides or apart(old, new) > share:
             item.raise_cell_error(
                 f"another picture than the committed one: its sides are {grown.round(2)} times as "
-                f"long, and {apart(old, new):.1%} of the pixels differ, more than {share:.0%}"
+                f"long, and they are {apart(old, new):.3f} apart, more than {share}"
             )
         item.user_properties.append(("pictures compared", 1))
     if RECOUNT.search(item.cell.source):
@@ -111,4 +116,5 @@ def pytest_runtest_call(item):
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main(sys.argv[1:], plugins=[sys.modules[__name__]]))
+    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # nbformat comes before pytest
+    sys.exit(pytest.main([*quiet, *sys.argv[1:]], plugins=[sys.modules[__name__]]))
