@@ -46,7 +46,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # ## One captcha
 #
-# The package `captcha` draws them: four characters out of 36, the digits and the capital letters.
+# A captcha is a text that people can read and programs should not. The package `captcha` draws ours: four
+# of 36 characters, the digits and the capital letters.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -60,10 +61,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # print(f"a picture: {picture.shape} {picture.dtype}")
 
 # %% [markdown]
-# Letters lean, overlap and change size; dots and an arc in the colour of the text try to pass for
-# parts of it. `draw_captchas` takes the random numbers from the generator that we hand it,
-# `random.Random(SEED)`. (The package itself draws from Python's global `random`, which everybody else
-# in a program uses, too. Our library gives it a private stream, so that a seed holds.)
+# Letters lean, overlap and change size; dots and an arc try to pass for parts of them. (Dark letters
+# are pasted half transparent, so there the dots are darker.) `draw_captchas` takes its random
+# numbers from the generator that we hand it, `random.Random(SEED)`.
 #
 # ## A page of them
 #
@@ -86,8 +86,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # Cover the titles and try to read them. Most are easy. But who can tell `0` from `O`? Lesson 6
 # tries.
 #
-# `stream` gives each batch of captchas its own generator, seeded by a *name*: what it is for, the
-# seed, the epoch and the number of the batch.
+# A network trains on *batches* of captchas; some hundred batches are an *epoch*. `stream` gives each
+# batch its own generator, seeded by a *name* of four parts: seed, purpose, epoch and batch number.
 
 # %% tags=["active-ipynb"]
 # for name in [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("valid", 0, 0), ("train", 0, 0)]:
@@ -95,9 +95,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"{split}, epoch {epoch}, batch {index}:", random_texts(stream(SEED, *name), 5))
 
 # %% [markdown]
-# The same name gives the same captchas, on every machine and in whatever order they are asked for. A
-# different name gives different ones: pictures for training and pictures for testing never come
-# from the same stream.
+# The same name gives the same captchas, in whatever order they are asked for. A different name gives
+# different ones: pictures for training and pictures for testing never come from the same stream.
 #
 # ## The anatomy of a captcha
 #
@@ -124,44 +123,45 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # for row, (title, step) in zip(grid, steps.items(), strict=True):
 #     row[0].set_ylabel(title)
 #     for axes, glyph in zip(row, anatomy.glyphs, strict=True):
-#         axes.imshow(getattr(glyph, step))
-#         axes.set(xticks=[], yticks=[])
+#         axes.imshow(letter := getattr(glyph, step))
+#         axes.set(xticks=[], yticks=[], xlim=(-5, 55), ylim=(60, -5))
+#         axes.set_title(f"{glyph.character}, {letter.width}x{letter.height}", fontsize=9)
 # figure.suptitle("Four letters: drawn, turned, warped")
 # plt.show()
-# print([getattr(glyph, step).size for glyph in anatomy.glyphs for step in ("ink", "warped")])
+# print("sizes of all letters:", sorted({glyph.font_size for glyph in anatomy.glyphs}))
 
 # %% [markdown]
-# Follow `0` and `O` down their columns. The font draws the zero narrower, but every letter ends up
-# in a box of the same width, so that difference is gone. What remains is the thickness of the
-# strokes: the zero was stretched more.
+# Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but
+# all letters of one size end up in the same box, so that difference is gone. What is left of it,
+# lesson 6 measures.
 #
 # Then the letters are put together.
 
 # %% tags=["active-ipynb"]
-# sizes = [stage.width for stage in anatomy.pictures.values()]
-# figure, row = plt.subplots(1, 5, figsize=(10.5, 1.5), width_ratios=sizes, layout="constrained")
-# for axes, (title, stage) in zip(row, anatomy.pictures.items(), strict=True):
+# figure, grid = plt.subplots(2, 3, figsize=(9, 3.6), layout="constrained")
+# for axes, (title, stage) in zip(grid.flat, anatomy.pictures.items(), strict=False):
 #     axes.imshow(stage)
 #     axes.set_title(f"{title}, {stage.width}x{stage.height}")
+# for axes in grid.flat:
 #     axes.axis("off")
 # figure.suptitle("One captcha, five stages")
 # plt.show()
 # theirs = draw_captchas(["W0O7"], random.Random(6))[0]
-# assert np.array_equal(anatomy.pictures["smoothed"], theirs)
-# print("bytes that differ from the package's picture:", int(np.sum(np.asarray(stage) != theirs)))
+# different = np.sum(np.asarray(anatomy.pictures["smoothed"]) != theirs)
+# print(f"bytes that differ from the package's picture: {different}")
 
 # %% [markdown]
-# *Pasted*: side by side, with a blank in between about half the time, each letter sliding back over
-# its neighbour by up to a quarter of a letter. *Squeezed*: what is wider than the picture is made
-# to fit. Then 30 *dots*, an *arc*, and a filter that makes everything *smoothed*, which blurs the very
-# edges that tell a thin stroke from a dot. The last stage is the package's own picture, byte for
-# byte.
+# *Pasted*: side by side, with a blank before about half of them, each sliding back over its neighbour by
+# up to a quarter of a letter. *Squeezed*: what is wider than the picture is made to fit. Then 30 *dots*,
+# an *arc*, and a filter that makes edges *smooth*. The last stage is the package's own picture, byte
+# for byte.
 #
 # ## Why captcha 0.7.0?
 #
-# Versions 0.3 to 0.7.0 draw the captchas that the original tutorial measured its 98.26 % and 99.21 %
-# on. The newer 0.7.1 can't be seeded, and by a slip in a formula it moves the corners of letters less:
-# an easier task, whose results must not be compared with those.
+# Versions 0.3 to 0.7.0 draw the captchas that the [original
+# tutorial](https://github.com/ypwhs/captcha_break) read 98.26 % and 99.21 % of. The newer 0.7.1 can't be
+# seeded, and by a slip in a formula it moves the corners of letters less: another task, whose results
+# must not be compared with those.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import CLASSIC, MODERN, draw_glyph
@@ -173,18 +173,19 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #         axes.imshow(draw_glyph("A", (0, 0, 0, 255), random.Random(i), version).warped)
 #         axes.set(xticks=[], yticks=[])
 #     shifts = [version.shifts(30, 42, random.Random(i)) for i in range(20_000)]
-#     print(f"{name}: corners move {np.abs(shifts)[:, 0].mean():.1f} pixels across, on average")
+#     print(f"{name}: corners move {np.abs(shifts)[:, 0].mean():.1f} pixels sideways, on average")
 # figure.suptitle("The same seven turned letters, warped by two versions")
 # plt.show()
 
 # %% [markdown]
-# Compare each letter with the one below it: the lower row is calmer.
+# Compare each letter with the one below it. The third and the sixth lean less in the lower row, and the
+# printed means say it for all.
 #
 # ## From text to labels, and back
 #
 # A network answers with numbers, so each character becomes its place in the alphabet. The first
 # network of this tutorial has four outputs, one for each position, and each answers with 36
-# probabilities. What it should say is a row with a single 1, called *one-hot*.
+# probabilities. The right answer is a row with a single 1, called *one-hot*.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.texts import decode_heads
@@ -208,8 +209,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # ## Two ways to feed training
 #
 # **Draw once.** Draw tens of thousands of pictures, store them, train on them again and again. The
-# network never waits, which is pleasant when you try many settings. But the set has an end, and what
-# is seen often is learned by heart.
+# network never waits. But the set has an end, and what is seen often is learned by heart.
 #
 # **Draw on the fly.** Draw each batch just before it is needed. No picture comes twice, and nothing
 # needs to be stored. But somebody has to draw quickly enough.
@@ -228,7 +228,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # In Keras, a data set that is made while training runs is a `PyDataset`: it knows how many batches
 # an epoch has, and how to make batch number `index`. Background threads ask for batches, in any
 # order. Ours asks `stream` for the generator with the right name, draws texts, then pictures, and
-# divides the bytes by 255, because networks like small numbers.
+# divides the bytes by 255. Labels come in two kinds: `"one-hot"` for the four heads of lesson 2, and
+# `"ctc"`, whole numbers from 1 to 36, for lesson 3, which needs the 0 for itself.
 
 # %%
 class CaptchaSequence(keras.utils.PyDataset):
@@ -260,12 +261,12 @@ class CaptchaSequence(keras.utils.PyDataset):
         texts = self.texts(rng)
         X = self.draw(texts, rng).astype("float32") / 255
         places = encode(texts, self.alphabet, self.length)
-        return X, places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
+        y = places + 1 if self.labels == "ctc" else one_hot(places, len(self.alphabet))
+        return X, y
 
 
 # %% [markdown]
-# Labels come in two kinds: `"one-hot"` for the four heads of lesson 2, and `"ctc"`, whole numbers
-# from 1 to 36, for lesson 3, which needs the 0 for itself. A first batch, just as a network gets it:
+# A first batch, just as a network gets it:
 
 # %% tags=["active-ipynb"]
 # data = CaptchaSequence(batch_size=128, steps=10, seed=SEED)
@@ -277,12 +278,14 @@ class CaptchaSequence(keras.utils.PyDataset):
 # print("as CTC labels:", CaptchaSequence(1, 1, SEED, labels="ctc")[0][1].tolist())
 
 # %% [markdown]
-# Every picture shows its title, so pictures and labels belong together.
+# Every picture shows its title, so pictures and labels belong together. The CTC labels 24, 29, 15, 14 are
+# the first of them, `NSED`: each place, and one more.
 #
 # ## A new epoch, new pictures
 #
 # When an epoch ends, the data set has to move on, or the network would see the same pictures again.
-# A callback tells it, and from then on every name has another epoch in it.
+# A *callback*, code that Keras calls during training, tells it. (With `shuffle=True`, Keras' default, `fit` would
+# mix the order of the batches by Python's global `random`.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):
@@ -296,7 +299,7 @@ class SetEpoch(keras.callbacks.Callback):
         self.data.epoch = epoch
 
 # %% [markdown]
-# Keras would call it by itself. By hand:
+# By hand:
 
 # %% tags=["active-ipynb"]
 # for epoch in range(3):
@@ -331,7 +334,7 @@ class SetEpoch(keras.callbacks.Callback):
 #
 # - [captcha on GitHub](https://github.com/lepture/captcha): the package. `image.py` is short, and you
 #   now know what each part is for.
-# - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): one page, from this
-#   package to the finished network.
+# - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): from this package to
+#   the finished network on one page.
 # - [keras.utils.PyDataset](https://keras.io/api/utils/python_utils/#pydataset-class): the rules for
-#   data sets with workers, in its authors' words.
+#   data sets with workers.

@@ -47,10 +47,10 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # %% [markdown]
 # ## An easier task first
 #
-# Two minutes of a laptop are not much. So we train on captchas of *digits* only, ten classes instead of
-# 36; everything else stays as hard as it is. The finished network at the end reads all 36. And
-# because the package draws slowly, a `GlyphBank` draws for us: it keeps letters that the package drew
-# and composes them by the package's own rules, six times as fast.
+# We train on captchas of *digits* only, ten classes instead of 36; everything else stays as hard as it
+# is. The finished network at the end reads all 36. And because the package draws slowly, a `GlyphBank`
+# draws for us: it keeps letters that the package drew and composes them by the package's own rules,
+# several times as fast.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -70,10 +70,11 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # %% [markdown]
 # ## The network
 #
-# The first half looks. Five *blocks*, each two 3x3 convolutions and a 2x2 max pooling, find strokes,
-# then corners, then pieces of letters. Each block halves the picture, and up to the fourth it
-# doubles the number of filters: the plan of VGG, a famous network of 2014. Batch normalisation after
-# every convolution keeps the numbers in a healthy range, so that ten layers can learn at once.
+# The first half looks. A *convolution* slides small windows of weights, its *filters*, over the picture;
+# *max pooling* keeps the largest of each 2x2 values. Five *blocks*, each of two 3x3 convolutions and a
+# pooling, find strokes, then corners, then pieces of letters. Each block halves the picture, and up to
+# the fourth it doubles the number of filters: the plan of VGG, a network of 2014. Batch
+# normalisation after every convolution keeps the numbers near 0 and of the same spread.
 
 # %%
 def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99):
@@ -107,9 +108,9 @@ def to_ink(picture):
 
 
 # %% [markdown]
-# The second half answers. All features of the last block go to four *heads*, one for each position. A
-# head is a softmax over the characters: probabilities that add up to one. The heads share everything
-# before them, and know nothing of each other.
+# The second half answers. All numbers of the last block go to four *heads*, one for each position. A
+# head is a dense layer with a softmax over the characters: probabilities that add up to one. The heads
+# share everything before them, and know nothing of each other.
 
 # %%
 CLASSES = len(ALPHABET)
@@ -133,20 +134,20 @@ def build_cnn(
 
 
 # %% [markdown]
-# In its full size, is it the original's?
+# Has the full size as many parameters as the original, 2,653,360?
 
 # %% tags=["active-ipynb"]
 # full = build_cnn(ink=False)
 # print(f"{full.count_params():,} parameters")
-# print("last feature map:", full.layers[-6].output.shape[1:])
+# print("last feature map:", full.layers[-6].output.shape[1:])  # before Flatten and four heads
 # assert full.count_params() == 2_653_360
 
 # %% [markdown]
-# Yes: 2.65 million parameters, and a last feature map 2 high and 4 wide, too small for another block.
+# Yes. The last feature map is 2 high and 4 wide, with 256 channels.
 #
 # The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small
-# one: four blocks of one convolution each, fewer filters, and a first step of two pixels, so that
-# everything after it works on a quarter of the picture.
+# one: four blocks of one convolution each, fewer filters, and a first convolution that moves by two
+# pixels, so that everything after it works on a quarter of the picture.
 
 # %% tags=["active-ipynb"]
 # from IPython.display import Image
@@ -160,15 +161,17 @@ def build_cnn(
 # Image(filename=diagram(model, FOLDER))
 
 # %% [markdown]
-# From top to bottom the picture shrinks and the channels grow, and at the end one vector fans out to
-# four heads. (`momentum=0.9`: when it reads, batch normalisation uses running averages. The usual 0.99
-# looks back a hundred steps, too far for a run this short.)
+# The first three boxes after the input are `to_ink`. Then the picture shrinks and the channels grow,
+# and at the end one vector fans out to four heads. (`momentum=0.9`: when a network reads, batch
+# normalisation uses averages from training. The usual 0.99 looks back a hundred batches, too far for a
+# run this short; 0.9 looks back ten.)
 #
 # ## Train
 #
 # The plan is the original's. Adam at one learning rate, a few callbacks, and then from the best weights
 # once more at a tenth of the rate: larger steps to get near, smaller ones to arrive. Our rates are
-# three times the original's, because the run is so short.
+# three times the original's, because the run is so short. The *loss* is minus the logarithm of the
+# probability that the network gave to the right answer, summed over the four heads.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -186,7 +189,7 @@ def build_cnn(
 # print(f"{len(valid) * 128} held-out pictures")
 
 # %% [markdown]
-# `SetEpoch` asks for new pictures in every epoch. `EarlyStopping` ends the training when the loss on
+# `SetEpoch` asks for new pictures in every epoch. `EarlyStopping` ends a longer training when the loss on
 # held-out pictures (`valid`) has not improved for three epochs. `CSVLogger` writes the log, and
 # `ModelCheckpoint` keeps the best weights. Now it learns:
 
@@ -212,8 +215,8 @@ def build_cnn(
 # print(f"one more epoch, {STEPS * 32:,} pictures")
 
 # %% [markdown]
-# What does the log say? Someone who gives all ten digits the same probability has a loss of ln 10 for
-# each of the four positions.
+# What does the log say? To give all ten digits the same probability costs ln 10 for each of the four
+# positions.
 
 # %% tags=["active-ipynb"]
 # import pandas as pd
@@ -230,8 +233,9 @@ def build_cnn(
 # print(f"{len(log)} lines in the log, blind guessing {LENGTH * np.log(10):.2f}")
 
 # %% [markdown]
-# The loss falls on pictures that the network has never seen just as on those it trains with. That is
-# the beauty of endless data: it can't be learned by heart.
+# The loss on held-out pictures falls as well: the network learns digits, and not pictures by heart. (It
+# is lower at first because it is taken at the end of an epoch, while the training loss is a mean over
+# all of it.)
 #
 # ## Read
 #
@@ -243,7 +247,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
     return decode_heads(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
 # %% [markdown]
-# Twelve captchas, drawn by the package itself. A title is what the network read, green if it is right.
+# Twelve captchas, drawn by the package itself. A title is what the network read: green if it is right, red
+# if not.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -255,14 +260,14 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # answers = read_heads(model, pictures, DIGITS)
 # show_captchas(pictures[:12], texts, answers, title="After two minutes of training")
 # plt.show()
-# print("truth:", *texts[:12])
+# print(f"{len(texts):,} captchas, the first is {texts[0]}")
 
 # %% [markdown]
 # Most of them are green. How many, really? We drew a thousand, and a captcha counts only if *all* its
-# characters are right: that is what a door that opens or stays shut cares about.
+# characters are right.
 #
 # A percentage alone says little: 9 of 10 and 9,000 of 10,000 are both 90 %, but one of them may be luck.
-# So we always give *n*, and the 95 % interval of Wilson (1927): the true accuracies for which
+# So we always give *n*, and the 95 % interval of Wilson (1927): the range of true accuracies for which
 # such a count is no surprise.
 
 # %% tags=["active-ipynb"]
@@ -272,24 +277,23 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     print(f"{right:,} of {n:,}: {share(right, n)}")
 
 # %% [markdown]
-# The last line is what the original reports for its network: the mark to beat. And ours?
+# The last line is what the original reports for its network, on all 36 characters: the mark to beat. Ours,
+# on digits only:
 
 # %% tags=["active-ipynb"]
 # right = sum(answer == text for answer, text in zip(answers, texts, strict=True))
 # hits = [[a == b for a, b in zip(*pair, strict=True)] for pair in zip(answers, texts, strict=True)]
 # figure, axes = plt.subplots(figsize=(6, 2.8), layout="constrained")
-# axes.bar(range(1, LENGTH + 1), 100 * np.mean(hits, axis=0))
-# axes.axhline(10, color="gray", ls=":", label="blind guessing")
-# axes.set(xlabel="position", ylabel="right characters (%)", xticks=range(1, 5), ylim=(0, 105))
+# axes.bar(range(1, LENGTH + 1), 100 - 100 * np.mean(hits, axis=0))
+# axes.set(xlabel="position", ylabel="wrong characters (%)", xticks=range(1, LENGTH + 1))
 # axes.set_title(f"Digits, all four right: {share(right, len(texts))}")
-# axes.legend(loc="center")
 # plt.show()
 # assert right > 0.6 * len(texts) or STEPS < 200, f"only {right} right"
 
 # %% [markdown]
 # The bars are single characters, the title counts whole captchas. Four characters must be right at
-# once, so that number is smaller than each bar. The outer positions are a little easier, because they have
-# only one neighbour to overlap with.
+# once, so more captchas are wrong than any bar says. The outer positions are a little easier, perhaps
+# because they have only one neighbour to overlap with.
 #
 # ## With more patience
 #
@@ -310,9 +314,9 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     print("truth:", *texts)
 
 # %% [markdown]
-# A number is worth little if nobody can repeat it. So test sets have *names*, and the name decides
-# every picture: `classic-1k` is a thousand captchas from the stream `test`, from which no training ever
-# draws. A fingerprint over all its bytes confirms that you have the same set as we.
+# A number should be repeatable. So test sets have *names*, and the name decides every picture:
+# `classic-1k` is a thousand captchas from the stream `test`, from which no training ever draws. While
+# they are drawn, a fingerprint over all their bytes is checked.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import evaluate
@@ -326,13 +330,13 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 
 # %% [markdown]
 # We counted the first line again just now; `make evaluate MODEL=cnn SET=classic-10k` counts any of the
-# others. `modern` is drawn by captcha 0.7.1, whose letters are warped less. `preview` is drawn at
-# 170x80 and scaled down, so its letters are a fifth lower than any in training: harder.
+# others. `classic` is drawn by captcha 0.7.0, `modern` by 0.7.1, whose letters are warped less. `preview` is
+# drawn at 170x80 and scaled down, so its letters are a fifth less tall than any in training: harder.
 #
 # ## Keep the model
 #
-# One file holds architecture and weights. A compiled model would also save Adam's memory, three more
-# numbers for each weight; a copy without it is all that a reader needs.
+# One file holds architecture and weights. (Save a network that was not compiled, or it also holds Adam's
+# memory, three more numbers for each weight.)
 
 # %% tags=["active-ipynb"]
 # full.save(FOLDER / "full.keras")
@@ -357,7 +361,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # ## On your own
 #
 # 1. Compute the parameters of `build_cnn(ink=False)` by hand: a convolution from `a` to `b` channels has
-#    `9*a*b + b`, a batch normalisation four for each channel. *Expected: the number above.*
+#    `9*a*b + b`, a batch normalisation four for each channel, a dense layer `a*b + b`. *Expected: the
+#    number above.*
 # 2. Build the network for captchas of six characters. How many parameters are added? *Expected: two
 #    more heads of 73,764 each.*
 # 3. Train on `"0123456789AB"`, or with `ink=False`. *Expected: both learn more slowly.*

@@ -18,7 +18,7 @@
 # # Read captchas as a sequence
 #
 # At the end of this half hour you know how a network learns the *order* of characters when nobody
-# tells it where they are, you have seen the most asked question about the original tutorial answered
+# tells it where they are, you have an answer to a question that is often asked about the original tutorial
 # ("why does my accuracy stay at 0?"), and a small network of yours reads all 36 characters after two
 # minutes. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb); a CPU is enough.
 
@@ -53,8 +53,8 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 # ## One answer for each column
 #
 # The network of lesson 2 has four heads, and each has to learn for itself where "its" character stands.
-# Now we cut the picture into 16 columns, and *every* column is asked the same question: which
-# character do you see?
+# Now the network gives 16 answers from left to right, one for each column of 8 pixels and what lies around
+# it. *Every* column is asked the same question: which character do you see?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -74,7 +74,7 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 # %% [markdown]
 # Sixteen answers for four characters: a letter fills several columns, and between two letters there may
 # be nothing to say. So there is one more answer, the **blank**, "nothing new here". In Keras it is class
-# 0, and the characters are 1 to 36. (The original has the blank last, as class 36.)
+# 0, and the characters are 1 to 36. (In the original, blank is the last class, 36.)
 #
 # To make a text of the answers, *connectionist temporal classification* (CTC) has a rule: first merge
 # equal neighbours, then take the blanks away.
@@ -136,7 +136,6 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 
 # %% [markdown]
 # A text needs as many steps as it has characters, and one more for each pair of equal neighbours.
-# Sixteen columns are plenty for four characters.
 #
 # ## The loss, by hand
 #
@@ -152,7 +151,8 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
     """
     steps, classes = probabilities.shape
     paths = alignments(label, steps, classes)
-    return -math.log(sum(math.prod(probabilities[range(steps), path]) for path in paths))
+    each = [probabilities[range(steps), path] for path in paths]  # one number for each step
+    return -math.log(sum(math.prod(numbers) for numbers in each))
 
 
 # %% [markdown]
@@ -170,17 +170,17 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
 # It does. But for 16 columns and 37 classes there are 37 to the power of 16 paths, so nobody lists
 # them. The *forward algorithm* walks through a small lattice instead: the text with blanks around
 # its characters from top to bottom, the steps from left to right. In each cell it keeps one number, the
-# sum over all beginnings of paths that end there. A cell can be reached from itself, from the one above,
-# and past a blank if the two characters differ.
+# sum over all beginnings of paths that end there. In each step a path stays in its row, goes down one, or
+# jumps over a blank between two different characters.
 
 # %%
 def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
-    """Return the forward sums of CTC, (2 * len(label) + 1, steps); section 4.1 there."""
+    """Return the forward sums of CTC, (2 * len(label) + 1, steps); section 4.1 of that paper."""
     states = [BLANK, *itertools.chain.from_iterable((c, BLANK) for c in label)]
     sums = np.zeros((len(states), len(probabilities)))
     sums[:2, 0] = probabilities[0, states[:2]]
     for t, s in itertools.product(range(1, len(probabilities)), range(len(states))):
-        skip = s > 1 and states[s] not in (BLANK, states[s - 2])
+        skip = int(s > 1 and states[s] not in (BLANK, states[s - 2]))
         sums[s, t] = sums[max(0, s - 1 - skip) : s + 1, t - 1].sum() * probabilities[t, states[s]]
     return sums
 
@@ -196,20 +196,22 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 #     axes.text(t, s, f"{value:.3f}", ha="center", color="white" if value > 0.25 else "black")
 # axes.set(title="The lattice of AB in six steps", xlabel="step", ylabel="place in the text")
 # axes.set(yticks=range(5), yticklabels=["blank", "A", "blank", "B", "blank"])
+# axes.add_patch(plt.Rectangle((4.5, 2.5), 1, 2, fill=False, color="crimson", lw=2))
 # plt.show()
 # loss = -math.log(sums[3, 5] + sums[4, 5])
 # print(f"the last two cells: -ln({sums[3, 5]:.4f} + {sums[4, 5]:.4f}) = {loss:.4f}")
 # assert math.isclose(loss, loss_by_hand(chances, [1, 2]), rel_tol=1e-6)
 
 # %% [markdown]
-# Every path goes down and to the right. It may end in `B` or in the blank behind it, so the two last
-# cells together are the probability of `AB`: thirty numbers instead of 729 paths, and the same loss.
+# The darker, the likelier. Every path goes down and to the right. It may end in `B` or in the blank behind
+# it, so the two framed cells together are the probability of `AB`: thirty numbers instead of 729 paths,
+# and the same loss.
 #
 # ## The network
 #
 # The five blocks are those of lesson 2, except that the last two poolings halve the height alone
 # (`tall=2`): 16 columns remain, each 2 high with 256 channels. We turn the picture on its side, and each
-# column becomes a vector of 512 numbers. The original then lets two *bidirectional GRUs* read the
+# column becomes a vector of 512 numbers (256 in our small one). The original then lets two *bidirectional GRUs* read the
 # sequence, small recurrent networks with a memory that they carry from column to column, one from the
 # left and one from the right. A dense layer gives 37 logits for each column.
 
@@ -253,20 +255,21 @@ def build_ctc(
 # The diagram shows the small one, which we will train: ink, four blocks, the turn on its side, and 16
 # times 37 logits.
 #
-# What could a GRU add? The original explains it with language: in a sentence, you can guess a smudged
-# word from its neighbours. Captchas are random: whoever knows three characters knows nothing about the
-# fourth. Lesson 4 compares, and we do without.
+# What could a GRU add? In a sentence, you can guess a smudged word from its neighbours. Captchas are
+# random: whoever knows three characters knows nothing about the fourth. Lesson 4 compares, and we do
+# without.
 #
 # ## From logits to text
 #
 # Take the likeliest answer of each column and collapse: that is called *greedy* decoding, and Keras has
-# it. Keras can also follow the best hundred texts at once (`strategy="beam_search"`), which finds a
-# text whose many paths together beat the single best path.
+# it. *Beam search* (`strategy="beam_search"`) follows the hundred best texts and adds up the paths of
+# each.
 
 # %%
 def decode_ctc(logits: np.ndarray, alphabet: str = ALPHABET, strategy: str = "greedy") -> list[str]:
     """Turn logits (n, steps, len(alphabet) + 1) into n texts of any length."""
     lengths = np.full(len(logits), logits.shape[1])
+    # The best path of each; others and their scores are left out.
     (paths, *_), _ = ops.ctc_decode(logits, lengths, strategy=strategy, mask_index=BLANK)
     paths = ops.convert_to_numpy(paths).reshape(len(logits), -1)
     return ["".join(alphabet[label - 1] for label in path if label > 0) for path in paths]
@@ -298,9 +301,10 @@ class Evaluate(keras.callbacks.Callback):
 # %% [markdown]
 # ## The plateau
 #
-# Many readers of the original wrote: the loss sits still and the accuracy stays at 0. Here is why. We
-# train the same small network three times on the same captchas: with paper = 1 at the original's learning
-# rate of 1e-3, with paper = 1 at three times that rate, and with ink = 1.
+# Readers of the original wrote: the loss sits still and the accuracy stays at 0. A small network shows how
+# that comes. We train it three times on the same captchas: with paper = 1 at the original's learning rate of
+# 1e-3, with paper = 1 at three times that rate, and with ink = 1 at that rate, too. (The gradients are
+# clipped; lesson 4 says why.)
 
 # %%
 def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
@@ -346,15 +350,16 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 
 # %% [markdown]
 # All fall quickly at first: the network learns that blank is the best answer of all. Then the first curve
-# sits down, at a loss between 15 and 16. All columns say blank, and as long as they do, hardly any picture tells
-# the network which of them should speak up. Who looks at the accuracy sees 0, and gives up too soon. Larger
-# steps leave the plateau sooner, as the second curve shows. The third never sits down. An empty column is a
-# column of zeros now, so from the very first step it looks different from one with a letter in it.
+# stays at a loss between 15 and 16, a little above the dotted line, where four characters would be
+# guessed. Most columns say blank, and as long as they do, hardly any picture tells the network which of them
+# should speak up. The accuracy is 0, and in a larger network this can last for epochs. Larger steps
+# leave the plateau sooner, as the second curve shows. With ink = 1 there is none. Why? Perhaps because an
+# empty column is nearly all zeros now, so that a letter in it makes the difference from the first step on.
 #
 # ## Watch it learn
 #
 # So: ink is 1. We start again, with the plan of lesson 2, one rate and then a tenth of it from
-# the best weights. This time on all 36 characters.
+# the best weights.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -373,7 +378,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"{len(valid) * 128} held-out pictures for the loss, {len(watch.texts)} to read")
 
 # %% [markdown]
-# Four epochs. Watch the bar: `val_acc` is the share of whole texts.
+# Four epochs. In Jupyter a bar shows `val_acc`, the share of whole texts.
 
 # %% tags=["active-ipynb"]
 # model.fit(data, epochs=EPOCHS, **options)
@@ -395,11 +400,12 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # figure = show_captchas(pictures[:12], texts, answers)
 # figure.suptitle(f"After two minutes, all 36 characters: {share(right, len(texts))}")
 # plt.show()
-# print("truth:", *texts[:12])
+# print(f"{len(texts):,} captchas, the first is {texts[0]}")
 # assert right > 0.6 * len(texts) or STEPS < 200, f"only {right} right"
 
 # %% [markdown]
-# Green is right, entirely. What is red is mostly `O` and `0`, or a letter under its neighbour.
+# Green is right, entirely. Look at the red ones: one is `O` read as `0`, and the other has a letter under its
+# neighbour.
 #
 # ## With more patience
 #
@@ -455,9 +461,9 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
 
 # %% [markdown]
 # Under the picture stands the likeliest answer of each column, `-` for the blank. In the map below a
-# dark cell is a sure answer. Most columns say blank, in the top row; a letter speaks up under its
-# own place, though nobody ever told the network where letters are. Where `0` and `O` share a
-# column, the network hesitates.
+# dark cell is a sure answer. Most columns say blank, in the top row. Each letter speaks once, in one
+# column of those that it covers, though nobody ever told the network where letters are. Where `0` and `O`
+# share a column, the network hesitates.
 #
 # ## Your own text
 #
@@ -481,14 +487,14 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
 # - CTC asks every column the same question and counts all alignments of the right text as right, so
 #   nobody has to say where the characters are.
 # - `AAAA` needs seven steps: a blank between equal neighbours.
-# - On the plateau all columns say blank. With ink = 1 an empty column looks empty from the
-#   start, and there is no plateau.
+# - On the plateau most columns say blank. With ink = 1 our small network has no plateau.
 #
 # ## On your own
 #
 # 1. Build the network for pictures of 192x64 pixels. How many steps has it, and how many equal characters
 #    can it read at most? *Expected: 24 steps, so up to 12: 12 characters and 11 blanks.*
-# 2. Let the network with paper = 1 train for ten times as long. *Expected: it leaves the plateau.*
+# 2. Let the network with paper = 1 train for ten times as long. *Expected: the plateau is over after a
+#    hundred batches, and cost only time.*
 # 3. Decode the answers of your own network with `strategy="beam_search"`. *Expected: a few more are
 #    right; a finished network gains next to nothing.*
 #

@@ -18,8 +18,8 @@
 # # Train for real, with or without a GPU
 #
 # Lessons 2 and 3 trained for two minutes. At the end of this half hour you know what hours are spent
-# on: who waits for whom, which ingredients of a recipe pay, how to stop and go on, and what a GPU,
-# several of them or half precision change. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
+# on: who waits for whom, what our recipe is made of, how to stop and go on, and how to use a GPU,
+# several of them, or half precision. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
 # long runs were made beforehand, by `make train` and `make study`, and this lesson reads their logs.
 
 # %%
@@ -71,7 +71,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 
 # %% [markdown]
-# The median, because now and then a machine does something else.
+# We take the median: now and then a machine does something else.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -98,11 +98,11 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # enough. On a GPU the step shrinks and the drawing does not: the author of the original reports steps of
 # 117 to 128 ms, of which 110 ms were waiting for pictures. That is why the upper bar matters.
 #
-# ## Draw six times as fast
+# ## Draw several times as fast
 #
-# Two thirds of the package's time go into letters that are thrown away after one picture. A
+# Most of the package's time goes into letters, dots and arcs that are thrown away after one picture. A
 # `GlyphBank` keeps them. The package itself draws every character a few times in sixty random colours;
-# then a captcha is composed by the package's own rules. Can you tell which is which?
+# then a captcha is composed by the package's own rules. Can you tell which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -112,15 +112,15 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # rng = stream(SEED, "bank", epoch=0, index=0)
 # texts = random_texts(rng, 10)
 # pictures = [*draw_captchas(texts[:5], rng), *GlyphBank(SEED).draw(texts[5:], rng)]
-# show_captchas(pictures, texts, columns=5, title="Top: the package. Bottom: a bank of glyphs")
+# show_captchas(pictures, texts, columns=5, title="One row by the package, one by a bank of glyphs")
 # plt.show()
 # print(f"{len(pictures)} captchas, each {pictures[0].shape}")
 
 # %% [markdown]
-# Looks can deceive, though. A bank of *white* glyphs that are coloured afterwards looks the same, too. But
-# the package thins the edges of strokes, more so in dark colours, and stroke thickness is all that
-# tells `0` from `O` (lesson 6). So the test is not the eye, it is a finished network: on which pictures does
-# it mistake `0` for `O` as often as on the package's?
+# The upper one. But the eye is no test. A bank of *white* glyphs that are coloured afterwards looks the
+# same, too. Yet the package thins the edges of strokes, more so in dark colours, and the thickness of
+# strokes is what tells `0` from `O` (lesson 6). So the test is a finished network: does it mistake `0` for
+# `O` as often as on the package's pictures?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -133,22 +133,23 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"{'':22} {pair} {share(*found[pair])}")
 
 # %% [markdown]
-# The bank in the captcha's own colours agrees with the package in all three numbers, within what chance
-# allows; the white one does not. (`make study WHAT=bank` counts again.) Training may use banks.
-# Test sets are always drawn by the package.
+# (The pairs are counted in captchas of `O` and `0` alone.) The bank in the captcha's own colours agrees with
+# the package in all three numbers, within what chance allows. The white one reads as many captchas right,
+# and yet mistakes the pair otherwise. Training may use banks. Test sets are always drawn by the package.
 #
 # ## The recipe
 #
 # ### Practise what is hard
 #
-# Most errors of a good network are `O` and `0`. A pupil who mixes up two letters gets more of those to
-# read, and so does our network: in half of the captchas, three of four characters are `O` or `0`,
-# and towards the end in a fifth. Every epoch has a bank of its own, so that shapes never run out.
+# Most errors of a good network are `O` and `0` (lesson 6 counts them). A pupil who mixes up two letters gets
+# more of those to read, and so does our network: in half of the captchas, on average three of four
+# characters are `O` or `0`, and towards the end in a fifth. Every epoch has a bank of its own, so that
+# shapes never run out.
 
 # %%
 @functools.lru_cache(maxsize=2)
 def fresh_bank(seed: int, epoch: int, width: int) -> GlyphBank:
-    """Return the bank of one epoch; O and 0 are in it twenty times as often as other characters."""
+    """Return the bank of one epoch; it has twenty times as many O and 0 as other characters."""
     return GlyphBank(f"{seed}/{epoch}", ALPHABET + 19 * "O0", width)
 
 
@@ -156,7 +157,7 @@ class PracticeSequence(CaptchaSequence):
     """Captchas from a new bank in each of `epochs` epochs, with what is hard more often.
 
     A share of the captchas, `hard[0]` in the first four fifths of the epochs and then `hard[1]`,
-    has an O or a 0 in three of four places. Other arguments are those of `CaptchaSequence`.
+    has an O or a 0 in each place with probability 3/4. Other arguments: `CaptchaSequence`.
     """
 
     lock = threading.Lock()  # without it, two threads would make the same bank twice
@@ -214,13 +215,14 @@ def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
 #     print(f"{slim.count_params():,} slim")
 
 # %% [markdown]
-# The finished CTC network of this repository is such a slim one. It reads the upper row from above:
+# A third, and a fifth. The finished CTC network of this repository is such a slim one. It reads the upper row
+# from above:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
 #
 # if available("ctc"):
-#     print("truth:", *texts[:5])
+#     print("drawn:", *texts[:5])
 #     print("read: ", *read(finished("ctc")[0], np.stack(pictures[:5])))
 
 # %% [markdown]
@@ -228,9 +230,10 @@ def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
 #
 # The learning rate climbs for a short while, because the first gradients of a random network point
 # anywhere. Then it is large, and falls to zero along half a cosine, so that the weights come to rest. A
-# gradient longer than 1 is shortened: one strange batch can't undo a hundred good ones. And the
-# optimizer keeps a moving *average* of the weights over some hundred steps. While the rate is high, the
-# weights tumble around a good place; their average lies in the middle of it.
+# gradient longer than 1 is shortened (*clipped*): one strange batch can't undo a hundred good ones. The
+# optimizer, AdamW, also shrinks the weights a little in each step (*weight decay*). And it keeps a
+# moving *average* of them over some hundred steps. While the rate is high, the weights tumble around a good
+# place; their average lies in the middle of it.
 
 # %%
 def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
@@ -264,12 +267,12 @@ def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
 # axes.plot(range(0, 1_001, 10), rates)
 # axes.set(title="One rise, one fall", xlabel="step", ylabel="learning rate")
 # plt.show()
-# print(f"step 50: {rates[5]:.4f}, step 525: {rates[52]:.4f}, step 1,000: {rates[100]:.4f}")
+# print(f"step 50: {rates[5]:.4f}, step 520: {rates[52]:.4f}, step 1,000: {rates[100]:.4f}")
 
 # %% [markdown]
-# One thing has to be measured anew for the average: the means and variances of batch normalisation belong
-# to the tumbling weights. (With those, the average of one of our runs read 76 % of a thousand captchas,
-# and with its own 95 %.)
+# Batch normalisation has measured its means and variances with the tumbling weights. For the average they
+# have to be measured again. (Without that, the average of one of our runs read 76 % of a thousand captchas,
+# and with it 95 %.)
 
 # %%
 def settle_norms(model: keras.Model, pictures: np.ndarray) -> None:
@@ -284,8 +287,9 @@ def settle_norms(model: keras.Model, pictures: np.ndarray) -> None:
 
 
 # %% [markdown]
-# The average is for reading, not for learning, so a callback puts it into the network after each epoch,
-# reads held-out captchas, saves it, and puts the network's own weights back.
+# The average is for reading, not for learning. So a callback puts it into the network after each epoch,
+# reads held-out captchas, saves it, and puts the network's own weights back. (You can skip the code of
+# this callback and the next when you read this for the first time.)
 
 # %%
 class Average(keras.callbacks.Callback):
@@ -323,8 +327,8 @@ class Average(keras.callbacks.Callback):
 # ## Stop, and go on
 #
 # Hours get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch,
-# and the one before in case the power fails while it writes. A long run of many short epochs then never
-# loses more than one of them. One thing we add: the optimizer knows best how many steps it has made.
+# and keeps the save before, in case the power fails while it writes. A long run of many short epochs then
+# never loses more than one of them. One thing we add: we count epochs by the optimizer's steps.
 
 # %%
 class Resume(keras.callbacks.BackupAndRestore):
@@ -402,14 +406,12 @@ def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, mor
 
 # %% [markdown]
 # Not a bit is different: half an epoch was trained twice, on the same captchas, since epoch and batch
-# decide what is drawn. `make train` is this, with a few options: the same command goes on where it was
-# stopped.
+# decide what is drawn. `make train` does just this, and the same command goes on where it was stopped.
 #
 # ## A GPU, or several
 #
-# Which device computes? Keras knows. TensorFlow takes all of a GPU's memory at once, which is unkind to
-# whoever else uses it; *memory growth* lets it take what it needs. (The original did the same with a
-# session and `allow_growth`.) Call it first, before anything is computed.
+# Which device computes? Keras knows. TensorFlow takes all of a GPU's memory at once; *memory growth* lets
+# it take what it needs. Call it first, before anything is computed.
 
 # %%
 def grow_memory() -> int:
@@ -455,11 +457,11 @@ def every_device():
 #
 # With `mixed_bfloat16` the layers compute with 16 bits, while the weights and the loss keep 32. It pays
 # where the hardware has it: on GPUs of the last years, and on processors with `avx512_bf16` or `amx_bf16`.
-# Elsewhere 16 bits are emulated, and many times slower. So we look before we choose.
+# Elsewhere 16 bits are emulated and slow. So we look before we choose.
 
 # %%
 def best_precision() -> str:
-    """Return "mixed_bfloat16" where the device computes with it, else "float32"."""
+    """Return "mixed_bfloat16" where the processor has it, and on every GPU, else "float32"."""
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text() if cpu.exists() else ""
     gpu = any("gpu" in device.lower() for device in keras.distribution.list_devices())
@@ -478,8 +480,9 @@ def best_precision() -> str:
 # %% [markdown]
 # ## Which ingredient pays?
 #
-# Take one ingredient away, train on equally many captchas, and count. Each bar is one
-# training, read on held-out captchas; the whiskers are 95 % intervals.
+# Change one ingredient, train on equally many captchas, and count. The recipe is an *earlier* one, without
+# practice, ink, clipping and averaging: what these bring, the bars don't say. Each bar is one training,
+# read on held-out captchas; the whiskers are 95 % intervals.
 
 # %%
 def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
@@ -506,17 +509,16 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 #     )
 #     averaged = [100 - 100 * row["averaged"][-1] / row["n"] for row in ablation["rows"]]
 #     axes.plot(averaged, list(counts), "o", color="tab:orange", label="averaged weights")
-#     axes.legend(loc="lower right")
+#     axes.legend(loc="center right")
 #     plt.show()
 #     for name, count in counts.items():
 #         print(f"{name:26} {share(*count)}")
 
 # %% [markdown]
-# The first line printed says which recipe that was: an earlier one, without practice, ink and clipping, and
-# one seed for each bar. So a difference of a point may be luck, and only the long bars tell. A constant
-# rate costs most, and averaged weights repair it: falling and averaging do the same job, and the recipe has
-# both because averaged weights can be read at any time. A second convolution in each block pays; more
-# filters and a GRU would need more captchas before they do.
+# With one seed for each bar, a difference of a point may be luck, and only the long bars tell. Plain Adam at
+# 1e-3 and a constant rate cost most, and averaging repairs nearly all of it: a falling rate and an
+# average do the same job. A second convolution in each block pays. More filters and a GRU don't, with
+# 100,000 captchas.
 #
 # ## Which head wins?
 #
@@ -537,15 +539,16 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 # %% [markdown]
 # CTC without a GRU makes the fewest errors with each of the seeds. Its positions share their weights:
 # whatever it learns about a letter in one column it knows in all of them, while four heads learn every letter
-# four times. The GRU is one more thing to learn, and captchas, being random, give it little to remember.
+# four times. The GRU is one more thing to learn, and random characters give it little to remember. (With
+# 100,000 captchas. The original's GRU saw 5.38 million of them.)
 #
 # ---
 #
 # ## What you learned
 #
-# - On a GPU, drawing is what a step waits for; a bank of glyphs draws several times as fast, and must be
-#   faithful where the cue is.
-# - A recipe is worth what its ablation says.
+# - On a fast GPU, a step may wait for its pictures; a bank of glyphs draws several times as fast, and must
+#   lead to the same errors as the package's drawings.
+# - Change one ingredient at a time, and say which recipe and how many seeds it was.
 # - Many short epochs and `BackupAndRestore` make a long run that can be stopped at any time.
 #
 # ## On your own
@@ -554,8 +557,8 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 #    the same command again. *Expected: it goes on, and loses at most one epoch.*
 # 2. Draw the learning rate of a run of 10,000 steps with a peak of 0.001. *Expected: the same
 #    shape, a third as high.*
-# 3. Give `PracticeSequence` the alphabet `"0O1I"` and look at its texts. *Expected: `O` and `0` fill
-#    three quarters of them.*
+# 3. Give `PracticeSequence` the alphabet `"0O1I"` and look at its texts. *Expected: three quarters of the
+#    characters are `O` or `0`.*
 #
 # ## Further reading
 #

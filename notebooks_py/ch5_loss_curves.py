@@ -32,7 +32,7 @@ from captcha_reader.weights import MODELS, read_log
 
 
 # %% [markdown]
-# One number is up to chance in this lesson: how lucky fifteen networks are, further down.
+# A seed, for one experiment with chance further down.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019
@@ -59,8 +59,8 @@ from captcha_reader.weights import MODELS, read_log
 # ## The same numbers, twice
 #
 # A logarithmic axis gives every halving of the loss the same height. And beside the captchas that are
-# right we draw those that are wrong: from 98 to 99 % right is a hair's breadth, yet half of the
-# errors are gone. One function draws all four panels, for any log of these lessons.
+# right we draw those that are wrong: from 98 to 99 % right looks like nothing, yet half of the errors
+# are gone. One function draws all four panels, for any log of these lessons.
 
 # %%
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
@@ -70,11 +70,11 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
     `run` goes on from the weights of the one before.
     """
     done = log.pictures / 1_000 if "pictures" in log else log.epoch + 1
-    right = 100 * log.filter(regex="^val_.*acc")  # four heads have four accuracies
-    losses = log[["loss", "val_loss"]].rename(columns={"loss": "training", "val_loss": "held-out"})
+    right = 100 * log.filter(regex="^val_.*acc")  # val_acc, or one for each of four heads
+    losses = log[["loss", "val_loss"]].set_axis(["training", "held-out"], axis=1)
     figure, grid = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
     panels = {
-        "loss (nats), linear axis": (losses, "linear"),
+        "loss (nats)": (losses, "linear"),
         "loss (nats), logarithmic axis": (losses, "log"),
         "held-out, right (%)": (right, "linear"),
         "held-out, wrong (%), logarithmic axis": (100 - right, "log"),
@@ -84,7 +84,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
         axes.set(title=what, yscale=scale)
         axes.set_xlabel("thousands of captchas" if "pictures" in log else "epoch")
         axes.legend()
-        for place in log.index[log.get("run", 0 * log.epoch).diff() > 0]:
+        for place in log.index[log.get("run", 0 * log.epoch).diff() > 0]:  # a new run begins
             axes.axvline(done[place], color="gray", ls=":")
     figure.suptitle(title)
     return figure
@@ -107,10 +107,10 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # Watch the panel at the top right. What was a floor on the left is a slope: the held-out loss goes on
 # falling to the end of a run, and with it the errors.
 #
-# Strange at first sight: at the end the *training* loss is the higher one. This training practised `O`
-# and `0` more often than they occur in held-out captchas (lesson 4), and those are hard. (The step in
-# its curve is where it began to practise less.) Two losses can be compared only if both are measured on
-# the same kind of captchas.
+# At the end the *training* loss is the higher one. This training practised `O` and `0` more often than
+# they occur in held-out captchas (lesson 4), and those are hard. (In each run it steps down where
+# it began to practise less.) Two losses can be compared only if both are measured on the same kind of
+# captchas.
 #
 # ## Two stages, or one cycle
 #
@@ -137,13 +137,13 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"{len(rows)} epochs, {rows.pictures.max():,} captchas each")
 
 # %% [markdown]
-# Look at the end of the first stage. The held-out loss goes up and down and gets
-# nowhere: a *plateau*. The steps are too long for what is left to learn. Then the rate drops to a
-# tenth, and the loss falls at once, within one epoch. After that it creeps: short steps don't lead far.
+# Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*. The
+# steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the
+# rate, and the loss falls at once. After that it creeps: short steps don't lead far.
 #
 # The cycle has no such corner. Its rate falls a little in every epoch, and so does the loss. Only at the
-# start is it behind: its rate still climbs, and the averaged weights it is read with (lesson 4)
-# still remember the random ones.
+# start it seems behind: the averaged weights that it is read with (lesson 4) still remember the random
+# ones.
 
 # %% tags=["active-ipynb"]
 # for recipe, rows in stages.groupby("recipe", sort=False):
@@ -152,14 +152,14 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #     print(f"{recipe:26} best held-out loss {best.val_loss:.2f}, right {right}")
 
 # %% [markdown]
-# One training of each: a picture of how curves bend, and no law. With 3.7 million captchas the original's
-# stages end at 98.26 %, says its author. And the cycle has a price: its length is chosen beforehand,
-# while a stage ends when its curve says so.
+# One training of each, and our recipe also clips, averages, and starts three times as high: the gap is not
+# the cycle's alone. And the cycle has a price: its length is chosen beforehand, while a stage ends when
+# its curve says so.
 #
 # ## Noise
 #
-# Curves jitter, and it is tempting to read meaning into it. So here are fifteen imaginary networks that
-# are *equally good*: each reads a captcha right with a probability of 95 %, and each is asked a thousand.
+# Here are fifteen imaginary networks that are *equally good*: each reads a captcha right with a
+# probability of 95 %, and each reads a thousand.
 
 # %% tags=["active-ipynb"]
 # right = np.random.default_rng(SEED).binomial(1_000, 0.95, size=15)
@@ -174,20 +174,19 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"the unluckiest: {share(int(right.min()), 1_000)}")
 
 # %% [markdown]
-# The dots differ by luck alone, and the whiskers, Wilson's 95 % intervals, tell: here all of them
-# contain the truth. Before you believe that one network is a point better than another, ask more
-# captchas.
+# The dots differ by luck alone. The whiskers are Wilson's 95 % intervals; here all of them contain the
+# truth. Before you believe that one network is a point better than another, test on more captchas.
 #
 # ## What next?
 #
 # | you see | it means | do next |
 # | --- | --- | --- |
 # | both losses flat from the start | the task is not found yet | look at a batch with your own eyes; ink = 1 (lesson 3) |
-# | both fall, side by side | it learns, and nothing by heart | let it run |
-# | training falls, held-out does not | it learns its captchas by heart | fresh captchas |
+# | both fall together | it learns | let it run |
+# | training falls, held-out does not | it learns its captchas by heart | fresh captchas, or move them about (lesson 8) |
 # | both flat at a high rate | the steps are too long | lower the rate, or plan its fall |
 # | both flat where the rate is zero | this training is over | a longer one, a larger network, practice of what is hard |
-# | two curves cross and cross again | noise | ask more held-out captchas |
+# | two curves cross and cross again | noise | more held-out captchas |
 #
 # ## A log of your own
 #
@@ -214,12 +213,12 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # - A logarithmic axis shows progress that a linear one hides.
 # - Training and held-out loss can be compared if both are measured on the same kind of captchas.
 # - A plateau at a high rate ends when the rate falls: in stages, or along one cycle.
-# - A point of difference in a thousand captchas is noise.
+# - A point of difference in a thousand captchas may be noise.
 #
 # ## On your own
 #
 # 1. Plot the log of your own run of lesson 2. *Expected: four accuracies.*
-# 2. Ask the fifteen networks 100,000 captchas each. *Expected: all within 0.2 points of 95 %.*
+# 2. Let the fifteen networks read 100,000 captchas each. *Expected: all within 0.2 points of 95 %.*
 # 3. Divide `val_loss` of the two recipes row by row. *Expected: above 1 is the cycle behind, below 1 it is
 #    ahead; find where they cross.*
 #

@@ -79,8 +79,7 @@ def slash(texts: Sequence[str]) -> list[str]:
 # %% [markdown]
 # Green is right in all four places, red says what was read instead.
 #
-# A single lucky picture proves nothing. So we take all sixteen strings of `O` and `0`, and draw each of
-# them many times.
+# Now all sixteen strings of `O` and `0`, each drawn many times.
 
 # %%
 def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict[str, int]:
@@ -93,8 +92,7 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 
 
 # %% [markdown]
-# A coin would get one string in sixteen right. It even has an advantage: only these two
-# characters are on it, while the network chooses among all 36.
+# A coin would get one string in sixteen right.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -116,25 +114,23 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 
 # %% [markdown]
 # The whiskers are 95 % intervals, and most of them overlap: a single high bar means little. But every bar
-# stands far above the dotted line: this is knowledge. And still, such captchas are read right far
-# less often than ordinary ones.
+# stands far above the dotted line: this is knowledge, of a network that practised this pair (lesson 4).
+# And still, such captchas are read right less often than ordinary ones.
 #
 # ## What is left to see
 #
-# How can anybody tell them apart? In the font, `0` is narrower than `O`. But the font is *monospaced*:
-# every character gets a box of the same width, and the captcha package cuts a glyph out, turns it, and
-# **stretches it into that box**. So the width of a glyph in a captcha says nothing. But the stroke is
-# stretched, too: a narrow glyph gets a thicker stroke than a wide one with the same stroke.
+# How can anybody tell them apart? In the font, `0` is narrower than `O`. But the captcha package cuts
+# each glyph out, turns it, and **stretches it into a box of one width**. So width says nothing. The stroke
+# is stretched, too, most of all in the narrower glyph: the zero's becomes thicker.
 #
-# As a number: what share of the area within the outline is ink? We call the rest the *hole*. Stretching
-# makes both areas larger by the same factor, so the share survives it. A pixel belongs to the hole if
-# it has ink above, below, to the left and to the right.
+# As a number: what share of the area within the outline is ink? The rest is the *hole*: pixels with ink
+# above, below, to the left and to the right.
 
 # %%
 def ink_and_hole(glyph: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Return which pixels of an RGBA `O` or `0` are pasted into a captcha, and which lie within."""
     ink = np.asarray(mask_of(glyph)) > 0
-    above, left = (np.logical_or.accumulate(ink, axis) for axis in (0, 1))
+    above, left = (np.logical_or.accumulate(ink, axis) for axis in (0, 1))  # or this pixel itself
     below, right = (np.flip(np.logical_or.accumulate(np.flip(ink, a), a), a) for a in (0, 1))
     return ink, above & below & left & right & ~ink
 
@@ -173,12 +169,11 @@ def measure(glyph: Glyph) -> dict[str, float]:
 # plt.show()
 
 # %% [markdown]
-# In the font the strokes are alike, and the O is wider. Stretched, both fill the same box, and the
-# strokes of the zero are a little thicker. (Soft edges count as ink, and stretching adds some to both.)
-# Warped, a small difference remains.
+# In the font the strokes are alike, and the O is wider. Stretched, both fill the same box. Warped, the
+# zero still has the larger share of ink. (Soft edges count as ink, so both shares grow.)
 #
-# Two glyphs are an anecdote. We want to know how often a single number tells `0` from `O`, if everything
-# above some threshold is called a `0`, or everything below it, whichever is right more often.
+# These are two glyphs. How often does a single number tell `0` from `O`, if everything above some threshold
+# is called a `0`, or everything below it, whichever is right more often?
 
 # %%
 def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
@@ -208,8 +203,8 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 #     print(f"{name:18}, {size} points: {share(*try_threshold(numbers[name][one], zero[one]))} right")
 
 # %% [markdown]
-# The width is a coin, or hardly better. The share of ink is right for most glyphs. (Its best threshold
-# is another one for each size; a reader has to guess the size as well.) Both as histograms, for one size:
+# The width is hardly better than a coin. The share of ink is right for most glyphs. Both as histograms, for
+# one size:
 
 # %% tags=["active-ipynb"]
 # one = sizes == 56
@@ -239,6 +234,8 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 # %%
 def thicken(picture: np.ndarray, quarters: int) -> np.ndarray:
     """Make all strokes thicker (or thinner, below 0) by this many quarter pixels on each side."""
+    if not quarters:
+        return picture
     height, width = picture.shape[:2]
     large = np.asarray(Image.fromarray(picture).resize((4 * width, 4 * height)))
     pick = np.minimum if quarters > 0 else np.maximum
@@ -271,9 +268,8 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # print(f"{len(changed)} versions of O0OP")
 
 # %% [markdown]
-# To the eye, half a pixel is hardly anything. Compare the answers.
-#
-# Now with numbers: how many of the drawn `O`, and of the drawn `0`, are read as `0`?
+# Half a pixel, and other answers. Is that the rule? Now with numbers: how many of the drawn `O`, and of the
+# drawn `0`, are read as `0`?
 
 # %%
 def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) -> list[int]:
@@ -305,6 +301,7 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 # pictures = draw_captchas(texts, stream(SEED, "changed", epoch=0, index=0))
 # quarters, factors, n = range(-3, 4), (0.75, 26 / 30, 1), 320
 # thick = [called_zero(model, np.stack([thicken(p, q) for p in pictures]), texts) for q in quarters]
+# thinned_zero, thickened_o = thick[1][1], thick[5][0]  # by one pixel
 # slim = [called_zero(model, np.stack([narrow(p, f) for p in pictures]), texts) for f in factors]
 # figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
 # plot_called_zero(left, np.array(quarters) / 2, thick, n)
@@ -314,16 +311,16 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 # left.legend(title=f"of {n} characters each")
 # plt.show()
 # print(f"{len(texts)} captchas, each read {len(thick) + len(slim)} times")
-# assert thick[5][0] - thick[1][1] > 0.3 * n  # a thickened O is a 0 more often than a thinned 0
+# assert thickened_o - thinned_zero > 0.3 * n  # a thickened O is a 0 more often than a thinned 0
 # assert np.abs(np.subtract(slim[1], slim[2])).max() < 0.15 * n  # width hardly matters
 
 # %% [markdown]
-# Left, both curves climb: with thinner strokes nearly everything is an `O`, with thicker ones a `0`, and
-# half a pixel turns many answers around. (With the thickest strokes some are read as neither.) Right,
-# a width of 26/30, the very difference between the two in the font, changes next to nothing. So the
-# network follows the thickness of strokes, and not their width apart. Is thickness *all* it
-# uses? That we do not know. With unchanged strokes it is right more often than our single number was,
-# so it sees more than that, or measures it better.
+# Left, both curves climb from -1 to +1 pixel: few of the thinned zeros are read as `0`, most of the
+# thickened `O` are, and half a pixel changes many answers. (With the thickest strokes some are read as
+# neither.) Right, a width of 26/30, the very difference between the two in the font, changes next to
+# nothing. So the network follows the thickness of strokes, and not the width of letters. Is thickness *all*
+# it uses? That we do not know. With unchanged strokes it is right more often than our single number
+# was, so it sees more than that, or measures it better.
 #
 # ## Does 1 against I matter?
 #
@@ -345,9 +342,8 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 # assert right["1I"] / drawn["1I"] > right["O0"] / drawn["O0"]
 
 # %% [markdown]
-# Far less. A `1` has a flag and an `I` has bars at both ends, and no stretching takes those away; `O` and
-# `0` have no mark of their own. What goes wrong in captchas of `1` and `I` alone is mostly their
-# *number*: narrow neighbours run together, and one of them gets lost.
+# Less than `O` against `0`. A `1` has a flag and an `I` has bars at both ends, and no stretching takes those
+# away; `O` and `0` have no mark of their own.
 #
 # ## All errors
 #
@@ -388,16 +384,16 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # %% tags=["active-ipynb"]
 # pairs = list(zip(texts, answers, strict=True))
 # errors = [
-#     (place, *characters)
+#     (drawn, read)
 #     for text, answer in pairs
 #     if len(answer) == LENGTH
-#     for place, characters in enumerate(zip(text, answer, strict=True), 1)
-#     if characters[0] != characters[1]
+#     for drawn, read in zip(text, answer, strict=True)
+#     if drawn != read
 # ]
-# counts = Counter((drawn, read) for _, drawn, read in errors)
+# counts = Counter(errors)
 # names = sorted({"O", "0"}.union(*counts), key=("0O" + ALPHABET).index)
 # matrix = np.array([[counts[drawn, read] for read in names] for drawn in names])
-# print(f"{len(ALPHABET)} times {len(ALPHABET) - 1} different errors are possible")
+# print(f"{len(ALPHABET) * (len(ALPHABET) - 1):,} different errors are possible")
 # assert STEPS < 40 or counts["0", "O"] + counts["O", "0"] > 0.3 * len(errors)
 
 # %% [markdown]
@@ -423,31 +419,28 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # What would be left if nobody cared about `O` against `0`? And where in the captcha are the errors?
 
 # %% tags=["active-ipynb"]
-# kinds = {"O and Ø": [p for p, a, b in errors if {a, b} == {"O", "0"}]}
-# kinds["all others"] = [p for p, a, b in errors if {a, b} != {"O", "0"}]
+# place_wrong = [100_000 - n for n in results["scores"]["classic-100k"]["right_by_position"]]
 # figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.4), layout="constrained")
-# left.hist(list(kinds.values()), np.arange(0.5, 5), stacked=True, rwidth=0.7, label=list(kinds))
-# left.set(title="Wrong characters", xlabel="position", ylabel="count", xticks=range(1, 5))
-# left.legend()
+# left.bar(range(1, 5), place_wrong)
+# left.set(title="Wrong in all of classic-100k", xlabel="position", ylabel="characters")
 # right.locator_params(axis="x", nbins=4)
-# scores = {}
-# for row, (name, same) in enumerate({"as read": "", "O = Ø": "0O", "1 = I, too": "0O1I"}.items()):
-#     merge = str.maketrans(same[::2], same[1::2])
-#     count = sum(text.translate(merge) == answer.translate(merge) for text, answer in pairs)
+# scores, merges = {}, {"as read": {}, "O = Ø": {"0": "O"}, "1 = I, too": {"0": "O", "1": "I"}}
+# for row, (name, merge) in enumerate(merges.items()):
+#     same = str.maketrans(merge)
+#     count = sum(text.translate(same) == answer.translate(same) for text, answer in pairs)
 #     scores[f"{name}\n{count:,} right"] = count
 #     plot_share(right, row, count, len(pairs))
 # right.set_yticks(range(3), list(scores))
 # right.set(title=f"Captchas read right, n = {len(pairs):,}", xlabel="%", ylim=(2.5, -0.5))
 # plt.show()
-# place_wrong = [100_000 - n for n in results["scores"]["classic-100k"]["right_by_position"]]
-# print("wrong at each position, all of classic-100k:", *place_wrong)
+# print("wrong at each position:", *place_wrong)
 # assert sorted(scores.values()) == list(scores.values()) and min(place_wrong) == place_wrong[0]
 
 # %% [markdown]
-# Right: the first step down is large, the second next to nothing. Whoever wants fewer errors has to work
-# on `O` and `0`, which is why lesson 4 practises this pair. Left: counts this small differ by chance.
-# The printed ones, from all of `classic-100k`, say more: the first position, with a single neighbour,
-# has the fewest errors. (A character too many or too few counts against all places behind it.)
+# Right: if `O` and `0` were one, many errors would be gone; `1` and `I` change next to nothing. Whoever wants
+# fewer errors has to work on `O` and `0`, which is why lesson 4 practises this pair. Left: the first
+# position, with a single neighbour, has the fewest errors. (The last has one neighbour, too, but a
+# character too many or too few counts against all places behind it.)
 #
 # ## Does it know when it is wrong?
 #
@@ -460,7 +453,8 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # figure, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
 # for row, (low, high) in enumerate(itertools.pairwise(edges)):
 #     inside = (sure > low) & (sure <= high)
-#     labels.append(f"{low:.0%} to {high:.0%}: {inside.sum():,} captchas")
+#     wrong = np.sum(inside & ~correct)
+#     labels.append(f"{low:.0%} to {high:.0%}: {inside.sum():,} captchas, {wrong} wrong")
 #     if inside.any():
 #         plot_share(axes, row, int(correct[inside].sum()), int(inside.sum()))
 #         axes.plot(100 * sure[inside].mean(), row, "D", mfc="none", color="black")
@@ -471,9 +465,9 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # assert correct[sure > 0.99].mean() >= correct[sure <= 0.99].mean()
 
 # %% [markdown]
-# Where a diamond lies on the bar of its dot, the network's own estimate is honest. The top row holds
-# most captchas, and they are hardly ever wrong; the lower a row, the more errors. So a program can
-# do what a person would: ask for another captcha when it is unsure.
+# Where a diamond lies on the bar of its dot, the network's own estimate is honest. The top row has most of
+# the captchas, and hardly any of them is wrong; the lower a row, the larger the share of errors. So a
+# program can do what a person would: ask for another captcha when it is unsure.
 #
 # ---
 #

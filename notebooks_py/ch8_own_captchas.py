@@ -23,6 +23,7 @@
 # [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
 # %%
+import math
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -50,8 +51,8 @@ from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe
 # ## One picture
 #
 # `read_captcha` takes a file, bytes, a PIL image or an array, of any size and kind, and returns the text
-# and how sure the network is. (On the command line: `python -m captcha_reader captcha.png`.) What does it
-# say to a captcha as it comes, and to what may become of it on the way to you?
+# and how sure the network is. (On the command line: `python -m captcha_reader captcha.png`.) We give it one
+# captcha in four forms.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -68,23 +69,32 @@ from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe
 #     "grey": captcha.convert("L"),
 #     "upside down": captcha.rotate(180),
 # }
+# print(f"{len(changed)} pictures of H3LP")
+
+# %% [markdown]
+# And what does it read?
+
+# %% tags=["active-ipynb"]
+# titles = []
 # for name, picture in changed.items():
 #     picture.save(path := FOLDER / f"{name}.png")
 #     reading = read_captcha(path)
-#     print(f"{name:21} {reading.text or '(nothing)':10} {reading.confidence:.0%} sure")
-# figure = show_captchas([np.asarray(p.convert("RGB")) for p in changed.values()], list(changed))
-# figure.suptitle("One captcha, four files")
+#     titles.append(f"{reading.text or '(nothing)'}, {reading.confidence:.0%} sure")
+#     print(f"{name:21} {picture.size[0]}x{picture.size[1]}  {titles[-1]}")
+# forms = [np.asarray(picture.convert("RGB")) for picture in changed.values()]
+# show_captchas(forms, titles, columns=2, title="One captcha, four files")
 # plt.show()
 
 # %% [markdown]
-# Size and colour don't matter. Upside down it gets an answer as well: a network always answers. Take a low
-# confidence as a warning; a high one is no promise.
+# Three times as large or grey, it is read the same. (Another *shape* costs a lot: `preview` in lesson 3.)
+# Upside down it gets an answer as well: a network always answers. Take a low confidence as a warning. A high
+# one is no promise: lesson 6's honesty holds for captchas like those of the training.
 #
 # ## Any length
 #
-# The four heads of lesson 2 read four characters, for ever. The network of lesson 3 asks every column the
-# same question, so nothing in its weights knows how long a text is, or how wide a picture. Let us
-# take that literally: the same weights, in a network for pictures of 192 pixels.
+# The four heads of lesson 2 read four characters. The network of lesson 3 asks every column the same
+# question, so nothing in its weights knows how long a text is, or how wide a picture. Here are the same
+# weights in a network for pictures of 192 pixels.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
@@ -100,7 +110,7 @@ from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe
 # print(f"{wide.output.shape[1]} columns instead of 16, {wide.count_params():,} parameters as before")
 
 # %% [markdown]
-# It reads three, five and six as if it had never done anything else. How well? We count.
+# It reads three, five and six, too. How well? We count.
 
 # %%
 def right_by_length(model: keras.Model, lengths, count: int, seed: int) -> dict[int, int]:
@@ -118,7 +128,7 @@ def right_by_length(model: keras.Model, lengths, count: int, seed: int) -> dict[
 
 # %% [markdown]
 # A hundred of each on this machine, and below it what we counted on 2,000 of each with `make study
-# WHAT=lengths`, before and after a training on captchas of three to six characters:
+# WHAT=lengths`, before and after a training on captchas of three to six characters, shown further down:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -133,12 +143,12 @@ def right_by_length(model: keras.Model, lengths, count: int, seed: int) -> dict[
 #         print(f"{when:6} length {length}: {share(count, lengths['n'])}")
 
 # %% [markdown]
-# The training changed next to nothing: what there is to know about other lengths, the network knew
-# already. Six are harder, since they are squeezed into as little room for each as four in 128 pixels.
+# The training changed next to nothing. Six are harder: six must be right, each with as little room as four in
+# 128 pixels.
 #
-# It pays where there are no weights to start from, or where pictures look different as well. Then
-# captchas and labels change. Labels are rows of equal length, so short texts are padded with 0, the
-# blank: Keras' loss looks at a row up to there.
+# Such a training pays where there are no weights to start from, or where pictures look different as well.
+# Labels are rows of equal length, so short texts are padded with 0, the blank: Keras' loss looks at a row
+# up to there.
 
 # %%
 def pad(texts: list[str], length: int, alphabet: str = ALPHABET) -> np.ndarray:
@@ -191,6 +201,7 @@ def check_task(model: keras.Model, alphabet: str, length: int, font: str) -> Non
     if classes != len(alphabet) + 1:
         raise ValueError(f"{len(alphabet)} characters and a blank, but {classes} classes")
     letters = ImageFont.truetype(font, 40)
+    # No font has the character U+FFFF: it shows the empty box.
     shapes = {character: bytes(letters.getmask(character)) for character in (*alphabet, "\uffff")}
     lacking = [c for c in alphabet if shapes[c] in (b"", shapes["\uffff"])]
     if lacking:
@@ -198,7 +209,8 @@ def check_task(model: keras.Model, alphabet: str, length: int, font: str) -> Non
 
 
 # %% [markdown]
-# Lower case, without letters that look alike, in a font with serifs; and three tasks that can't be learned:
+# Lower case and digits, without those that look alike, in a font with serifs (small feet); and three tasks
+# that can't be learned:
 
 # %% tags=["active-ipynb"]
 # from matplotlib import font_manager
@@ -208,7 +220,7 @@ def check_task(model: keras.Model, alphabet: str, length: int, font: str) -> Non
 # LOWER, font = "abcdefghijkmnpqrstuvwxyz23456789", font_manager.findfont("DejaVu Serif")
 # check_task(build_ctc(len(LOWER), width=WIDE_WIDTH), LOWER, 6, font)
 # bank = GlyphBank(SEED, LOWER, WIDE_WIDTH, colors=8, copies=1, fonts=[font])
-# words = ["captcha", "reader", "serifs", "number"]
+# words = ["custom", "reader", "serifs", "number"]
 # show_captchas(
 #     bank.draw(words, stream(SEED, "words", 0, 0)), words, title="Another alphabet and font"
 # )
@@ -223,9 +235,9 @@ def check_task(model: keras.Model, alphabet: str, length: int, font: str) -> Non
 # %% [markdown]
 # ## A folder of labelled pictures
 #
-# Your captchas come as a folder: `7KQ2_001.png`, or any names and a `labels.csv` with the columns `file` and
-# `text`. We have no other site's captchas to give you, so we draw some in a style that our network has
-# never seen: another font, each letter in a colour of its own, and lines across.
+# Put your captchas into a folder. A name begins with the text, as in `7KQ2_001.png`; or a `labels.csv` has the
+# columns `file` and `text`. Here we draw some in a style that our network has never seen: another font, each
+# letter in a colour of its own, and lines across. (You can skip how they are drawn.)
 
 # %%
 def draw_foreign(texts: list[str], rng, font: str) -> np.ndarray:
@@ -268,8 +280,9 @@ def draw_foreign(texts: list[str], rng, font: str) -> np.ndarray:
 #     print(str(error).replace(str(folder), "foreign"))
 
 # %% [markdown]
-# All that is wrong is listed at once, and nothing is left out in silence. Without the two it works.
-# `split` takes a fifth of the *texts* for testing, so that no text, and no picture, is on both sides.
+# All that is wrong is listed at once, and nothing is left out in silence. Without the two it works. All
+# pictures are stretched to 128x64, which is fine for four characters. `split` takes a fifth of the *texts*
+# for testing, so that no text, and no picture, is on both sides.
 
 # %% tags=["active-ipynb"]
 # for path in strangers:
@@ -279,7 +292,7 @@ def draw_foreign(texts: list[str], rng, font: str) -> np.ndarray:
 # truth = [texts[i] for i in test]
 # model = finished("ctc")[0]
 # before = read_ctc(model, pictures[test])
-# show_captchas(pictures[test[:8]], truth[:8], before[:8], title="Another style, before")
+# show_captchas(pictures[test[:6]], truth[:6], before[:6], 3, "Another style, before")
 # plt.show()
 # print(f"{len(train)} pictures to learn from, {len(test)} to test, read right so far: ", end="")
 # print(sum(a == b for a, b in zip(before, truth, strict=True)))
@@ -289,7 +302,7 @@ def draw_foreign(texts: list[str], rng, font: str) -> np.ndarray:
 #
 # The finished weights know strokes, corners and how to read from left to right; what they have to learn is a
 # new look. So we go on from them with lesson 4's recipe. With few pictures a network soon knows them by
-# heart, so it never sees one twice: each time they are moved, turned and scaled a little, by three layers.
+# heart, so each time they are moved, turned and scaled a little, by three layers.
 
 # %%
 def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = True) -> None:
@@ -304,7 +317,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
         x = move(x)
     pupil = keras.Model(picture, model(x), name="ctc")  # the same weights, behind the moves
     epochs = max(1, round(32 * steps / len(X)))
-    compile_recipe(pupil, epochs * -(-len(X) // 32))
+    compile_recipe(pupil, epochs * math.ceil(len(X) / 32))
     pupil.fit(X, y, batch_size=32, epochs=epochs, verbose=0)
     settle_norms(model, X[:500])
 
@@ -317,14 +330,17 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # fine_tune(model, X, y, STEPS, SEED)
 # after = read_ctc(model, pictures[test])
 # right = sum(a == b for a, b in zip(after, truth, strict=True))
-# title = f"After {STEPS} batches from {len(train)} pictures: {share(right, len(test))}"
-# show_captchas(pictures[test[:8]], truth[:8], after[:8], title=title)
+# title = f"After about {STEPS} batches from {len(train)} pictures: {share(right, len(test))}"
+# show_captchas(pictures[test[:6]], truth[:6], after[:6], 3, title)
 # plt.show()
+# print(f"{len(test)} pictures to test")
 # assert STEPS < 200 or right > len(test) / 3
 
 # %% [markdown]
+# From none to about half of them, with 200 labels. `model.save("mine.keras")` keeps what it has learned.
+#
 # How many labels do you need, and what would it be without finished weights, or without the moves? `make
-# study WHAT=tuning` trained on 200, 1,000 and 5,000 pictures, 600 batches each, and read 2,000 others:
+# study WHAT=tuning` trained on 200, 1,000 and 5,000 pictures, about 600 batches each, and read 2,000 others:
 
 # %% tags=["active-ipynb"]
 # tuning = measured("tuning")
@@ -341,9 +357,8 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # plt.show()
 
 # %% [markdown]
-# With 200 labels finished weights make the difference, and so do the moves: without either, next to
-# nothing is read right. A thousand labels nearly make up for the weights, and five thousand do. There the
-# moves are in the way: in equally many steps, the network learns more from pictures as they are.
+# With 200 labels both matter: without the weights, or without the moves, next to nothing is read right. With
+# 5,000 the moves are in the way: in equally many steps, the network learns more from pictures as they are.
 #
 # ## Take it with you
 #
@@ -366,8 +381,9 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # keras_model = finished("ctc")[0]
 # logits = keras_model.predict_on_batch(pictures.astype("float32") / 255)
 # theirs = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-# print(f"{answers[:4]}: {classes[0]}")
-# print(f"same texts: {sum(map(str.__eq__, answers, read_ctc(keras_model, pictures)))} of 100")
+# print(f"{answers[0]}: {classes[0]}")
+# same = sum(a == b for a, b in zip(answers, read_ctc(keras_model, pictures), strict=True))
+# print(f"same texts: {same} of {len(texts)}")
 # assert np.abs(probabilities - theirs).max() < 1e-4
 
 # %% [markdown]
@@ -376,10 +392,10 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch4_gpu_training import median_milliseconds
 #
-# one = {"pictures": pictures[:1]}
+# one, first = {"pictures": pictures[:1]}, pictures[:1].astype("float32") / 255
 # times = {
 #     "ONNX Runtime": median_milliseconds(lambda: session.run(None, one), 20),
-#     "Keras": median_milliseconds(lambda: read_ctc(keras_model, pictures[:1]), 20),
+#     "Keras": median_milliseconds(lambda: keras_model.predict_on_batch(first), 20),
 # }
 # figure, axes = plt.subplots(figsize=(6.5, 1.8), layout="constrained")
 # axes.barh(list(times), times.values())
@@ -388,9 +404,12 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # assert times["ONNX Runtime"] < times["Keras"]
 
 # %% [markdown]
-# ONNX Runtime answers in a fraction of the time, and it starts in a tenth of a second where TensorFlow
-# needs several. It runs in browsers, too: `make demo` opens a page on your machine that reads the captchas
-# you drop on it, and shows the sixteen answers under the picture. No picture leaves the page.
+# ONNX Runtime answers in a fraction of the time, and it starts without TensorFlow. It runs in browsers, too:
+# `make demo` opens a page on your machine that reads the captchas you drop on it, and shows the sixteen
+# answers under the picture. No picture leaves the page.
+#
+# That was the last lesson. You have drawn captchas, read them in two ways, trained for real, found what is
+# hard, and taken the network with you. Use it on captchas that you drew or own.
 #
 # ---
 #
@@ -399,7 +418,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # - CTC reads any length: weights know neither the width of a picture nor the length of a text.
 # - Check a task before you train: columns, classes, and whether the font has the characters.
 # - Finished weights pay where labels are few, and so does moving pictures about. Try with and without.
-# - A file in ONNX takes the network to where Keras is not.
+# - An ONNX file runs without Keras.
 #
 # ## On your own
 #
