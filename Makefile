@@ -82,7 +82,7 @@ publish: setup ## make a trained network the finished one, if it is better; RUN=
 export: setup .venv/.onnx ## write a CTC network as ONNX beside it; MODEL=ctc|path.keras
 	@$(PY) tools/export.py $(PARAMETERS)
 
-table: setup ## write the results table of the README anew
+table: setup ## write the tables of the READMEs anew: results, minutes, badges
 	@$(PY) tools/publish.py
 
 test: setup ## everything that CI checks; LESSON=ch3_ctc what concerns that lesson

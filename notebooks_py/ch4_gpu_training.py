@@ -22,6 +22,14 @@
 # several of them, or half precision. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
 # long runs were made beforehand, by `make train` and `make study`, and this lesson reads their logs.
 
+# %% tags=["colab", "active-ipynb"]
+# import sys
+#
+# if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
+#     !git clone -q --depth 1 https://github.com/YOUR_NAME/captcha-lessons
+#     !pip install -q captcha==0.7.0 keras==3.15.1 onnxruntime==1.32.0
+#     sys.path.insert(0, "captcha-lessons")
+
 # %%
 import os
 

@@ -22,6 +22,14 @@
 # pictures, and you can take it with you, into a program without Keras or into a web page. You need
 # [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
+# %% tags=["colab", "active-ipynb"]
+# import sys
+#
+# if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
+#     !git clone -q --depth 1 https://github.com/YOUR_NAME/captcha-lessons
+#     !pip install -q captcha==0.7.0 keras==3.15.1 onnxruntime==1.32.0
+#     sys.path.insert(0, "captcha-lessons")
+
 # %%
 import math
 import os
@@ -378,10 +386,19 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # pictures = draw_captchas(texts, rng)
 # probabilities, classes = session.run(None, {"pictures": pictures})
 # answers = [spell(collapse(path)) for path in classes]
+# figure = show_captchas(pictures[:12], texts, answers, columns=6)
+# (FOLDER / "imgs").mkdir()
+# figure.savefig(FOLDER / "imgs" / "reading.png", dpi=80)
+# plt.show()
+# print(f"{answers[0]}: {classes[0]}")
+
+# %% [markdown]
+# The numbers are the sixteen answers in the first picture, 0 for the blank. Does Keras say the same?
+
+# %% tags=["active-ipynb"]
 # keras_model = finished("ctc")[0]
 # logits = keras_model.predict_on_batch(pictures.astype("float32") / 255)
 # theirs = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-# print(f"{answers[0]}: {classes[0]}")
 # same = sum(a == b for a, b in zip(answers, read_ctc(keras_model, pictures), strict=True))
 # print(f"same texts: {same} of {len(texts)}")
 # assert np.abs(probabilities - theirs).max() < 1e-4

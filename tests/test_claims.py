@@ -12,6 +12,7 @@ import functools
 import re
 
 import lessons
+import publish
 import pytest
 import test_figures
 from captcha.image import ImageCaptcha
@@ -63,8 +64,8 @@ def said(number: int, pattern: str) -> list[float]:
     """The numbers that a pattern catches in what a lesson prints, wherever it fits."""
     cells = lessons.code_cells(READ[f"lesson {number}"])
     text = "\n".join(output.get("text", "") for _, cell in cells for output in cell.outputs)
-    found = [re.findall(r"[\d.]+", match[0]) for match in re.finditer(pattern, text)]
-    return [float(number) for numbers in found for number in numbers]
+    found = [re.findall(r"\d[\d,.]*", match[0]) for match in re.finditer(pattern, text)]
+    return [float(number.replace(",", "")) for numbers in found for number in numbers]
 
 
 @functools.cache
@@ -88,40 +89,45 @@ def heads(*names: str) -> list[int]:
 CLOCK = "by the clock, on two cores; other machines take other times"
 JUDGED = "for the reader's eye: a picture beside it shows it"
 RULE = "a rule or a task; nothing is measured"
-SPEED = round(measured("bank")["speed"]["ratio"]) == 6
+SPEED = measured("bank")["speed"]["ratio"] > 3
 LOWER = 4 * PREVIEW_HEIGHT == 5 * HEIGHT
 GREEN = all(code(n, "assert right > 0.6 * len(texts)") for n in (2, 3))
 TENTH = all(code(n, "3e-3") and code(n, "3e-4") for n in (2, 3))
 # The pairs O0 and 0O among all wrong captchas: two of 36 characters, at four places.
 PAIR = (wrong("0 as O") + wrong("O as 0")) * LENGTH / 36 / wrong("right")
-WORST = [x["name"] for x in sorted(measured("ablation")["rows"], key=lambda x: x["right"])][:2]
+WORST = sorted(measured("ablation")["rows"], key=lambda row: row["right"])[:2]
+SIZES = said(4, r"(?<=: )[\d,]+ parameters as in the original, [\d,]+ slim")
+SLIM = [f"{slim / original:.2f}" for original, slim in zip(SIZES[::2], SIZES[1::2], strict=True)]
+MINUTES = [publish.minutes(notebook) for notebook in READ.values()]
 LENGTHS = zip(*(found.values() for found in measured("lengths")["right"].values()), strict=True)
 CLAIMS = {
     "README": {
-        "![24 captchas, each with its text as title": code(1, "random_texts(rng, 24)"),
-        "Two minutes of training in lesson 2 or 3": CLOCK,
+        "![Twelve captchas of four characters; above each, what the finished network read: green "
+        "if right, else red with the truth": code(8, 'savefig(FOLDER / "imgs" / "reading.png"'),
+        "After two minutes of training": CLOCK,
         "most captchas on the page are read right": GREEN,
         "most of it TensorFlow": "the size of .venv",
-        "size: five minutes": CLOCK, "here: eleven minutes": CLOCK, "in half a second": CLOCK,
-        "Half an hour of reading": "the budgets of gates.py: 100 words and 15 lines a minute",
+        "size: five minutes": CLOCK, "here: eleven minutes": CLOCK,
+        "Half an hour each": 25 < sum(MINUTES) / len(MINUTES) < 35,
+        "8 seconds a line": "test_minutes_are_those_of_words_and_lines",
         "two hundred labels": said(8, r"\d+ pictures to learn from") == [200],
         "a fifth lower": LOWER,
-        "one of twenty captchas": "test_all_bundled_captchas_are_read",
     },
     "lesson 1": {
-        "four characters out of 36": (LENGTH, len(ALPHABET)) == (4, 36),
+        "four of 36 characters": (LENGTH, len(ALPHABET)) == (4, 36),
         "Most are easy": JUDGED,
         "in one of three sizes": len(FONT_SIZES) == 3,
         "boxes of one of three sizes": len(FONT_SIZES) == 3,
-        "about half the time": ImageCaptcha.word_space_probability == 0.5,
+        "half transparent": "the package: test_drawing.py",
+        "about half of them": ImageCaptcha.word_space_probability == 0.5,
         "up to a quarter of a letter": ImageCaptcha.word_offset_dx == 0.25,
         "half as much room again": "test_ch1_1_six_characters",
     },
     "lesson 2": {
         "until most titles on the page turn green": GREEN, "Most of them are green": GREEN,
-        "(two minutes on": CLOCK, "Two minutes of a laptop": CLOCK, "For two minutes": CLOCK,
+        "(two minutes on": CLOCK, "For two minutes": CLOCK,
         "and two minutes.": CLOCK,
-        "six times as fast": SPEED,
+        "several times as fast": SPEED,
         "Each block halves": said(2, r"map: \(\d+, \d+") == [HEIGHT / 2**5, WIDTH / 2**5],
         "it doubles the number": code(2, "FILTERS = (32, 64, 128, 256, 256)"),
         "fewer filters": code(2, "filters=(24, 48, 96, 128)"),
@@ -130,7 +136,7 @@ CLAIMS = {
         "three times the original's": code(2, "compile_at(3e-3)"),
         "9 of 10 and 9,000 of 10,000 are both 90 %": 9 / 10 == 9_000 / 10_000,
         "for an hour and a half": 1.3 < measured("cnn")["seconds"] / 3600 < 1.7,
-        "a fifth lower": LOWER,
+        "a fifth less tall": LOWER,
         "*Expected: two more heads of 73,764 each.": "test_ch2_2_six_heads",
         "both learn more slowly": "test_ch2_3_harder_tasks",
     },
@@ -139,21 +145,24 @@ CLAIMS = {
         "16 times 37 logits": said(3, r"GRU: .* output \(.*\)")[-2:] == [16, 37],
         "at three times that rate": code(3, "[(False, 1e-3), (False, 3e-3), (True, 3e-3)]"),
         "a tenth of it": TENTH,
-        "hardly any picture": JUDGED, "is red is mostly": JUDGED, "Most columns say": JUDGED,
+        "hardly any picture": JUDGED, "Most columns say": JUDGED, "most columns say": JUDGED,
+        "nearly all zeros": JUDGED,
         "for more than an hour": measured("ctc")["seconds"] > 3600,
         "*Expected: 24 steps, so up to 12: 12 characters and 11 blanks.": "test_ch3_1_wider",
         "for ten times as long": RULE, "gains next to nothing": "test_ch3_3_beam_search",
     },
     "lesson 4": {
-        "trained for two minutes": CLOCK, "many times slower": CLOCK,
-        "Draw six times as fast": SPEED, "draws several times as fast": SPEED,
-        "Two thirds of the package's time": "a profile of draw_captchas",
+        "trained for two minutes": CLOCK,
+        "Draw several times as fast": SPEED, "draws several times as fast": SPEED,
+        "Most of the package's time": SPEED,
         "Most errors of a good network": PAIR > 0.5,
-        "in half of the captchas, three of four": code(4, "hard=(0.5, 0.2)"),
+        "in half of the captchas, on average three of four": code(4, "hard=(0.5, 0.2)"),
         "towards the end in a fifth": code(4, "hard=(0.5, 0.2)"),
         "along half a cosine": RULE, "more than one of them": "test_an_interrupted_run_ends",
         "half an epoch was trained": code(4, "STEPS + STEPS // 2"),
-        "A constant rate costs most": WORST == ["Adam at 1e-3", "constant rate"],  # both are
+        "A third, and a fifth.": SLIM == ["0.33", "0.21"],
+        "a constant rate cost most": [x["name"] for x in WORST][1] == "constant rate",
+        "repairs nearly all of it": min(x["averaged"][-1] for x in WORST) > 0.97 * 1911,
         "the fewest errors": min(heads("CTC")) > max(heads("four heads", "CTC with a GRU")),
         "a third as high": "test_ch4_2_a_long_cycle",
         "three quarters": "test_ch4_3_practise_two_pairs",
@@ -161,38 +170,37 @@ CLAIMS = {
     "lesson 5": {
         "every halving of the loss": RULE, "half of the errors": RULE,
         "more often than they occur": code(4, "hard=(0.5, 0.2)"),
-        "drops to a tenth": set(read_log("stages").rate) >= {1e-3, 1e-4},
+        "at a tenth of the rate": set(read_log("stages").rate) >= {1e-3, 1e-4},
+        "three times as high": code(4, "peak=3e-3"),
         "*Expected: all within 0.2 points of 95 %.": "test_ch5_2_more_captchas",
         "*Expected: above 1 is the cycle behind, below 1 it is ahead; find where they cross.":
             "test_ch5_3_cycle",
     },
     "lesson 6": {
         "one string in sixteen": 2**LENGTH == 16,
-        "most of them overlap": JUDGED, "half a pixel is hardly anything": JUDGED,
-        "far less often than ordinary ones": wrong("O and 0 alone") > 5 * wrong("right"),
-        "whichever is right more often": RULE,
-        "a coin, or hardly better": max(said(6, r"(?<=: )[\d.]+ %")[:3]) < 60,
+        "most of them overlap": JUDGED, "Half a pixel, and other": JUDGED,
+        "most of all in the narrower glyph": RULE, "whichever is right more often": RULE,
+        "hardly better than a coin": max(said(6, r"(?<=: )[\d.]+ %")[:3]) < 60,
         "right for most glyphs": min(said(6, r"(?<=: )[\d.]+ %")[3:]) > 70,
         "Four times as large": code(6, "4 * width, 4 * height"),
-        "nearly everything is an": JUDGED,
-        "half a pixel turns many": code(6, "assert thick[5][0] - thick[1][1] > 0.3 * n"),
+        "most of the thickened `O` are, and half a pixel":
+            code(6, "assert thickened_o - thinned_zero > 0.3 * n"),
         "changes next to nothing": code(6, "max() < 0.15 * n"),
         "right more often than our single number was, so it sees more than that":
             100 * (1 - wrong("0 as O")) > max(said(6, r"(?<=: )[\d.]+ %")),
-        "Far less.": code(6, 'assert right["1I"] / drawn["1I"] > right["O0"]'),
-        "is mostly their *number*": JUDGED, "the second next to nothing": JUDGED,
+        "Less than `O`": code(6, 'assert right["1I"] / drawn["1I"] > right["O0"]'),
+        "`I` change next to nothing": JUDGED,
         "Whoever wants fewer errors": PAIR > 0.5,
         "has the fewest errors": code(6, "min(place_wrong) == place_wrong[0]"),
-        "holds most captchas": JUDGED, "hardly ever wrong": wrong("right") < 0.05,
+        "most of the captchas, and hardly any": wrong("right") < 0.05,
         "more than twice as long": (100 / 20) ** 0.5 > 2,
         "right less often": "test_ch6_2_all_sizes_at_once",
     },
     "lesson 7": {
         "nearly every text": said(7, r"(?<=128 pixels: )\d+")[0] > 180,
         "about one in three": 55 < said(7, r"(?<=192 pixels: )\d+")[0] < 76,
-        "drops a quarter of the features": "the original's notebook",
+        "about twice as long": "a run of ours, not kept",
         "alone, fewer are read right": JUDGED,
-        "likelier than one in twenty": code(7, "chances > 0.05"),
         "*Expected: 1,052,672, as in `full.lstm.parameters()`.": "test_ch7_1_lstms_by_hand",
         "losses a quarter as large": "test_ch7_2_the_other_mean",
     },
@@ -203,10 +211,8 @@ CLAIMS = {
         "takes a fifth of the *texts*": code(8, "split(texts, share=0.2"),
         "next to nothing is read right":
             max(tuned(x, 200) for x in ("finished weights, not moved", "from nothing")) < 0.1,
-        "A thousand labels nearly make up":
-            0.9 < tuned("from nothing", 1000) / tuned("finished weights", 1000) < 0.98,
-        "five thousand do": tuned("from nothing", 5000) / tuned("finished weights", 5000) > 0.98,
-        "in a tenth of a second": CLOCK,
+        "one captcha in four forms": RULE, "Three times as large": code(8, "resize((384, 192))"),
+        "From none to about half": code(8, "right > len(test) / 3"),
         "most captchas are read right": "test_ch8_1_seven_characters",
         "fewer pictures are read right":
             tuned("finished weights, not moved", 200) < tuned("finished weights", 200),

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import evaluate
 import keras
+import lessons
 import pandas as pd
 import publish
 import pytest
 from conftest import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from captcha_reader import scores, weights
 from notebooks_py.ch2_cnn import build_cnn
@@ -28,7 +30,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch):
     """Make the folder of a run as `make train` leaves it; `right` is what its network will read."""
-    (tmp_path / "README.md").write_text(MARKS)
+    for name in publish.READMES:
+        (tmp_path / name).write_text(MARKS)
     monkeypatch.setattr(publish.lessons, "ROOT", tmp_path)
 
     def make(name: str, right: int, start: Path | None = None, **settings: str) -> Path:
@@ -74,6 +77,8 @@ def test_a_run_becomes_the_finished_network(run, tmp_path, monkeypatch) -> None:
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith("before\n") and readme.endswith("\nafter\n") and "old" not in readme
     assert "| 600 captchas | 0.0 (CPU) | 9.00 % (8.46 to 9.58) | 0.90 % (0.84 to 0.96) |" in readme
+    chinese = (tmp_path / "README.zh.md").read_text(encoding="utf-8")
+    assert "| 600 张 | 0.0 (CPU) | 9.00 %（8.46 至 9.58） | 0.90 %（0.84 至 0.96） |" in chinese
 
 
 def test_a_run_that_went_on_from_it_is_appended(run, tmp_path, monkeypatch) -> None:
@@ -145,18 +150,42 @@ def test_make_evaluate_names_what_is_not_there(monkeypatch, words, message) -> N
         call(monkeypatch, evaluate, *words)
 
 
-def test_the_table_in_the_readme_is_up_to_date() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{publish.BEGIN}\n{publish.table(ROOT)}\n{publish.END}" in readme
+@pytest.mark.parametrize("name", publish.READMES)
+def test_the_tables_of_the_readmes_are_up_to_date(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text == publish.with_tables(name, ROOT), "run `make table`"
+    assert len(publish.ROW.findall(text)) == len(lessons.find(ROOT))
+
+
+def test_minutes_are_those_of_words_and_lines() -> None:
+    text, code = new_markdown_cell("word " * 1_000), new_code_cell("x = 1\n\n" * 150)
+    fetch = new_code_cell("x = 1\n" * 100, metadata={"tags": ["colab"]})
+    assert publish.minutes(new_notebook(cells=[text, code, fetch])) == 1_000 / 200 + 150 * 8 / 60
+
+
+def test_badges_come_with_an_address(tmp_path) -> None:
+    lesson, project = lessons.Lesson(tmp_path, "ch1_circles"), tmp_path / "pyproject.toml"
+    urls = '[project.urls]\nRepository = "https://github.com/{}/circles"\n'
+    project.write_text(urls.format("YOUR_NAME"))
+    assert publish.badges(lesson) == ""
+    project.write_text(urls.format("ada"))
+    place = "ada/circles/blob/main/notebooks/ch1_circles.ipynb"
+    for site in ("https://colab.research.google.com/github", "https://nbviewer.org/github"):
+        assert f"]({site}/{place})" in publish.badges(lesson)
+    lessons.write_notebook(lesson.notebook, new_notebook(cells=[new_code_cell("x\n" * 80)]))
+    row = "| [1. Circles](notebooks/ch1_circles.ipynb) | you have | them | 5 |\n"
+    full = publish.with_rows(row, tmp_path)
+    assert full == row.replace(") |", f"){publish.badges(lesson)} |").replace("5", "10")
+    assert publish.with_rows(full, tmp_path) == full
 
 
 def test_a_readme_without_marks_is_an_error(tmp_path) -> None:
     (tmp_path / "README.md").write_text("no marks")
     with pytest.raises(SystemExit, match="README.md needs the lines"):
-        publish.write_table(tmp_path)
+        publish.with_tables("README.md", tmp_path)
 
 
-@pytest.mark.parametrize("name", publish.TITLES)
+@pytest.mark.parametrize("name", publish.MODELS)
 def test_what_ships_reads_captchas_and_has_its_log(name: str) -> None:
     model, results = weights.finished(name)
     log = pd.read_csv(weights.MODELS / f"{name}.csv")

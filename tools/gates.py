@@ -15,7 +15,7 @@ from pathlib import Path
 
 import compare
 import lessons
-from lessons import DEMO, Lesson
+from lessons import COLAB, DEMO, Lesson
 from nbformat import NotebookNode
 from packaging.requirements import Requirement
 
@@ -140,11 +140,14 @@ def asserts(cell: NotebookNode) -> bool:
 
 
 def facts(root: Path) -> list[str]:
-    """Every cell that shows something prints a fact or asserts one: pictures are never compared."""
+    """Every cell that shows something prints a fact or asserts one: pictures are never compared.
+
+    The cell for Google Colab shows nothing.
+    """
     return [
         f"{where} shows something that nothing compares; print a fact about its data or assert one"
         for where, _, cell in each_cell(root, "facts")
-        if DEMO in lessons.tags(cell) and "parameters" not in lessons.tags(cell)
+        if DEMO in lessons.tags(cell) and not {"parameters", COLAB} & set(lessons.tags(cell))
         if not re.search(r"\w", texts(cell)) and not asserts(cell)
     ]
 
@@ -304,13 +307,17 @@ def _lines(cell: NotebookNode) -> int:
 
 
 def prose(root: Path) -> list[str]:
-    """A lesson has its headings, short cells, as much text as code, and is not too long."""
+    """A lesson has its headings, short cells, as much text as code, and is not too long.
+
+    The cell for Google Colab, the same in all lessons, does not count.
+    """
     messages = []
     for lesson in lessons.find(root):
         where = f"prose: {lessons.shown(lesson.notebook, root)}"
         notebook = lesson.read()
         text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-        code = {place: _lines(cell) for place, cell in lessons.code_cells(notebook)}
+        cells = [x for x in lessons.code_cells(notebook) if COLAB not in lessons.tags(x[1])]
+        code = {place: _lines(cell) for place, cell in cells}
         if len(text) < len(code):
             messages.append(f"{where}: {len(text)} text and {len(code)} code cells; explain more")
         for place, lines in code.items():

@@ -20,6 +20,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
+COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `colab_cell` writes it
 OPTIONAL = ("torch",)  # installed on request alone: `make setup-NAME`
 KEPT = {"measured", "finished", "read_results", "read_log"}  # they read models/NAME.json or .csv
 
@@ -147,11 +148,11 @@ def source_hash(lesson: Lesson) -> str:
 
     These are its own code cells, the definitions in the lessons and the modules of captcha_reader
     that it imports (and that those import), the results in models/ that it reads, and the pinned
-    packages. Text cells and a demo cell of an imported lesson do not count.
+    packages. Text cells, the cell for Colab and a demo cell of an imported lesson do not count.
     """
-    root, notebook = lesson.root, lesson.read()
-    trees = [parse(cell) for _, cell in code_cells(notebook)]
-    parts: list = [[cell.source, tags(cell)] for _, cell in code_cells(notebook)]
+    root, cells = lesson.root, [cell for _, cell in code_cells(lesson.read())]
+    trees = [parse(cell) for cell in cells]
+    parts: list = [[cell.source, tags(cell)] for cell in cells if COLAB not in tags(cell)]
     waiting, seen = list(trees), set()
     while waiting:
         tree = waiting.pop()
@@ -183,6 +184,27 @@ def project(root: Path) -> dict:
     return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+def address(root: Path) -> str:
+    """Where the repository can be found, as pyproject.toml says."""
+    return project(root)["urls"]["Repository"]
+
+
+def colab_cell(root: Path) -> str:
+    """The source of the first code cell of each lesson.
+
+    What Colab has stays: most of it is loaded before a cell runs, so replacing it takes a restart.
+    """
+    pinned = project(root)["dependencies"]
+    lacking = [pin for pin in pinned if pin.startswith(("captcha=", "keras=", "onnxruntime="))]
+    return f"""\
+import sys
+
+if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
+    !git clone -q --depth 1 {address(root)}
+    !pip install -q {" ".join(sorted(lacking))}
+    sys.path.insert(0, "{address(root).rpartition("/")[2]}")"""
+
+
 def to_text(notebook: NotebookNode, root: Path) -> str:
     """A notebook as the text of its module."""
     config = load_jupytext_configuration_file(str(root / "jupytext.toml"))
@@ -196,7 +218,10 @@ def from_text(text: str, root: Path) -> NotebookNode:
 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
-    """Keep what belongs in the repository: no times, no machine; cell ids follow the content."""
+    """Keep what belongs in the repository: no times, no machine; cell ids follow the content.
+
+    The cell for Google Colab is written anew.
+    """
     config = load_jupytext_configuration_file(str(root / "jupytext.toml"))
     filters = ("cell_metadata_filter", "notebook_metadata_filter")
     language = {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"}
@@ -213,6 +238,8 @@ def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     copies = Counter()
     for cell in notebook.cells:
+        if COLAB in tags(cell):
+            cell.source = colab_cell(root)
         digest = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
         copies[digest] += 1
         cell.id = digest if copies[digest] == 1 else f"{digest}-{copies[digest]}"

@@ -1,17 +1,20 @@
 """Make a trained network the finished one of its kind: `make publish RUN=build/train/ctc-slim`.
 
 RUN is a folder of `make train`. Writes models/ctc.keras (or cnn), its log and its results, and the
-table in the README, but only if the network is better than the one that is there. Without RUN it
-only writes the table (`make table`).
+tables in the READMEs, but only if the network is better than the one that is there. Without RUN it
+only writes the tables (`make table`): the results, and each lesson's minutes and badges.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import lessons
 import options
 import pandas as pd
+from lessons import Lesson
+from nbformat import NotebookNode
 
 DEFAULTS = {"RUN": ""}
 SETS = ("classic-1k", "classic-10k", "classic-100k", "modern-10k", "preview-10k")
@@ -21,8 +24,40 @@ LOG = ["epoch", "run", "pictures", "seconds", "loss", "val_loss", "val_acc"]
 MADE = ("settings", "start", "pictures", "seconds", "device", "cpu", "cores", "backend", "python",
         "versions", "sha256")  # fmt: skip
 BEGIN, END = "<!-- from models/*.json by `make table` -->", "<!-- end of the table -->"
-TITLES = {"cnn": "CNN with four softmax heads", "ctc": "CNN and CTC"}
+MODELS = ("cnn", "ctc")
 TWIN = "ctc_pytorch"
+READMES = {  # the words of the results in each language
+    "README.md": {
+        "head": "model | parameters | trained on | hours",
+        "cnn": "CNN with four softmax heads, {size}",
+        "ctc": "CNN and CTC, {size}",
+        "pictures": "{pictures:,} captchas",
+        "share": "{share:.2f} % ({low:.2f} to {high:.2f})",
+        "twin": "Lesson 7's network in PyTorch reads wider captchas, 192x64, another task: "
+        "{score} of `wide-10k` after {pictures:,} captchas and {hours:.1f} hours ({device}).",
+    },
+    "README.zh.md": {
+        "head": "模型 | 参数量 | 训练样本 | 训练小时数",
+        "cnn": "CNN，四个 softmax 输出头，{size}",
+        "ctc": "CNN + CTC，{size}",
+        "pictures": "{pictures:,} 张",
+        "share": "{share:.2f} %（{low:.2f} 至 {high:.2f}）",
+        "twin": "第 7 课的 PyTorch 网络读的是更宽的 192x64 验证码，与上表不是同一个任务："
+        "训练 {pictures:,} 张、{hours:.1f} 小时（{device}）之后，在 `wide-10k` 上为 {score}。",
+    },
+}
+# A lesson in the README: its link, badges, what there is at the end, minutes.
+ROW = re.compile(r"^(\| \[.*?\]\(notebooks/(\w+)\.ipynb\))[^|]*( \|.*\| )\d+ \|$", re.M)
+BADGES = {
+    "Open in Colab": (
+        "https://colab.research.google.com/assets/colab-badge.svg",
+        "https://colab.research.google.com/github/",
+    ),
+    "nbviewer": (
+        "https://raw.githubusercontent.com/jupyter/design/main/logos/Badges/nbviewer_badge.svg",
+        "https://nbviewer.org/github/",
+    ),
+}
 
 
 def history(run: Path, home: Path) -> tuple[list[dict], pd.DataFrame]:
@@ -53,49 +88,69 @@ def history(run: Path, home: Path) -> tuple[list[dict], pd.DataFrame]:
     return [*runs, results], pd.concat([before[LOG], log[LOG]])
 
 
-def share(score: dict) -> str:
+def share(score: dict, words: dict) -> str:
     """A score as the table shows it."""
-    low, high = (f"{100 * end:.2f}" for end in score["interval"])
-    return f"{100 * score['right'] / score['n']:.2f} % ({low} to {high})"
+    low, high = (100 * end for end in score["interval"])
+    return words["share"].format(share=100 * score["right"] / score["n"], low=low, high=high)
 
 
-def table(root: Path) -> str:
+def table(root: Path, words: dict) -> str:
     """Return the table of the finished networks in `root`/models."""
     lines = [
-        f"| model | parameters | trained on | hours | {' | '.join(f'`{x}`' for x in SETS[1:])} |",
+        f"| {words['head']} | {' | '.join(f'`{x}`' for x in SETS[1:])} |",
         "| --- " * (3 + len(SETS)) + "|",
     ]
-    for path in (root / "models" / f"{name}.json" for name in TITLES):
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            cells = [
-                f"{TITLES[path.stem]}, {found['size']}",
-                f"{found['parameters']:,}",
-                f"{found['pictures']:,} captchas",
-                f"{found['seconds'] / 3600:.1f} ({found['runs'][-1]['device']})",
-                *(share(found["scores"][test_set]) for test_set in SETS[1:]),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    if (path := root / "models" / f"{TWIN}.json").exists():
+    for name in (*MODELS, TWIN):
+        if not (path := root / "models" / f"{name}.json").exists():
+            continue
         found = json.loads(path.read_text(encoding="utf-8"))
-        lines += [
-            "",
-            f"Lesson 7's network in PyTorch reads wider captchas, 192x64, an easier task: "
-            f"{share(found['scores']['wide-10k'])} of `wide-10k` after "
-            f"{found['pictures']:,} captchas and {found['seconds'] / 3600:.1f} hours "
-            f"({found['runs'][-1]['device']}).",
-        ]
+        found |= {"hours": found["seconds"] / 3600, "device": found["runs"][-1]["device"]}
+        if name == TWIN:
+            score = share(found["scores"]["wide-10k"], words)
+            lines += ["", words["twin"].format(score=score, **found)]
+            continue
+        cells = [words[name], "{parameters:,}", words["pictures"], "{hours:.1f} ({device})"]
+        cells = [cell.format(**found) for cell in cells]
+        cells += [share(found["scores"][test_set], words) for test_set in SETS[1:]]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def write_table(root: Path) -> bool:
-    """Write the table between the two marks of the README; whether that changed anything."""
-    path = root / "README.md"
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+def minutes(notebook: NotebookNode) -> int:
+    """How long a lesson takes: 200 words a minute, 8 seconds for a line of code, in fives."""
+    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    cells = [x for _, x in lessons.code_cells(notebook) if lessons.COLAB not in lessons.tags(x)]
+    lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
+    return 5 * round((len(" ".join(text).split()) / 200 + len(lines) * 8 / 60) / 5)
+
+
+def badges(lesson: Lesson) -> str:
+    """Links that open a lesson elsewhere; nothing as long as the repository has no address."""
+    address = lessons.address(lesson.root)
+    if "YOUR_NAME" in address:
+        return ""
+    place = f"{address.removeprefix('https://github.com/')}/blob/main/notebooks/{lesson.name}.ipynb"
+    links = [f"[![{name}]({picture})]({to}{place})" for name, (picture, to) in BADGES.items()]
+    return f"<br>{' '.join(links)}"
+
+
+def with_rows(text: str, root: Path) -> str:
+    """Return a README with badges and minutes in the rows of its lessons."""
+
+    def row(match: re.Match) -> str:
+        lesson = Lesson(root, match[2])
+        return f"{match[1]}{badges(lesson)}{match[3]}{minutes(lesson.read())} |"
+
+    return ROW.sub(row, text)
+
+
+def with_tables(name: str, root: Path) -> str:
+    """Return a README with the results between its two marks, and the rows of its lessons."""
+    before, begin, rest = (root / name).read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise SystemExit(f"publish: README.md needs the lines {BEGIN!r} and {END!r}")
-    return lessons.write(path, f"{before}{BEGIN}\n{table(root)}\n{END}{after}")
+        raise SystemExit(f"publish: {name} needs the lines {BEGIN!r} and {END!r}")
+    return with_rows(f"{before}{BEGIN}\n{table(root, READMES[name])}\n{END}{after}", root)
 
 
 def publish(run: Path, root: Path) -> bool:
@@ -134,7 +189,7 @@ def publish(run: Path, root: Path) -> bool:
 
 
 def main() -> int:
-    """Publish a run, if one is given, and write the table; 1 if it is not better."""
+    """Publish a run, if one is given, and write the tables; 1 if it is not better."""
     chosen = options.read(sys.argv[1:], "publish", DEFAULTS, {})
     if chosen["RUN"]:
         options.import_quietly()
@@ -146,7 +201,9 @@ def main() -> int:
         raise SystemExit(f"publish: {error}") from error
     if chosen["RUN"]:
         print("next: make export, and make refresh for the lessons that read models/")
-    print("README.md changed" if write_table(lessons.ROOT) else "README.md is up to date")
+    for name in READMES:
+        changed = lessons.write(lessons.ROOT / name, with_tables(name, lessons.ROOT))
+        print(name, "changed" if changed else "is up to date")
     return 0
 
 
