@@ -11,8 +11,8 @@ LESSON :=
 # instead of 147 captchas a second in training, medians of six runs in turns.
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 # CI checks what is optional, too; what was added once is kept up to date.
-EXTRAS := $(if $(CI),torch jax onnx)
-INSTALLED := .venv/.installed $(sort $(EXTRAS:%=.venv/.%) $(wildcard .venv/.torch .venv/.jax .venv/.onnx))
+EXTRAS := $(if $(CI),torch jax onnx site)
+INSTALLED := .venv/.installed $(sort $(EXTRAS:%=.venv/.%) $(wildcard .venv/.torch .venv/.jax .venv/.onnx .venv/.site))
 UV := uv==0.13.9
 PY := PYTHONPATH="$(CURDIR)" .venv/bin/python
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
@@ -27,7 +27,7 @@ takes = $(foreach x,$(filter-out $(patsubst %,%=%,PYTHON CI EXTRAS $1),$(GIVEN))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-torch setup-jax setup-onnx run-all read demo train study evaluate publish export table test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax setup-onnx setup-site run-all read demo site train study evaluate publish export table test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,8 @@ setup-torch: .venv/.torch ## add PyTorch, which lesson 7 needs
 setup-jax: .venv/.jax ## add JAX, which the test of the backends needs
 
 setup-onnx: .venv/.onnx ## add ONNX, in which `make export` writes
+
+setup-site: .venv/.site ## add Sphinx, with which `make site` writes
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("set-up: this is Python %d.%d, but the lessons need 3.11 to 3.13; name another one, as in `make run-all PYTHON=python3.12`" % v)'
@@ -53,8 +55,8 @@ setup-onnx: .venv/.onnx ## add ONNX, in which `make export` writes
 	@command -v dot >/dev/null || echo "set-up: Graphviz's dot is missing, so lessons will show the committed diagrams"
 	@touch $@
 
-.venv/.torch .venv/.jax .venv/.onnx: .venv/.%: .venv/.installed
-	@echo "set-up: adding $* to .venv (0.5 to 1 GB, onnx less; torch on Linux several with CUDA's)"
+.venv/.torch .venv/.jax .venv/.onnx .venv/.site: .venv/.%: .venv/.installed
+	@echo "set-up: adding $* to .venv (0.5 to 1 GB, onnx and site less; torch on Linux several with CUDA's)"
 	@$(PIP) -c requirements.lock --no-build-isolation -e ".[$*]"
 	@touch $@
 
@@ -66,6 +68,9 @@ read: setup ## read a captcha; FILE=picture.png
 
 demo: setup ## open a page on this machine that reads captchas in the browser; PORT=8000
 	@$(PY) tools/demo.py $(PARAMETERS)
+
+site: setup .venv/.site ## write the lessons as pages of a website to build/site; GITHUB_REPOSITORY=owner/name
+	@$(call takes,GITHUB_REPOSITORY)$(PY) tools/website.py
 
 train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder START=model.keras
 	@$(PY) tools/train.py $(PARAMETERS)
