@@ -22,8 +22,9 @@ from PIL import Image
 
 # How far apart pictures may be: sides, as a share of their length, and what they draw, as `apart`
 # says. The first line whose words are in the cell holds. Measured: pictures that depend on no
-# training are equal, a loss curve on another processor is up to 0.15 away, painted words 0.01 to
-# 0.09, another picture of the same size 0.37 (the same captchas, other titles) to 1.
+# training are equal; a loss curve of another processor is up to 0.15 away, and one of other first
+# weights 0.22; painted words 0.01 to 0.09; another picture of the same size 0.37 (the same captchas
+# with other titles) or 0.5 to 1.
 LIMITS = {
     "median_milliseconds(": (0.1, 1),  # bars of times, which are another machine's
     "diagram(": (0.3, 1),  # drawn with another version of Graphviz, perhaps, and other fonts
