@@ -1,5 +1,6 @@
 """Each gate lets the tiny repository pass, and stops a broken copy with its own message."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,14 @@ BREAKAGES = [
     ("provenance", change(FACT, lambda c: c.metadata.update(tags=[])), "run `make refresh`"),
     ("provenance", text("requirements.lock", "captcha==0.7.0", "captcha==0.7.1"), "run `make ref"),
     ("provenance", text("captcha_reader/places.py", "run-001", "run-002"), "run `make refresh`"),
+    ("pictures", shows(PICTURE, text_plain="<Figure size 640x480 with 1 Axes>"),
+     "there are 0 pictures, and the run drew 1; run `make refresh`"),
+    ("pictures", shows(FACT, image_jpeg="aGk="), "cell 8 shows image/jpeg, which nothing compares"),
+    ("pictures", change(2, lambda c: c.update(attachments={"a.png": {}})), "that no code drew"),
+    ("pictures", lambda root: (root / "imgs" / "circles.png").unlink(),
+     "imgs/circles.png is not the picture that the run drew"),
+    ("pictures", lambda root: shutil.copy(root / "imgs" / "circles.png", root / "imgs" / "x.png"),
+     "imgs/x.png is drawn by 0 lessons, not by one; run `make refresh`, or delete it"),
     ("facts", shows(PICTURE, image_png="aGk=", text_plain="<Figure size 640x480 with 1 Axes>"),
      "cell 6 shows something that nothing compares"),
     ("facts", shows(FACT, text_plain="array([<Axes: >, <Axes: >], dtype=object)"), "cell 8 shows"),

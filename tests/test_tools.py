@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import check
+import compare
 import format
 import gates
 import lessons
@@ -142,6 +143,28 @@ def test_pictures_are_stored_with_a_palette(mini: Path) -> None:
     assert refresh.with_palette(clear.getvalue()) == clear.getvalue()
 
 
+def test_a_picture_shown_from_imgs_belongs_to_the_lesson_that_shows_it(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a diagram where Graphviz is missing; once it does, nothing but the drawn one will do."""
+
+    def run(lesson: lessons.Lesson, folder: Path, values: dict) -> str:
+        notebook, png = lesson.read(), base64.b64encode(path.read_bytes()).decode()
+        notebook.cells[5].outputs.append(new_output("display_data", data={"image/png": png}))
+        return "ok" if lessons.write_notebook(folder / lesson.notebook.name, notebook) else ""
+
+    monkeypatch.setattr(run_lessons, "run", run)
+    second, path = lessons.find(mini)[1], mini / "imgs" / "diagram.png"
+    Image.new("RGB", (8, 8)).save(path)
+    assert len(gates.pictures(mini)) == 1
+    refresh.refresh(second, tmp_path)
+    assert gates.pictures(mini) == []
+    Image.new("RGB", (8, 8), "white").save(path)
+    refresh.refresh(second, tmp_path)
+    (message,) = gates.pictures(mini)
+    assert "imgs/diagram.png is not the picture that the run drew" in message
+
+
 def test_format_carries_an_edit_of_either_side_and_keeps_outputs(
     mini: Path, tool: Callable
 ) -> None:
@@ -198,7 +221,23 @@ def test_make_test_compares_every_digit(mini: Path, tmp_path: Path) -> None:
     edit(mini / FIRST, '"3.14159"', '"3.14158"')
     ok, text = check.strict(lessons.find(mini)[0], tmp_path)
     assert not ok and "::Cell 3" in text and "1 failed, 3 passed" in text.splitlines()[-1]
-    assert check.checked(tmp_path) == {"lessons": 1, "cells compared": 3}
+    counts = {"lessons": 1, "cells compared": 3, "pictures compared": 1}
+    assert check.checked(tmp_path) == counts
+
+
+def test_make_test_compares_pictures(mini: Path, tmp_path: Path) -> None:
+    """Somebody shows another picture of the same size, and writes its digest beside it."""
+    lesson = lessons.find(mini)[0]
+    notebook = lesson.read()
+    ((_, png),) = compare.pictures(notebook)
+    compare.pixels(png).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(out := io.BytesIO(), "PNG")
+    data = next(x.data for x in notebook.cells[5].outputs if "image/png" in x.get("data", {}))
+    data["image/png"] = base64.b64encode(out.getvalue()).decode()
+    notebook.metadata["lesson"]["pictures"] = [compare.digest(out.getvalue())]
+    lessons.write_notebook(lesson.notebook, notebook)
+    assert gates.pictures(mini) == []
+    ok, text = check.strict(lesson, tmp_path)
+    assert not ok and "another picture than the committed one" in text and "1 failed" in text
 
 
 def test_make_test_counts_what_passed(tmp_path: Path) -> None:

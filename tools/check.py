@@ -59,8 +59,9 @@ def tests(files: list[Path], report: Path) -> tuple[bool, str]:
 
 
 def strict(lesson: Lesson, folder: Path) -> tuple[bool, str]:
-    """Run a committed notebook with nbval: every printed output must be the same text."""
-    command = ["-m", "pytest", "--nbval", "-q", "-rfE", "--color=no", "-o", "addopts="]
+    """Run a committed notebook with nbval: the same text, and nearly the same pictures."""
+    command = [str(ROOT / "tools" / "compare.py"), "--nbval", "-q", "-rfE", "--color=no"]
+    command += ["-o", "addopts="]
     command += ["-p", "no:cacheprovider", "--rootdir", str(lesson.root), str(lesson.notebook)]
     command += [f"--junitxml={folder / f'compare-{lesson.name}.xml'}"]
     env = lessons.kernel_environment(lesson.root, folder / "strict")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import compare
 import lessons
 from lessons import COLAB, DEMO, Lesson
 from nbformat import NotebookNode
@@ -101,6 +102,23 @@ def provenance(root: Path) -> list[str]:
                 f"{stored[:12]}, the source is now {needed[:12]}; run `make refresh`"
             )
     return messages
+
+
+def pictures(root: Path) -> list[str]:
+    """Every picture of a notebook and of imgs/ is the one that its run drew."""
+    found = lessons.find(root)
+    messages = [
+        f"pictures: {lessons.shown(lesson.notebook, root)}: {problem}; run `make refresh`"
+        for lesson in found
+        for problem in compare.problems(lesson)
+    ]
+    drawn = [name for x in found for name in x.read().metadata.get("lesson", {}).get("imgs", {})]
+    return messages + [
+        f"pictures: imgs/{path.name} is drawn by {drawn.count(path.name)} lessons, not by one; "
+        "run `make refresh`, or delete it"
+        for path in sorted(root.glob("imgs/*"))
+        if drawn.count(path.name) != 1
+    ]
 
 
 def texts(cell: NotebookNode) -> str:
@@ -338,8 +356,8 @@ def size(root: Path) -> list[str]:
 
 
 GATES = (
-    sync, outputs, provenance, facts, exclusions, verdicts, parameters, used, pins, modules, prose,
-    size,
+    sync, outputs, provenance, pictures, facts, exclusions, verdicts, parameters, used, pins,
+    modules, prose, size,
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import compare
 import gates
 import lessons
 import nbformat
@@ -25,7 +26,8 @@ def is_stale(lesson: Lesson) -> bool:
     """Whether the stored outputs are missing, broken, or not those of this source."""
     notebook = lesson.read()
     stored = notebook.metadata.get("lesson", {}).get("source_sha256")
-    return stored != lessons.source_hash(lesson) or bool(gates.output_problems(notebook))
+    broken = [*gates.output_problems(notebook), *compare.problems(lesson)]
+    return stored != lessons.source_hash(lesson) or bool(broken)
 
 
 def with_palette(png: bytes) -> bytes:
@@ -49,18 +51,27 @@ def refresh(lesson: Lesson, folder: Path) -> list[Path]:
     notebook = nbformat.read(folder / lesson.notebook.name, as_version=4)
     if problems := gates.output_problems(notebook):
         raise ValueError("; ".join(problems))
+    shown = {compare.digest(png) for _, png in compare.pictures(notebook)}
     for _, cell in lessons.code_cells(notebook):
         cell.outputs = coalesce_streams(cell.outputs)
         for data in (output.data for output in cell.outputs if "data" in output):
             if png := data.get("image/png"):
                 data["image/png"] = base64.b64encode(with_palette(base64.b64decode(png))).decode()
-    notebook.metadata["lesson"] = {"source_sha256": source}
+    imgs, run = lesson.root / "imgs", folder / lesson.name / "run-001" / "imgs"
+    drawn = {path.name: with_palette(path.read_bytes()) for path in sorted(run.glob("*.png"))}
+    # Where Graphviz is missing, a lesson shows a picture of imgs/ instead of drawing it.
+    there = {path.name: compare.digest(path.read_bytes()) for path in imgs.glob("*.png")}
+    before = notebook.metadata.get("lesson", {}).get("imgs", {})
+    notebook.metadata["lesson"] = {
+        "source_sha256": source,
+        "pictures": [compare.digest(png) for _, png in compare.pictures(notebook)],
+        "imgs": {name: found for name, found in there.items() if found in shown}
+        | {name: found for name, found in before.items() if name in there}
+        | {name: compare.digest(png) for name, png in drawn.items()},
+    }
     lessons.normalise(notebook, lesson.root)
     changed = [lesson.notebook] if lessons.write_notebook(lesson.notebook, notebook) else []
-    for path in sorted((folder / lesson.name / "run-001" / "imgs").glob("*.png")):
-        if lessons.write(lesson.root / "imgs" / path.name, with_palette(path.read_bytes())):
-            changed.append(lesson.root / "imgs" / path.name)
-    return changed
+    return changed + [imgs / name for name in drawn if lessons.write(imgs / name, drawn[name])]
 
 
 def main(words: list[str] | None = None) -> int:
