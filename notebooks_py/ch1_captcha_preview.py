@@ -132,7 +132,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     row[0].set_ylabel(title)
 #     for axes, glyph in zip(row, anatomy.glyphs, strict=True):
 #         axes.imshow(letter := getattr(glyph, step))
-#         axes.set(xticks=[], yticks=[], xlim=(-5, 55), ylim=(60, -5))
+#         axes.set(xticks=[], yticks=[], xlim=(-5, 65), ylim=(65, -5))
 #         axes.set_title(f"{glyph.character}, {letter.width}x{letter.height}", fontsize=9)
 # figure.suptitle("Four letters: drawn, turned, warped")
 # plt.show()
