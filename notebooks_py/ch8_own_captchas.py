@@ -228,7 +228,7 @@ def check_task(model: keras.Model, alphabet: str, length: int, font: str) -> Non
 # LOWER, font = "abcdefghijkmnpqrstuvwxyz23456789", font_manager.findfont("DejaVu Serif")
 # check_task(build_ctc(len(LOWER), width=WIDE_WIDTH), LOWER, 6, font)
 # bank = GlyphBank(SEED, LOWER, WIDE_WIDTH, colors=8, copies=1, fonts=[font])
-# words = ["custom", "reader", "serifs", "number"]
+# words = ["stream", "reader", "serifs", "number"]
 # show_captchas(
 #     bank.draw(words, stream(SEED, "words", 0, 0)), words, title="Another alphabet and font"
 # )
