@@ -45,7 +45,8 @@ def show_captchas(
     import matplotlib.pyplot as plt
 
     rows = -(-len(pictures) // columns)
-    size = (1.9 * columns, 1.25 * rows + 0.4 * bool(title))
+    height, width = pictures[0].shape[:2]
+    size = (1.9 * columns, (0.3 + 1.9 * height / width) * rows + 0.4 * bool(title))
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for i, (axes, picture, text) in enumerate(zip(grid.flat, pictures, texts, strict=False)):
         axes.imshow(picture)

@@ -475,7 +475,7 @@ def read(model, pictures):
 
 # %% tags=["active-ipynb"]
 # text = "BOOK"
-# picture = draw_wide([text], stream(SEED, "columns", epoch=0, index=0))
+# picture = draw_wide([text], stream(SEED, "columns", epoch=0, index=1))
 # with torch.inference_mode():
 #     logits = network.eval()(to_ink(picture))
 # chances = logits.softmax(-1)[:, 0].numpy()
