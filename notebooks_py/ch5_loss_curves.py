@@ -62,7 +62,7 @@ from captcha_reader.weights import MODELS, read_log
 # print(f"{len(log)} epochs, {log.pictures.max():,} captchas")
 
 # %% [markdown]
-# A steep fall, then two lines on the floor. Was it over early?
+# A steep fall, then the floor. Was it over early?
 #
 # ## The same numbers, twice
 #
@@ -112,8 +112,10 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"at the end:      training {late.loss:.3f}, held-out {late.val_loss:.3f}")
 
 # %% [markdown]
-# Watch the panel at the top right. What was a floor on the left is a slope: the held-out loss goes on
-# falling to the end of a run, and with it the errors.
+# Watch the panel at the top right. What was a floor on the left is a slope. At each dotted line a further run
+# begins, at a high rate again, and at first the loss rises. What does such a run gain? A thousand held-out
+# captchas are too few to see it. All of `classic-100k` shows it: 98.28 %, 98.68 % and 99.01 % right after
+# one, two and three runs.
 #
 # At the end the *training* loss is the higher one. This training practised `O` and `0` more often than
 # they occur in held-out captchas (lesson 4), and those are hard. (In each run it steps down where
@@ -147,7 +149,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # %% [markdown]
 # Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*. The
 # steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the
-# rate, and the loss falls at once. After that it creeps: short steps don't lead far.
+# rate, and the loss falls at once.
 #
 # The cycle has no such corner. Its rate falls a little in every epoch, and so does the loss. Only at the
 # start it seems behind: the averaged weights that it is read with (lesson 4) still remember the random
@@ -211,8 +213,8 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"{len(own)} rows, the lowest held-out loss is {own.val_loss[place]:.3f}, in row {place}")
 
 # %% [markdown]
-# Its weights are not averaged, and the held-out curves have single peaks while the rate is high. They are
-# gone at the end of each run, where the rate has fallen.
+# This network took the blocks of lesson 3's, so its log begins with the three runs from above. Behind the
+# last dotted line it has four heads, which know nothing yet, and another loss.
 #
 # ---
 #
