@@ -412,7 +412,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # assert right > 0.6 * len(texts) or STEPS < 200, f"only {right} right"
 
 # %% [markdown]
-# Green is right, entirely. Look at the red ones: one is `O` read as `0`, and the other has a letter under its
+# Green is right, entirely. In the red ones a character was taken for another, seen twice, or lost beside its
 # neighbour.
 #
 # ## With more patience
