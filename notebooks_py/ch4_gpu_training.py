@@ -102,9 +102,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # assert times["draw 64, bank"] < times["draw 64, package"]
 
 # %% [markdown]
-# On a laptop the step is the longer bar, or not much shorter, and a thread that draws beside it is
-# enough. On a GPU the step shrinks and the drawing does not: the author of the original reports steps of
-# 117 to 128 ms, of which 110 ms were waiting for pictures. That is why the upper bar matters.
+# Is the first bar longer than the last, as here? Then the network would wait for the package, and with a bank
+# it need not. On a GPU the step shrinks and the drawing does not: the author of the original reports steps
+# of 117 to 128 ms, of which 110 ms were waiting for pictures.
 #
 # ## Draw several times as fast
 #
@@ -142,8 +142,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 # %% [markdown]
 # (The pairs are counted in captchas of `O` and `0` alone.) The bank in the captcha's own colours agrees with
-# the package in all three numbers, within what chance allows. The white one reads as many captchas right,
-# and yet mistakes the pair otherwise. Training may use banks. Test sets are always drawn by the package.
+# the package in all three numbers, within what chance allows. The white one reads nearly as many captchas
+# right, and yet mistakes the pair otherwise. Training may use banks. Test sets are always drawn by the package.
 #
 # ## The recipe
 #

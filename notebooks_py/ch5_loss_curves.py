@@ -36,7 +36,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from captcha_reader.scores import share, wilson
-from captcha_reader.weights import MODELS, read_log
+from captcha_reader.weights import MODELS, read_log, read_results
 
 
 # %% [markdown]
@@ -62,7 +62,7 @@ from captcha_reader.weights import MODELS, read_log
 # print(f"{len(log)} epochs, {log.pictures.max():,} captchas")
 
 # %% [markdown]
-# A steep fall, then the floor. Was it over early?
+# A steep fall, then the floor.
 #
 # ## The same numbers, twice
 #
@@ -107,15 +107,17 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # (FOLDER := fresh_folder("ch5_loss_curves") / "imgs").mkdir()
 # figure.savefig(FOLDER / "vis.png", dpi=90)
 # plt.show()
-# early, late = log.loc[len(log) // 4], log.iloc[-1]
-# print(f"after a quarter: training {early.loss:.3f}, held-out {early.val_loss:.3f}")
-# print(f"at the end:      training {late.loss:.3f}, held-out {late.val_loss:.3f}")
+# for run, rows in log.groupby("run"):
+#     row = rows.iloc[-1]
+#     print(f"end of run {run}: training {row.loss:.3f}, held-out {row.val_loss:.3f}")
+# found = read_results("ctc")["scores"]["classic-100k"]
+# print(f"classic-100k: {share(found['right'], found['n'])}")
 
 # %% [markdown]
 # Watch the panel at the top right. What was a floor on the left is a slope. At each dotted line a further run
-# begins, at a high rate again, and at first the loss rises. What does such a run gain? A thousand held-out
-# captchas are too few to see it. All of `classic-100k` shows it: 98.28 %, 98.68 % and 99.01 % right after
-# one, two and three runs.
+# begins, at a high rate again, and at first the loss rises. What does such a run gain? Its thousand held-out
+# captchas, others in each run, are too few to tell. All of `classic-100k` shows it: 98.28 %, 98.68 % and
+# 99.01 % right after one, two and three runs.
 #
 # At the end the *training* loss is the higher one. This training practised `O` and `0` more often than
 # they occur in held-out captchas (lesson 4), and those are hard. (In each run it steps down where

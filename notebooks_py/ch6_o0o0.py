@@ -266,7 +266,7 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # they shrink. One captcha, changed:
 
 # %% tags=["active-ipynb"]
-# picture = draw_captchas(["O0OP"], stream(SEED, "O0OP", epoch=0, index=29))[0]
+# picture = draw_captchas(["O0OP"], stream(SEED, "O0OP", epoch=0, index=36))[0]
 # changed = {f"{q / 2:+} pixels": thicken(picture, q) for q in (-2, -1, 0, 1, 2)}
 # changed["width 87 %"] = narrow(picture, 26 / 30)
 # answers = read_ctc(model, np.stack(list(changed.values())))

@@ -44,7 +44,8 @@ def test_logs_that_ship_have_the_columns_that_the_lesson_reads(name):
     columns = ["epoch", "run", "pictures", "seconds", "loss", "val_loss", "val_acc"]
     assert log[columns].notna().all(axis=None)
     assert log.pictures.is_monotonic_increasing and log.run.is_monotonic_increasing
-    assert log.val_loss.iloc[-1] < log.val_loss[len(log) // 4]  # it falls to the end
+    last = log[log.run == log.run.max()]  # each run has its own held-out captchas
+    assert last.val_loss.iloc[-1] < last.val_loss.median()  # it falls to the end
 
 
 def test_what_lesson_5_says_about_its_recipes():

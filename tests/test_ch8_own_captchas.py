@@ -127,6 +127,6 @@ def test_a_new_style_makes_it_forget_the_old_one():
         answers = read_ctc(model, pictures)
         return sum(a == b for a, b in zip(answers, old, strict=True))
 
-    assert count() > 40
+    assert (before := count()) > 45
     ch8.fine_tune(model, X, encode(texts) + 1, 20, seed=1, moved=False)
-    assert count() < 40
+    assert count() < before - 5

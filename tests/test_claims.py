@@ -90,6 +90,7 @@ CLOCK = "by the clock, on two cores; other machines take other times"
 JUDGED = "for the reader's eye: a picture beside it shows it"
 RULE = "a rule or a task; nothing is measured"
 SPEED = measured("bank")["speed"]["ratio"] > 3
+WHITE = measured("bank")["pictures"]["by a bank of white glyphs"]["right"] / 10_000
 LOWER = 4 * PREVIEW_HEIGHT == 5 * HEIGHT
 GREEN = all(code(n, "assert right > 0.6 * len(texts)") for n in (2, 3))
 TENTH = all(code(n, "3e-3") and code(n, "3e-4") for n in (2, 3))
@@ -135,7 +136,6 @@ CLAIMS = {
         "at a tenth of the rate": TENTH, "at a tenth of it": TENTH,
         "three times the original's": code(2, "compile_at(3e-3)"),
         "9 of 10 and 9,000 of 10,000 are both 90 %": 9 / 10 == 9_000 / 10_000,
-        "for an hour and a half": 1.3 < measured("cnn")["seconds"] / 3600 < 1.7,
         "a fifth less tall": LOWER,
         "*Expected: two more heads of 73,764 each.": "test_ch2_2_six_heads",
         "both learn more slowly": "test_ch2_3_harder_tasks",
@@ -147,7 +147,6 @@ CLAIMS = {
         "a tenth of it": TENTH,
         "hardly any picture": JUDGED, "Most columns say": JUDGED, "most columns say": JUDGED,
         "nearly all zeros": JUDGED,
-        "for more than an hour": measured("ctc")["seconds"] > 3600,
         "*Expected: 24 steps, so up to 12: 12 characters and 11 blanks.": "test_ch3_1_wider",
         "for ten times as long": RULE, "gains next to nothing": "test_ch3_3_beam_search",
     },
@@ -163,6 +162,7 @@ CLAIMS = {
         "A third, and a fifth.": SLIM == ["0.33", "0.21"],
         "a constant rate cost most": [x["name"] for x in WORST][1] == "constant rate",
         "repairs nearly all of it": min(x["averaged"][-1] for x in WORST) > 0.97 * 1911,
+        "reads nearly as many": WHITE > 0.99 * (1 - wrong("right")),
         "the fewest errors": min(heads("CTC")) > max(heads("four heads", "CTC with a GRU")),
         "a third as high": "test_ch4_2_a_long_cycle",
         "three quarters": "test_ch4_3_practise_two_pairs",
