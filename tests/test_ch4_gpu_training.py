@@ -70,7 +70,7 @@ def test_each_epoch_has_a_bank_of_its_own(small_banks):
         assert np.array_equal(again, data.draw(["O0AB"], random.Random(1)))
     assert small_banks == ["7/0", "7/1"] and not np.array_equal(*pictures)
     glyphs = ch4.fresh_bank(7, 1, 128).glyphs[0]
-    assert {c: len(kept) for c, kept in glyphs.items() if len(kept) > 1} == {"O": 6, "0": 6}
+    assert {c: len(kept) for c, kept in glyphs.items() if len(kept) > 1} == {"O": 20, "0": 20}
 
 
 # --- networks and the recipe -------------------------------------------------------------
