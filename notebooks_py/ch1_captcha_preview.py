@@ -84,7 +84,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # texts = random_texts(rng, 24)
 # pictures = draw_captchas(texts, rng)
 # figure = show_captchas(pictures, texts, columns=6, title="24 captchas and their texts")
-# figure.set_size_inches(10, 4.6)
+# figure.set_size_inches(9.4, 4.4)
 # (FOLDER := fresh_folder("ch1_captcha_preview") / "imgs").mkdir()
 # figure.savefig(FOLDER / "captchas.png", dpi=90)
 # plt.show()
@@ -146,7 +146,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # Then the letters are put together.
 
 # %% tags=["active-ipynb"]
-# figure, grid = plt.subplots(2, 3, figsize=(9, 3.6), layout="constrained")
+# figure, grid = plt.subplots(2, 3, figsize=(8, 3.3), layout="constrained")
 # for axes, (title, stage) in zip(grid.flat, anatomy.pictures.items(), strict=False):
 #     axes.imshow(stage)
 #     axes.set_title(f"{title}, {stage.width}x{stage.height}")
