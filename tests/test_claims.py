@@ -162,7 +162,7 @@ CLAIMS = {
         "A third, and a fifth.": SLIM == ["0.33", "0.21"],
         "a constant rate cost most": [x["name"] for x in WORST][1] == "constant rate",
         "repairs nearly all of it": min(x["averaged"][-1] for x in WORST) > 0.97 * 1911,
-        "reads nearly as many": WHITE > 0.99 * (1 - wrong("right")),
+        "reads nearly as many": 0.99 * (1 - wrong("right")) < WHITE,
         "the fewest errors": min(heads("CTC")) > max(heads("four heads", "CTC with a GRU")),
         "a third as high": "test_ch4_2_a_long_cycle",
         "three quarters": "test_ch4_3_practise_two_pairs",
