@@ -111,6 +111,18 @@ def text(name: str, old: str, new: str, *more: str) -> Callable[[Path], None]:
     return tell
 
 
+def add_100(name: str, pattern: str) -> Callable[[Path], None]:
+    """Add 100 to the first whole number behind a pattern, whatever it is today."""
+
+    def tell(root: Path) -> None:
+        old = (root / name).read_text("utf-8")
+        new = re.sub(rf"({pattern})(\d+)", lambda m: f"{m[1]}{int(m[2]) + 100}", old, count=1)
+        assert new != old
+        (root / name).write_text(new, "utf-8")
+
+    return tell
+
+
 def paint(root: Path) -> None:
     notebook = lessons.find(root)[4].read()
     outputs = [out for _, cell in lessons.code_cells(notebook) for out in cell.outputs]
@@ -150,20 +162,21 @@ LIES = [
      text(FIFTH, "A steep fall", "98.77 % right", "for column, label", "# 98.77\\nfor column, l"),
      figures, "98.77 %"),
     ("a log with a better curve", bend, gates.provenance, "ch5_loss_curves"),
-    ("an ablation with other counts", text("models/ablation.json", ": 1528,", ": 1928,"),
+    ("an ablation with other counts", add_100("models/ablation.json", '"right": '),
      gates.provenance, "ch4_gpu_training"),
     ("a larger count on 100,000", enlarge("ctc", "classic-100k", 700), results, "do not fit"),
     ("a larger count on 10,000", enlarge("ctc_pytorch", "wide-10k", 90), results, "do not fit"),
     ("a larger count, and no new table", enlarge("ctc", "modern-10k", 30), table, "make table"),
     ("other seconds of training", text("models/cnn.json", '\n "seconds": ', '\n "seconds": 1'),
      table, "make table"),
-    ("a count without its interval", text("models/ctc.json", '"right": 8410', '"right": 8510'),
+    ("a count without its interval",
+     add_100("models/ctc.json", r'"preview-10k",\s+"n": 10000,\s+"right": '),
      results, "interval of preview-10k"),
     ("other captchas in a test set", text("models/ctc.json", "fd633c99179e", "fd633c99179f"),
      results, "fingerprint of preview-10k"),
-    ("a table of results edited by hand", text("README.md", "| 84.10 % (", "| 94.10 % ("),
+    ("a table of results edited by hand", add_100("README.md", r"CNN and CTC, slim \| "),
      table, "make table"),
-    ("other minutes for a lesson", text("README.md", "next | 15 |", "next | 5 |"),
+    ("other minutes for a lesson", add_100("README.md", r"what to do next \| "),
      table, "make table"),
     ("published marks exchanged", text("README.md", "99.21 % | 2,560", "99.57 % | 2,560"),
      figures, "99.57 %"),
