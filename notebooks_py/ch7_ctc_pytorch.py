@@ -493,7 +493,7 @@ def read(model, pictures):
 # %% [markdown]
 # Under the picture stands the likeliest answer of each column, `-` for the blank; a dark cell in the map is a
 # sure answer, and rows below 5 % are left out. `OO` are two because there is a blank between them. (We chose
-# this drawing. Another one was read `B0OK`.)
+# this drawing from six. Two of the others were misread, `B0OK` and `BO0K`.)
 #
 # ---
 #
