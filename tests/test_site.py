@@ -61,8 +61,16 @@ def test_every_lesson_can_be_read_and_launched(site: Path) -> None:
             for cell in lessons.find(ROOT, name)[0].read().cells
             for output in cell.get("outputs", [])
         )
-        assert page.count("<img") >= pictures > 0
+        assert page.count("<img") == page.count("<img alt=") >= pictures > 0
     assert 'href="contributing.html"' in front and "blob/HEAD/notebooks_py" in front
+
+
+def test_the_alt_text_of_a_figure_is_its_title(site: Path) -> None:
+    page = read(site / "notebooks/ch1_captcha_preview.html")
+    assert 'alt="picture: 24 captchas and their texts"' in page
+    page = read(site / "notebooks/ch2_cnn.html")
+    assert 'alt="picture: Digits, all four right: …"' in page
+    assert 'alt="the picture that the code above draws"' in page  # the diagram has no title
 
 
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:

@@ -45,6 +45,7 @@ CONTENTS = """
 {}
 ```
 """
+TITLE = re.compile(r"title[=(]\s*f?([\"'])(.+?)\1")  # of a figure, in the code that draws it
 LAUNCH = """
 [Open in Colab](https://colab.research.google.com/github/{repository}/blob/HEAD/{path}) ·
 [nbviewer](https://nbviewer.org/github/{repository}/blob/HEAD/{path}) ·
@@ -73,6 +74,13 @@ def mend(text: str, path: str, pages: dict[str, str], root: Path, repository: st
     return LINK.sub(replace, BADGE.sub(r"\1", text))
 
 
+def describe(source: str) -> str:
+    """Return the alt text of what a cell draws: its titles, without what the run puts into them."""
+    titles = [re.sub(r"\{.*?\}", "…", words) for _, words in TITLE.findall(source)]
+    titles = [words for words in titles if re.search(r"[^\W_]{2}", words)]
+    return f"picture: {'; '.join(titles)}" if titles else "the picture that the code above draws"
+
+
 def stage(root: Path, source: Path, repository: str) -> None:
     """Write what Sphinx reads into the folder `source`."""
     found = lessons.find(root)
@@ -93,6 +101,8 @@ def stage(root: Path, source: Path, repository: str) -> None:
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = mend(cell.source, path, pages, root, repository)
+            else:
+                cell.metadata["mystnb"] = {"image": {"alt": describe(cell.source)}}
         if repository:
             title, _, rest = notebook.cells[0].source.partition("\n")
             launch = LAUNCH.format(repository=repository, path=path)

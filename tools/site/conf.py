@@ -8,7 +8,6 @@ from sphinx.writers.html5 import HTML5Translator
 project = html_title = "Read captchas with deep learning"
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
-nb_render_image_options = {"alt": "the picture that the code above draws"}
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_theme = "furo"
