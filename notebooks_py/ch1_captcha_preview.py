@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Draw captchas and turn them into training data
 #
-# At the end of this half hour you have an endless, reproducible stream of captchas in the shape that
+# At the end of this lesson you have an endless, reproducible stream of captchas in the shape that
 # a network wants, and you know what makes them hard to read. You need a little Python and NumPy; no
 # GPU, no data set, and running it all takes a minute.
 

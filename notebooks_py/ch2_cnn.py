@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Read captchas with a convolutional network
 #
-# At the end of this half hour you have built the first network of the original tutorial, trained a
+# At the end of this lesson you have built the first network of the original tutorial, trained a
 # small one until most titles on the page turn green (two minutes on a laptop), and measured honestly
 # what it and a finished one can read. You need [lesson 1](ch1_captcha_preview.ipynb), which draws the
 # data; a CPU is enough.
@@ -339,8 +339,9 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 
 # %% [markdown]
 # The last line is what the original reports; ours does not reach it yet. We counted the first line again
-# just now; `make evaluate MODEL=cnn SET=classic-10k` counts any of the others. `classic` is drawn by captcha 0.7.0, `modern` by 0.7.1, whose letters are warped less. `preview` is
-# drawn at 170x80 and scaled down, so its letters are a fifth less tall than any in training: harder.
+# just now; `make evaluate MODEL=cnn SET=classic-10k` counts any of the others. `classic` is drawn by
+# captcha 0.7.0, `modern` by 0.7.1, whose letters are warped less. `preview` is drawn at 170x80 and scaled
+# down, so letters of the same font size are a fifth less tall than in training: harder.
 #
 # ## Keep the model
 #

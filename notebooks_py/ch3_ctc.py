@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Read captchas as a sequence
 #
-# At the end of this half hour you know how a network learns the *order* of characters when nobody
+# At the end of this lesson you know how a network learns the *order* of characters when nobody
 # tells it where they are, you have an answer to a question that is often asked about the original tutorial
 # ("why does my accuracy stay at 0?"), and a small network of yours reads all 36 characters after two
 # minutes. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb); a CPU is enough.

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Train for real, with or without a GPU
 #
-# Lessons 2 and 3 trained for two minutes. At the end of this half hour you know what hours are spent
+# Lessons 2 and 3 trained for two minutes. At the end of this lesson you know what hours are spent
 # on: who waits for whom, what our recipe is made of, how to stop and go on, and how to use a GPU,
 # several of them, or half precision. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
 # long runs were made beforehand, by `make train` and `make study`, and this lesson reads their logs.

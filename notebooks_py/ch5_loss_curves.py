@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Read loss curves
 #
-# At the end of this half hour you can look at the log of a training and say whether it learns, whether
+# At the end of this lesson you can look at the log of a training and say whether it learns, whether
 # it is done, and what to change next. You need [lesson 4](ch4_gpu_training.ipynb), which explains the
 # recipe; a CPU is enough. Nothing is trained here: we read the logs of trainings that took hours.
 

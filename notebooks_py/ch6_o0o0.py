@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Tell O from 0
 #
-# At the end of this half hour you know whether the finished network can tell `O` from `0` or only
+# At the end of this lesson you know whether the finished network can tell `O` from `0` or only
 # guesses, which cue survives the warp, and how to find out by an experiment whether the network
 # follows that cue. You also know where its errors are, and whether it knows when it is wrong. You need
 # [lesson 3](ch3_ctc.ipynb); nothing is trained, and a CPU is enough.

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Write the sequence model again in PyTorch
 #
-# At the end of this half hour you have written the model of lesson 3 and its training loop in plain
+# At the end of this lesson you have written the model of lesson 3 and its training loop in plain
 # PyTorch, seen it learn all 36 characters in about a minute, and know where PyTorch and Keras differ
 # without saying so. You need [lesson 3](ch3_ctc.ipynb), which explains CTC, and PyTorch
 # (`make setup-torch` adds it); a CPU is enough.

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Read captchas of your own
 #
-# At the end of this half hour you read pictures with one call, you have seen a network made for four
+# At the end of this lesson you read pictures with one call, you have seen a network made for four
 # characters read six, you have taught it a style that it had never seen from two hundred labelled
 # pictures, and you can take it with you, into a program without Keras or into a web page. You need
 # [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.

@@ -32,18 +32,22 @@ READMES = {  # the words of the results in each language
         "cnn": "CNN with four softmax heads, {size}",
         "ctc": "CNN and CTC, {size}",
         "pictures": "{pictures:,} captchas",
+        "further": "{before:,} captchas with CTC, then {own:,}",
         "share": "{share:.2f} % ({low:.2f} to {high:.2f})",
-        "twin": "Lesson 7's network in PyTorch reads wider captchas, 192x64, another task: "
-        "{score} of `wide-10k` after {pictures:,} captchas and {hours:.1f} hours ({device}).",
+        "twin": "Lesson 7's network in PyTorch reads wider captchas, 192x64, another task: {score} of "
+        "`wide-10k`. It began with the weights that the CTC network had after {before:,} captchas, and was "
+        "trained on {own:,} wide ones, for {own_hours:.1f} hours ({device}).",
     },
     "README.zh.md": {
-        "head": "模型 | 参数量 | 训练样本 | 训练小时数",
+        "head": "模型 | 参数量 | 训练样本 | 训练时长（小时）",
         "cnn": "CNN，四个 softmax 输出头，{size}",
         "ctc": "CNN + CTC，{size}",
         "pictures": "{pictures:,} 张",
+        "further": "先以 CTC 训练 {before:,} 张，再训练 {own:,} 张",
         "share": "{share:.2f} %（{low:.2f} 至 {high:.2f}）",
         "twin": "第 7 课的 PyTorch 网络读的是更宽的 192x64 验证码，与上表不是同一个任务："
-        "训练 {pictures:,} 张、{hours:.1f} 小时（{device}）之后，在 `wide-10k` 上为 {score}。",
+        "在 `wide-10k` 上为 {score}。它从 CTC 网络训练 {before:,} 张之后的权重开始，"
+        "再用 {own:,} 张宽验证码训练 {own_hours:.1f} 小时（{device}）。",
     },
 }
 # A lesson in the README: its link, badges, what there is at the end, minutes.
@@ -104,12 +108,22 @@ def table(root: Path, words: dict) -> str:
         if not (path := root / "models" / f"{name}.json").exists():
             continue
         found = json.loads(path.read_text(encoding="utf-8"))
-        found |= {"hours": found["seconds"] / 3600, "device": found["runs"][-1]["device"]}
+        kind = found["runs"][-1]["settings"]["MODEL"]
+        runs = [run for run in found["runs"] if run["settings"]["MODEL"] == kind]
+        own = sum(run["pictures"] for run in runs)
+        found |= {
+            "hours": found["seconds"] / 3600,
+            "device": runs[-1]["device"],
+            "own": own,
+            "before": found["pictures"] - own,
+            "own_hours": sum(run["seconds"] for run in runs) / 3600,
+        }
         if name == TWIN:
             score = share(found["scores"]["wide-10k"], words)
             lines += ["", words["twin"].format(score=score, **found)]
             continue
-        cells = [words[name], "{parameters:,}", words["pictures"], "{hours:.1f} ({device})"]
+        pictures = words["further" if found["before"] else "pictures"]
+        cells = [words[name], "{parameters:,}", pictures, "{hours:.1f} ({device})"]
         cells = [cell.format(**found) for cell in cells]
         cells += [share(found["scores"][test_set], words) for test_set in SETS[1:]]
         lines.append(f"| {' | '.join(cells)} |")
