@@ -38,6 +38,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+
+# Optimizers bring it in; with CUDA it crashes if TensorFlow, lesson 3's, was imported before it.
+import torch._dynamo
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
