@@ -26,9 +26,8 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from captcha_reader.drawing import draw_captchas  # noqa: E402
-from captcha_reader.texts import encode  # noqa: E402
 from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
-from notebooks_py.ch3_ctc import build_ctc, decode_ctc  # noqa: E402
+from notebooks_py.ch3_ctc import build_ctc  # noqa: E402
 
 DEVICES = keras.distribution.list_devices()
 FOLDER = Path(tempfile.mkdtemp())
@@ -68,12 +67,8 @@ def train(devices: list[str]) -> dict:
     return {"devices": count.counts, "parameters": model.count_params(), **losses}
 
 
-logits = np.random.default_rng(0).normal(0, 2, (4, 8, 5)).astype("float32")
-loss = keras.losses.ctc(encode(["AAAA", "CDCD", "DDAB", "ABCD"], "ABCD") + 1, logits)
 facts = {
     "backend": keras.backend.backend(),
-    "ctc_loss": keras.ops.convert_to_numpy(loss).tolist(),
-    "decoded": [decode_ctc(logits, "ABCD", way) for way in ("greedy", "beam_search")],
     "one": train(DEVICES[:1]),
     "two": train(DEVICES),
     "has_tensorflow": sys.modules.get("tensorflow") is not None,

@@ -1,5 +1,7 @@
 """A repository of two tiny lessons without TensorFlow, for tests that break something."""
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -11,6 +13,10 @@ import hypothesis
 import lessons
 import pytest
 import refresh
+from PIL import Image
+
+with contextlib.suppress(ImportError):  # PyTorch for CUDA brings it; after TensorFlow it crashes
+    import triton  # noqa: F401
 
 ROOT = lessons.ROOT
 # On a person's machine hypothesis looks for new examples each time. CI tries the same ones each
@@ -134,6 +140,12 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {path.name}, not once"
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """A picture as the bytes of a file."""
+    image.save(content := io.BytesIO(), kind, **options)
+    return content.getvalue()
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

@@ -1,11 +1,10 @@
-"""The bank of glyphs: reproducible, like the package's captchas, and several times as fast."""
+"""The bank of glyphs: reproducible, and with pixels like those of the package."""
 
 import random
-import statistics
-import time
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import findfont
 from PIL import Image
 
 from captcha_reader.bank import GlyphBank
@@ -37,24 +36,8 @@ def test_a_bank_of_another_alphabet_and_size():
     assert bank.draw(["ab", "bbbbbbbb"], random.Random(1)).shape == (2, 80, 200, 3)
     twice = GlyphBank(1, "abb", colors=2, copies=2)
     assert [len(twice.glyphs[0][character]) for character in "ab"] == [2, 4]
-
-
-def test_a_character_that_is_not_in_the_bank_is_named(bank):
-    with pytest.raises(ValueError, match="'7' in '08K7' is not in the alphabet '08KO'"):
-        bank.draw(["OOOO", "08K7"], random.Random(1))
-
-
-def test_the_darkest_ink_is_a_colour_of_the_bank():
-    bank = GlyphBank(1, FEW, colors=2)
-    colors = np.array([color[:3] for color in bank.colors])
-    texts = random_texts(random.Random(1), 60, FEW)
-    nearest = []
-    for picture in bank.draw(texts, random.Random(2)):
-        darkest = picture.reshape(-1, 3)[picture.sum(axis=2).argmin()]
-        apart = np.abs(colors - darkest).max(axis=1)
-        assert apart.min() <= 3, darkest  # the filter rounds
-        nearest.append(apart.argmin())
-    assert 20 < sum(nearest) < 40  # both colours are used
+    with pytest.raises(ValueError, match="'7' in 'a7' is not in the alphabet 'ab'"):
+        bank.draw(["ab", "a7"], random.Random(1))
 
 
 def features(pictures: np.ndarray) -> np.ndarray:
@@ -66,38 +49,25 @@ def features(pictures: np.ndarray) -> np.ndarray:
     return np.stack([gray.mean(axis=(1, 2)), gray.std(axis=(1, 2)), steps, *counts], axis=1)
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How far the means are apart, in standard errors of their difference."""
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """How far the means are apart at most, in standard errors of their difference."""
     error = np.sqrt(a.var(axis=0) / len(a) + b.var(axis=0) / len(b))
-    return np.abs(a.mean(axis=0) - b.mean(axis=0)) / error
+    return (np.abs(a.mean(axis=0) - b.mean(axis=0)) / error).max()
 
 
 def test_pixels_are_distributed_as_the_packages(bank, monkeypatch):
     texts = random_texts(random.Random(5), 500, FEW)
     package = features(draw_captchas(texts, random.Random(6)))
     ours = features(bank.draw(texts, random.Random(7)))
-    assert distance(ours, package).max() < 3
+    assert distance(ours, package) < 3
     assert np.allclose(ours.std(axis=0), package.std(axis=0), rtol=0.15)
     monkeypatch.setattr(bank, "noise", [Image.new("L", (128, 64))])
     without_noise = features(bank.draw(texts, random.Random(7)))
-    assert distance(without_noise, package).max() > 3  # so a difference would be seen
-
-
-def test_a_bank_draws_three_times_as_fast_as_the_package():
-    bank, texts = GlyphBank(1, colors=10), random_texts(random.Random(1), 100)
-
-    def seconds(draw) -> float:
-        start = time.thread_time()
-        draw(texts, random.Random(1))
-        return time.thread_time() - start
-
-    assert statistics.median(seconds(draw_captchas) / seconds(bank.draw) for _ in range(5)) > 3
+    assert distance(without_noise, package) > 3  # so a difference would be seen
 
 
 def test_a_font_of_ones_own():
-    from matplotlib import font_manager
-
-    fonts = [font_manager.findfont("DejaVu Serif")]
+    fonts = [findfont("DejaVu Serif")]
     ours, theirs = (GlyphBank(1, "W", colors=1, fonts=choice) for choice in (fonts, ()))
     shapes = [{glyph.size for glyph, _ in bank.glyphs[0]["W"]} for bank in (ours, theirs)]
     assert max(shapes[0]) > max(shapes[1])  # the package's font is monospaced, its W narrow

@@ -24,38 +24,15 @@ def chances(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def needed(label: list[int]) -> int:
-    """Steps that a label needs at least."""
-    return len(label) + sum(a == b for a, b in itertools.pairwise(label))
-
-
-@pytest.mark.parametrize(
-    ("path", "label"),
-    [
-        ([], []),
-        ([0, 0, 0], []),
-        ([1, 1, 1], [1]),
-        ([1, 0, 1], [1, 1]),
-        ([0, 2, 2, 1, 0, 1, 1], [2, 1, 1]),
-        ([3, 2, 3], [3, 2, 3]),
-    ],
-)
-def test_collapse_merges_first_and_drops_blanks_then(path, label):
-    assert ch3.collapse(path) == label
-
-
-def test_answers_are_spelled_with_a_dash_for_the_blank():
+def test_collapse_merges_first_and_drops_blanks_then_and_a_blank_is_spelled_as_a_dash():
+    assert ch3.collapse([]) == ch3.collapse([0, 0, 0]) == []
+    assert ch3.collapse([0, 2, 2, 1, 0, 1, 1, 2]) == [2, 1, 1, 2]
     assert ch3.spell([0, 1, 11, 36]) == "-0AZ" and ch3.spell([2, 0, 1], "AB") == "B-A"
-
-
-@given(st.lists(st.integers(1, 2), min_size=1, max_size=4))
-def test_a_label_fits_exactly_from_the_steps_it_needs(label):
-    assert not ch3.alignments(label, needed(label) - 1, 3)
-    assert len(ch3.alignments(label, needed(label), 3)) == 1
 
 
 def test_alignments_of_known_words():
     assert ch3.alignments([1, 1, 1, 1], 7, 2) == [(1, 0, 1, 0, 1, 0, 1)]
+    assert ch3.alignments([1, 1, 1, 1], 6, 2) == []
     # n different neighbours in T steps have binomial(T + n, 2 n) alignments
     for steps, n in itertools.product(range(1, 7), range(1, 4)):
         label = [1 + k % 2 for k in range(n)]
@@ -65,11 +42,8 @@ def test_alignments_of_known_words():
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 6), st.integers(2, 3), st.integers(0, 10**6), st.data())
 def test_by_hand_by_lattice_and_by_keras_are_the_same_loss(steps, classes, seed, data):
-    label = data.draw(
-        st.lists(st.integers(1, classes - 1), min_size=1, max_size=steps).filter(
-            lambda label: needed(label) <= steps
-        )
-    )
+    labels = st.lists(st.integers(1, classes - 1), min_size=1, max_size=steps)
+    label = data.draw(labels.filter(lambda label: ch3.alignments(label, steps, classes)))
     logits = numbers(seed, steps, classes)
     by_hand = ch3.loss_by_hand(chances(logits), label)
     by_keras = keras.losses.ctc(np.array([label]), logits[None])
@@ -91,30 +65,16 @@ def test_the_full_network_is_the_originals():
             assert gru.recurrent_activation.__name__ == "sigmoid" and gru.reset_after
 
 
-SMALL = {"filters": (4, 8), "convs": 1, "stride": 4, "tall": 1}
-
-
 def test_steps_are_columns_from_left_to_right():
     """A change in one column of the picture moves the answers near that column alone."""
     keras.utils.set_random_seed(1)
-    model = ch3.build_ctc(**SMALL)
+    model = ch3.build_ctc(filters=(4, 8), convs=1, stride=4, tall=1)
     pictures = np.ones((2, 64, 128, 3), "float32")
     pictures[1, :, 80:88] = 0
     before, after = model.predict_on_batch(pictures)
     moved = np.flatnonzero(np.abs(before - after).max(axis=1) > 1e-6)
     assert before.shape == (16, 37)
     assert 10 in moved and moved.min() >= 8 and moved.max() <= 12
-
-
-def test_a_saved_network_loads_without_help_and_answers_the_same(tmp_path):
-    model = ch3.small_ctc(1)
-    model.save(tmp_path / "ctc.keras")
-    loaded = keras.models.load_model(tmp_path / "ctc.keras")
-    X = numbers(1, 2, 64, 128, 3)
-    assert np.array_equal(loaded.predict_on_batch(X), model.predict_on_batch(X))
-    assert all(map(np.array_equal, ch3.small_ctc(1).get_weights(), model.get_weights()))
-    losses = [float(loaded.train_on_batch(X, np.array([[1, 2, 3, 3]] * 2))) for _ in range(8)]
-    assert losses[-1] < losses[0] / 2
 
 
 def test_greedy_is_the_collapsed_likeliest_path():

@@ -10,7 +10,7 @@ import format
 import gates
 import lessons
 import pytest
-from conftest import ROOT, edit, git
+from conftest import ROOT, edit
 
 RUN = """
 import sys, types
@@ -24,14 +24,14 @@ print(captcha_reader.__file__)
 
 
 @pytest.mark.parametrize("lesson", lessons.find(ROOT), ids=lambda lesson: lesson.name)
-def test_every_lesson_begins_with_the_cell(lesson: lessons.Lesson) -> None:
+def test_every_lesson_begins_with_the_cell(lesson):
     first, *others = (cell for _, cell in lessons.code_cells(lesson.read()))
     assert lessons.tags(first) == [lessons.COLAB, lessons.DEMO]
     assert first.source == lessons.colab_cell(ROOT), "run `make format`"
     assert not any(lessons.COLAB in lessons.tags(cell) for cell in others)
 
 
-def test_it_fetches_the_address_and_the_pins_of_pyproject() -> None:
+def test_it_fetches_the_address_and_the_pins_of_pyproject():
     cell = lessons.colab_cell(ROOT)
     assert re.fullmatch(r"https://github\.com/\w[\w-]*/[\w.-]+", lessons.address(ROOT))
     assert cell.count(f" {lessons.address(ROOT)}\n") == 1
@@ -42,14 +42,9 @@ def test_it_fetches_the_address_and_the_pins_of_pyproject() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Colab runs on Linux")
 @pytest.mark.parametrize("colab", [True, False])
-def test_the_cell_in_a_make_believe_colab(colab: bool, tmp_path: Path) -> None:
-    origin, content, programs = (tmp_path / name for name in ("origin", "content", "programs"))
-    for folder in (origin / "captcha_reader", content, programs):
-        folder.mkdir(parents=True)
-    (origin / "captcha_reader" / "__init__.py").touch()
-    git(origin, "init", "--quiet")
-    git(origin, "add", ".")
-    git(origin, "commit", "--quiet", "--message", "lessons")
+def test_the_cell_in_a_make_believe_colab(colab, mini_made, tmp_path):
+    (content := tmp_path / "content").mkdir()
+    (programs := tmp_path / "programs").mkdir()
     (programs / "pip").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/installed\n')
     (programs / "pip").chmod(0o755)
     environment = {
@@ -57,16 +52,14 @@ def test_the_cell_in_a_make_believe_colab(colab: bool, tmp_path: Path) -> None:
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "IPYTHONDIR": str(tmp_path),
         "PYTHONPATH": str(ROOT),
-        "GIT_CONFIG_COUNT": "1",  # git fetches `origin` in place of the address
-        "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
+        "GIT_CONFIG_COUNT": "1",  # git fetches the tiny repository instead
+        "GIT_CONFIG_KEY_0": f"url.{mini_made.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": lessons.address(ROOT),
     }
     modules = ["google.colab"] if colab else []
     command = [sys.executable, "-c", RUN, lessons.colab_cell(ROOT), *modules]
-    result = subprocess.run(
-        command, cwd=content, env=environment, capture_output=True, text=True, check=True
-    )
-    library = Path(result.stdout.splitlines()[-1])
+    printed = subprocess.check_output(command, cwd=content, env=environment, text=True)
+    library = Path(printed.splitlines()[-1])
     if not colab:
         assert library.is_relative_to(ROOT) and list(content.iterdir()) == []
         return
@@ -75,7 +68,7 @@ def test_the_cell_in_a_make_believe_colab(colab: bool, tmp_path: Path) -> None:
     assert (tmp_path / "installed").read_text().split()[0] == "install"
 
 
-def test_a_new_address_needs_no_new_run(mini: Path) -> None:
+def test_a_new_address_needs_no_new_run(mini):
     lesson = lessons.find(mini)[1]
     cell = '# %% tags=["colab", "active-ipynb"]\n# pass\n\n'
     edit(lesson.module, "# %%\nfrom", f"{cell}# %%\nfrom")

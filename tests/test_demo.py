@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import io
 import json
 import math
 import re
@@ -11,16 +10,18 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import browser
 import demo
 import pytest
 from browser import Browser
-from conftest import snapshot
+from conftest import saved, snapshot
+from lessons import write
 from PIL import Image
 
 from captcha_reader import weights
-from captcha_reader.reading import Reading, read_captchas
+from captcha_reader.reading import Reading, read_captcha, read_captchas
 
 ANSWER = "document.getElementById('answer').innerText"
 CLEAR = """
@@ -30,8 +31,14 @@ CLEAR = """
 ANSWERED = "document.getElementById('text').textContent || document.querySelector('.error')"
 
 
-def serve(folder: Path, port: int = 0) -> ThreadingHTTPServer:
-    server = demo.open_server(folder, port)
+EVENTS = {
+    "drop": "new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer",
+    "paste": "new ClipboardEvent('paste', {bubbles: true, cancelable: true, clipboardData",
+}
+
+
+def serve(folder: Path) -> ThreadingHTTPServer:
+    server = demo.open_server(folder)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     return server
 
@@ -61,9 +68,7 @@ def server(folder: Path) -> Iterator[ThreadingHTTPServer]:
 
 
 @pytest.fixture(scope="module")
-def chromium(
-    server: ThreadingHTTPServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Browser]:
+def chromium(server: ThreadingHTTPServer, tmp_path_factory) -> Iterator[Browser]:
     opened = Browser(tmp_path_factory.mktemp("profile"))
     opened.address = f"http://127.0.0.1:{server.server_port}/"
     opened.open(opened.address)
@@ -103,28 +108,17 @@ def give(page: Browser, content: bytes | int, name: str, how: str = "drop") -> s
     bits = f"Uint8Array.from(atob('{data}'), (x) => x.charCodeAt())" if data else "new Uint8Array"
     if isinstance(content, int):
         bits = f"new Uint8Array({content})"
-    event = {
-        "drop": "DragEvent('drop', {dataTransfer",
-        "paste": "ClipboardEvent('paste', {clipboardData",
-    }
     page.run(f"""{{
         {CLEAR}
         const transfer = new DataTransfer();
         transfer.items.add(new File([{bits}], {json.dumps(name)}));
-        document.body.dispatchEvent(new {event[how]}: transfer, bubbles: true, cancelable: true}}));
+        document.body.dispatchEvent({EVENTS[how]}: transfer}}));
     }}""")
     page.wait(ANSWERED)
     return page.run(ANSWER)
 
 
-def saved(image: Image.Image, kind: str = "PNG") -> bytes:
-    image.save(content := io.BytesIO(), kind)
-    return content.getvalue()
-
-
-def test_all_bundled_captchas_are_read_as_python_reads_them(
-    page: Browser, captchas: list[dict], readings: list[Reading]
-) -> None:
+def test_all_bundled_captchas_are_read_as_python_reads_them(page, captchas, readings):
     assert len(captchas) == 20
     for number, (captcha, reading) in enumerate(zip(captchas, readings, strict=True)):
         page.run(f"document.querySelectorAll('#captchas button')[{number}].click()")
@@ -139,11 +133,9 @@ def test_all_bundled_captchas_are_read_as_python_reads_them(
     assert sum(x.text == c["truth"] for x, c in zip(readings, captchas, strict=True)) >= 15
 
 
-def test_the_map_has_the_answers_of_every_column(page: Browser) -> None:
-    cells = page.run(
-        "[...document.getElementById('map').getContext('2d').getImageData(0, 0, 16, 37).data]"
-        ".filter((_, i) => i % 4 === 3)"
-    )
+def test_the_map_has_the_answers_of_every_column(page):
+    data = "document.getElementById('map').getContext('2d').getImageData(0, 0, 16, 37).data"
+    cells = page.run(f"[...{data}].filter((_, i) => i % 4 === 3)")
     columns = [cells[t::16] for t in range(16)]
     assert all(math.isclose(sum(column), 255, abs_tol=5) for column in columns)
     names = page.run("[...document.getElementById('names').children].map((x) => x.innerText)")
@@ -152,27 +144,22 @@ def test_the_map_has_the_answers_of_every_column(page: Browser) -> None:
 
 
 @pytest.mark.parametrize("how", ["drop", "paste"])
-def test_pictures_of_other_kinds_are_read_as_python_reads_them(
-    page: Browser, folder: Path, captchas: list[dict], how: str
-) -> None:
+def test_pictures_of_other_kinds_are_read_as_python_reads_them(page, folder, captchas, how):
     image = Image.open(folder / captchas[4]["file"])
     clear = image.convert("RGBA")
     clear.putalpha(image.convert("L").point(lambda level: 255 * (level < 220)))
-    kinds = {
-        "a.png": saved(image),
-        "b.png": saved(clear),
-        "c.bmp": saved(image.resize((512, 256)), "BMP"),
-        "d.webp": saved(image.resize((170, 80)), "WEBP"),
-        "e.gif": saved(image.convert("L"), "GIF"),
-    }
-    for (name, content), reading in zip(
-        kinds.items(), read_captchas([*kinds.values()]), strict=True
-    ):
+    for name, content in {
+        "a.png": saved(clear),
+        "b.bmp": saved(image.resize((512, 256)), "BMP"),
+        "c.webp": saved(image.resize((170, 80)), "WEBP"),
+        "d.gif": saved(image.convert("L"), "GIF"),
+    }.items():
+        reading = read_captcha(content)
         assert give(page, content, name, how).startswith(reading.text)
         assert abs(answer(page)[1] - reading.confidence) < 0.1, name
 
 
-def test_the_file_picker_reads(page: Browser, folder: Path, readings: list[Reading]) -> None:
+def test_the_file_picker_reads(page, folder, readings):
     document = page.call("DOM.getDocument")["root"]["nodeId"]
     node = page.call("DOM.querySelector", nodeId=document, selector="#file")["nodeId"]
     for number in (3, 3, 5):  # the same file again, too
@@ -192,37 +179,31 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_captcha_gets_a_message_and_the_page_goes_on(
-    page: Browser, folder: Path, readings: list[Reading], name: str
-) -> None:
-    content, message = REFUSED[name]
+def test_what_is_no_captcha_gets_a_message_and_the_page_goes_on(page, folder, readings):
     expected = "A PNG, JPEG, GIF or WebP is expected, of at most 25 MB and 25 million pixels."
-    assert give(page, content, name).strip() == f"{name} {message}. {expected}"
-    assert page.run("document.querySelector('figure').hidden")
     captcha = (folder / "captchas/02.png").read_bytes()
-    assert give(page, captcha, "a.png").startswith(readings[1].text)
+    for name, (content, message) in REFUSED.items():
+        assert give(page, content, name).strip() == f"{name} {message}. {expected}"
+        assert page.run("document.querySelector('figure').hidden")
+        assert give(page, captcha, "a.png").startswith(readings[1].text)
 
 
-def test_a_drop_or_paste_without_a_file_gets_a_message(page: Browser) -> None:
-    for event, key, message in (
-        ("DragEvent('drop'", "dataTransfer", "There was no file in what you dropped."),
-        ("ClipboardEvent('paste'", "clipboardData", "There was no picture to paste."),
-    ):
-        page.run(
-            f"document.body.dispatchEvent("
-            f"new {event}, {{{key}: new DataTransfer(), bubbles: true}}))"
-        )
+def test_a_drop_or_paste_without_a_file_gets_a_message(page):
+    for how, message in {
+        "drop": "There was no file in what you dropped.",
+        "paste": "There was no picture to paste.",
+    }.items():
+        page.run(f"document.body.dispatchEvent({EVENTS[how]}: new DataTransfer()}}))")
         assert page.run(ANSWER).strip().startswith(message)
 
 
-def test_what_looks_like_another_style_gets_a_warning(page: Browser) -> None:
+def test_what_looks_like_another_style_gets_a_warning(page):
     said = give(page, saved(Image.new("RGB", (128, 64), "white")), "white.png")
     assert said.startswith("(nothing)") and "Not four characters: this may be another" in said
     assert not page.run("document.getElementById('verdict').innerText")
 
 
-def test_everything_works_with_the_keyboard(page: Browser, readings: list[Reading]) -> None:
+def test_everything_works_with_the_keyboard(page, readings):
     page.open(page.address)
     page.wait(ANSWERED)
     focused = "document.activeElement"
@@ -245,7 +226,7 @@ def test_everything_works_with_the_keyboard(page: Browser, readings: list[Readin
     page.call("Page.setInterceptFileChooserDialog", enabled=False)
 
 
-def test_buttons_and_pictures_have_names_and_the_answer_is_announced(page: Browser) -> None:
+def test_buttons_and_pictures_have_names_and_the_answer_is_announced(page):
     found = {"button": 0, "image": 0, "status": 0}
     for node in page.call("Accessibility.getFullAXTree")["nodes"]:
         role = node["role"]["value"]
@@ -256,7 +237,7 @@ def test_buttons_and_pictures_have_names_and_the_answer_is_announced(page: Brows
     assert page.run("document.documentElement.lang") == "en"
 
 
-def test_the_page_fits_a_phone(page: Browser) -> None:
+def test_the_page_fits_a_phone(page):
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     page.call("Emulation.setDeviceMetricsOverride", **size)
     try:
@@ -269,7 +250,7 @@ def test_the_page_fits_a_phone(page: Browser) -> None:
         page.call("Emulation.clearDeviceMetricsOverride")
 
 
-def test_there_is_a_dark_mode(page: Browser) -> None:
+def test_there_is_a_dark_mode(page):
     colours = []
     for scheme in ("light", "dark"):
         feature = {"name": "prefers-color-scheme", "value": scheme}
@@ -290,7 +271,7 @@ def check_requests(page: Browser) -> None:
     assert asked.count(f"{page.address}ctc.onnx") >= 2
 
 
-def test_no_other_host_is_asked_and_the_browser_would_refuse(page: Browser) -> None:
+def test_no_other_host_is_asked_and_the_browser_would_refuse(page):
     page.wait("!document.getElementById('offline').hidden")
     check_requests(page)
     refused = page.run("""new Promise((resolve) => {
@@ -300,9 +281,7 @@ def test_no_other_host_is_asked_and_the_browser_would_refuse(page: Browser) -> N
     assert refused == "https://example.com/a"
 
 
-def test_the_page_reads_with_the_network_off(
-    page: Browser, server: ThreadingHTTPServer, folder: Path, readings: list[Reading]
-) -> None:
+def test_the_page_reads_with_the_network_off(page, server, folder, readings):
     page.wait("!document.getElementById('offline').hidden")
     stop(server)  # so this test is the last of those with a browser
     off = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
@@ -335,58 +314,36 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "build"
 
 
-@pytest.mark.parametrize("name", ["npm_config_registry", "NPM_CONFIG_REGISTRY"])
-def test_what_is_not_the_pinned_package_is_thrown_away(
-    empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    mirror = tmp_path / "mirror"
-    package = mirror / "onnxruntime-web" / "-" / demo.PACKAGE
-    package.parent.mkdir(parents=True)
-    package.write_bytes(b"something else")
-    server = serve(mirror)
-    for other in ("npm_config_registry", "NPM_CONFIG_REGISTRY"):
-        monkeypatch.delenv(other, raising=False)
-    monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}/")
+def test_what_is_not_the_pinned_package_is_thrown_away(empty, tmp_path, monkeypatch):
+    write(tmp_path / "mirror" / "onnxruntime-web" / "-" / demo.PACKAGE, "something else")
+    server = serve(tmp_path / "mirror")
+    monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
+    monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_port}/")
     assert "is not the file that is pinned here, so it was thrown away" in run("PORT=0")
     stop(server)
     assert not empty.exists()
     # Without a network, or with another answer than a package.
     assert "Connection refused" in (message := run("PORT=0")) and "npm_config_registry" in message
     assert not empty.exists()
+    write(empty / "npm" / demo.PACKAGE, "half of it")  # what was damaged on the disk is not used
+    assert "Connection refused" in run("PORT=0")
 
 
-def test_a_package_that_was_damaged_on_the_disk_is_not_used(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (empty / "npm").mkdir(parents=True)
-    (empty / "npm" / demo.PACKAGE).write_bytes(b"half of it")
-    monkeypatch.setenv("npm_config_registry", "nonsense")
-    assert "nonsense/onnxruntime-web/-/onnxruntime-web-" in run("PORT=0")
-
-
-def test_a_missing_model_is_one_line(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "find", functools.partial(weights.find, folder=empty))
-    expected = "demo: there is no build/ctc.onnx; `git checkout models` brings it back"
-    assert run("PORT=0") == expected
-
-
-def test_a_wrong_port_is_one_line(empty: Path) -> None:
+def test_a_wrong_port_and_a_missing_model_are_one_line(empty, monkeypatch):
     assert run("PORT=web") == "demo: PORT=web must be the number of a port, such as 8000"
     assert run("PROT=8000") == "demo: PROT is not an option; the options are PORT"
     assert run("PORT=70000").endswith("; try another, such as PORT=8001")
     with demo.open_server(empty) as other:
         assert "in use; try another" in run(f"PORT={other.server_port}")
+    monkeypatch.setattr(weights, "find", functools.partial(weights.find, folder=empty))
+    expected = "demo: there is no build/ctc.onnx; `git checkout models` brings it back"
+    assert run("PORT=0") == expected
 
 
-def test_a_build_that_fails_leaves_the_page_as_it_was(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(page: Path) -> None:
-        raise OSError("no space left on device")
-
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "index.html").write_text("old")
-    monkeypatch.setattr(demo, "draw_captchas_into", fail)
+def test_a_build_that_fails_leaves_the_page_as_it_was(folder, tmp_path, monkeypatch):
+    write(tmp_path / "demo" / "index.html", "old")
+    full = Mock(side_effect=OSError("no space left on device"))
+    monkeypatch.setattr(demo, "draw_captchas_into", full)
     with pytest.raises(OSError, match="no space left"):
         demo.build(tmp_path / "demo")
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
@@ -395,26 +352,19 @@ def test_a_build_that_fails_leaves_the_page_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
-def test_files_have_the_types_that_browsers_insist_on(tmp_path: Path) -> None:
-    kinds = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
+def test_files_have_the_types_that_browsers_insist_on(tmp_path):
     server = serve(tmp_path)
-    for suffix, kind in kinds.items():
-        (tmp_path / f"a{suffix}").write_text("")
-        address = f"http://127.0.0.1:{server.server_port}/a{suffix}"
-        with urllib.request.urlopen(address) as response:
+    for name, kind in {"a.mjs": "text/javascript", "a.wasm": "application/wasm"}.items():
+        write(tmp_path / name, "")
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/{name}") as response:
             assert response.headers.get_content_type() == kind
     stop(server)
 
 
-def test_ctrl_c_ends_it_quietly(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
-) -> None:
-    def interrupt(server: ThreadingHTTPServer) -> None:
-        raise KeyboardInterrupt
-
+def test_ctrl_c_ends_it_quietly(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(demo, "build", lambda: tmp_path)
+    interrupt = Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", interrupt)
     assert demo.main(["PORT=0"]) == 0
-    assert re.search(
-        r"is at http://127\.0\.0\.1:\d+ until you press Ctrl-C", capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert re.search(r"is at http://127\.0\.0\.1:\d+ until you press Ctrl-C", said)

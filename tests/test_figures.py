@@ -145,20 +145,9 @@ def test_figures_that_can_be_computed():
 def test_a_wrong_figure_is_seen():
     prose, *known = sources(LESSONS["ch2_cnn"].read())
     assert problems(prose.replace("2,653,360", "2,653,361"), *known) == ["2653361"]
-    for more in (
-        "It read 97.13 % of them.",
-        "in 9.99 million pictures",
-        "It read 99.57 % of them.",
-        "after 12,345 steps",
-        "in 251 seconds",
-    ):
+    for more in ("It read 97.13 % of them.", "in 9.99 million pictures", "It read 99.57 % of them.",
+                 "after 12,345 steps", "in 251 seconds"):  # fmt: skip
         assert len(problems(f"{prose} {more}", *known)) == 1
-    for more in (
-        "`x = 1.57`",
-        "$2.57$",
-        "[a](b/1.57.html)",
-        "captcha 0.7.0",
-        "9 columns",
-        "SHA-256",
-    ):
+    for more in ("`x = 1.57`", "$2.57$", "[a](b/1.57.html)", "captcha 0.7.0", "9 columns",
+                 "SHA-256"):  # fmt: skip
         assert problems(f"{prose} {more}", *known) == []

@@ -141,39 +141,37 @@ BREAKAGES = [
 
 
 @pytest.mark.parametrize("gate", gates.GATES, ids=lambda gate: gate.__name__)
-def test_the_untouched_copy_passes(mini_made: Path, gate: Callable) -> None:
+def test_the_untouched_copy_passes(mini_made, gate):
     assert gate(mini_made) == []
 
 
 @pytest.mark.parametrize(
     ("gate", "breakage", "message"), BREAKAGES, ids=[f"{b[0]}-{b[2][:30]}" for b in BREAKAGES]
 )
-def test_a_broken_copy_fails_with_the_message_of_its_gate(
-    mini: Path, gate: str, breakage: Callable, message: str
-) -> None:
+def test_a_broken_copy_fails_with_the_message_of_its_gate(mini, gate, breakage, message):
     breakage(mini)
     messages = getattr(gates, gate)(mini)
     assert any(found.startswith(f"{gate}: ") and message in found for found in messages), messages
 
 
-def test_every_gate_has_a_breakage(record_property) -> None:
+def test_every_gate_has_a_breakage(record_property):
     assert {gate.__name__ for gate in gates.GATES} == {gate for gate, _, _ in BREAKAGES}
     record_property("gates proven", len(gates.GATES))
     record_property("breakages caught", len(BREAKAGES))
 
 
-def test_an_assertion_is_a_fact(mini: Path) -> None:
+def test_an_assertion_is_a_fact(mini):
     change(FACT, lambda c: c.update(outputs=[], source="assert area(1) > 3"))(mini)
     assert gates.facts(mini) == []
 
 
-def test_a_demo_cell_of_an_imported_lesson_is_no_source(mini: Path) -> None:
+def test_a_demo_cell_of_an_imported_lesson_is_no_source(mini):
     edited_on_both_sides(mini)
     (message,) = gates.provenance(mini)
     assert FIRST in message
 
 
-def test_results_that_a_lesson_reads_are_its_source(mini: Path) -> None:
+def test_results_that_a_lesson_reads_are_its_source(mini):
     source(FACT, 'from captcha_reader.weights import measured\nmeasured("bank")')(mini)
     lesson = lessons.find(mini)[0]
     before = lessons.source_hash(lesson)
@@ -184,7 +182,7 @@ def test_results_that_a_lesson_reads_are_its_source(mini: Path) -> None:
     assert lessons.source_hash(lesson) != before
 
 
-def test_what_a_lesson_imports_is_its_source_and_nothing_else(mini: Path) -> None:
+def test_what_a_lesson_imports_is_its_source_and_nothing_else(mini):
     source(FACT, "from captcha_reader.scores import wilson")(mini)
     lesson, folder = lessons.find(mini)[0], mini / "captcha_reader"
     folder.mkdir(exist_ok=True)
@@ -198,7 +196,7 @@ def test_what_a_lesson_imports_is_its_source_and_nothing_else(mini: Path) -> Non
     assert len({before, deeper, lessons.source_hash(lesson)}) == 3
 
 
-def test_the_command_names_what_is_wrong(mini: Path, tool: Callable) -> None:
+def test_the_command_names_what_is_wrong(mini, tool):
     assert tool(gates, mini)[0] == 0
     edit(mini / FIRST, "A fact.", "One fact.")
     code, printed = tool(gates, mini, "prose", "sync")

@@ -5,7 +5,6 @@ Each of `LIES` is told in a copy: what catches it had nothing to say before, and
 """
 
 import base64
-import io
 import json
 import re
 import shutil
@@ -19,7 +18,7 @@ import lessons
 import publish
 import pytest
 import test_figures
-from conftest import ROOT, edit
+from conftest import ROOT, edit, saved
 from PIL import ImageDraw
 
 from captcha_reader.scores import Score
@@ -42,9 +41,6 @@ ELSEWHERE = {
     "a claim, a time, an alternative text or an expected result is enlarged":
         "test_claims::test_every_other_claim_is_seen",
 }  # fmt: skip
-
-
-# --- what catches them, beside the gates ---------------------------------------------------------
 
 
 def results(root: Path) -> list[str]:
@@ -97,9 +93,6 @@ def figures(root: Path) -> list[str]:
     return [problem for text in found for problem in test_figures.problems(*text)]
 
 
-# --- how they are told ---------------------------------------------------------------------------
-
-
 def text(name: str, old: str, new: str, *more: str) -> Callable[[Path], None]:
     """Edit a file, in one place or in two."""
 
@@ -129,8 +122,7 @@ def paint(root: Path) -> None:
     data = next(out.data for out in outputs if "image/png" in out.get("data", {}))
     picture = compare.pixels(base64.b64decode(data["image/png"]))
     ImageDraw.Draw(picture).text((20, 5), "100.00 % right", "black", font_size=20)
-    picture.save(out := io.BytesIO(), "PNG")
-    data["image/png"] = base64.b64encode(out.getvalue()).decode()
+    data["image/png"] = base64.b64encode(saved(picture)).decode()
     lessons.write_notebook(root / FIFTH, notebook)
 
 
@@ -196,7 +188,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("lie", "tell", "catch", "words"), LIES, ids=[lie[0] for lie in LIES])
-def test_a_lie_is_caught(copy, lie, tell, catch, words, record_property) -> None:
+def test_a_lie_is_caught(copy, lie, tell, catch, words, record_property):
     before = catch(copy)
     tell(copy)
     after = [message for message in catch(copy) if message not in before]
@@ -205,11 +197,11 @@ def test_a_lie_is_caught(copy, lie, tell, catch, words, record_property) -> None
 
 
 @pytest.mark.parametrize("catch", [results, table, listed, recounts, figures])
-def test_the_repository_tells_none(catch: Callable) -> None:
+def test_the_repository_tells_none(catch):
     assert catch(ROOT) == []
 
 
 @pytest.mark.parametrize("lie", ELSEWHERE)
-def test_the_other_lies_have_their_tests(lie: str) -> None:
+def test_the_other_lies_have_their_tests(lie):
     file, _, name = ELSEWHERE[lie].partition("::")
     assert f"\ndef {name}" in (ROOT / "tests" / f"{file}.py").read_text("utf-8")

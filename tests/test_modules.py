@@ -1,15 +1,15 @@
 """Lessons are modules without side effects, and Jupyter keeps both sides of a lesson equal."""
 
 import ast
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
+import jupytext
 import lessons
 import pytest
 from conftest import ROOT, snapshot
@@ -42,13 +42,11 @@ subprocess.Popen(["sleep", "2"])
 
 def side_effects(root: Path, folder: Path) -> list[str]:
     """What importing the lessons of `root` left behind in `folder`, in threads and processes."""
-    libraries, found = set(), lessons.runnable(lessons.find(root))
-    for lesson in found:
-        for node in ast.walk(ast.parse(lesson.module.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                libraries.add(node.module)
-            elif isinstance(node, ast.Import):
-                libraries |= {alias.name for alias in node.names}
+    found = lessons.runnable(lessons.find(root))
+    trees = [ast.parse(lesson.module.read_text(encoding="utf-8")) for lesson in found]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    libraries = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    libraries |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
     libraries = {name for name in libraries if name.split(".")[0] != "notebooks_py"}
     modules = [f"notebooks_py.{lesson.name}" for lesson in found]
     environment = {
@@ -62,73 +60,30 @@ def side_effects(root: Path, folder: Path) -> list[str]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_importing_every_lesson_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_importing_every_lesson_leaves_nothing_behind(tmp_path):
     before = snapshot(ROOT / "notebooks_py")
     assert side_effects(ROOT, tmp_path) == []
     assert snapshot(ROOT / "notebooks_py") == before
 
 
-def test_a_file_a_thread_and_a_process_are_noticed(mini: Path, tmp_path: Path) -> None:
+def test_a_file_a_thread_and_a_process_are_noticed(mini, tmp_path):
     with (mini / "notebooks_py" / "ch2_double.py").open("a") as module:
         module.write(LEAVES)
     (tmp_path / "home").mkdir()
     assert side_effects(mini, tmp_path / "home") == ["files", "threads", "children"]
 
 
-@pytest.fixture
-def server(mini: Path, tmp_path: Path) -> Iterator[str]:
-    """Jupyter serving the tiny repository: the address of its contents."""
-    environment = {
-        **os.environ,
-        "JUPYTER_CONFIG_DIR": str(tmp_path),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
-    }
-    command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root",
-               "--ServerApp.port=0", "--ServerApp.disable_check_xsrf=True",
-               "--IdentityProvider.token=lessons", f"--ServerApp.root_dir={mini}"]  # fmt: skip
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        for _ in range(600):
-            ready = list((tmp_path / "runtime").glob("jpserver-*.json"))
-            if ready or process.poll() is not None:
-                break
-            time.sleep(0.1)
-        assert ready, (tmp_path / "log").read_text()
-        yield f"{json.loads(ready[0].read_text())['url']}api/contents"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def ask(url: str, model: dict | None = None) -> dict:
-    """Get a model from the server, or put one."""
-    request = urllib.request.Request(
-        url,
-        method="PUT" if model else "GET",
-        data=json.dumps(model).encode() if model else None,
-        headers={"Authorization": "token lessons", "Content-Type": "application/json"},
-    )
-    for _ in range(50):
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise AssertionError(error.read().decode()) from error
-        except urllib.error.URLError:
-            time.sleep(0.1)  # the server writes its address shortly before it listens
-    raise AssertionError(f"no answer from {url}")
-
-
-def test_open_and_save_in_jupyter_changes_nothing(server: str, mini: Path) -> None:
+def test_open_and_save_in_jupyter_changes_nothing(mini):
+    jupyter = jupytext.AsyncTextFileContentsManager(root_dir=str(mini))  # what its server uses
     before = snapshot(mini)
     sides = ("notebooks/ch1_circles.ipynb", "notebooks_py/ch1_circles.py")
     for older in sides:
         for name in sides:
             os.utime(mini / name, (time.time(), time.time() - 3600 * (name == older)))
         for name in sides:
-            model = ask(f"{server}/{name}?content=1&type=notebook")
-            ask(f"{server}/{name}", {key: model[key] for key in ("type", "format", "content")})
+            model = asyncio.run(jupyter.get(name, type="notebook"))
+            sent = {key: model[key] for key in ("type", "format", "content")}
+            asyncio.run(jupyter.save(json.loads(json.dumps(sent)), name))
             after = snapshot(mini)
             assert [path for path in before if before[path] != after.get(path)] == []
 
@@ -137,7 +92,7 @@ KEPT = {"finished", "measured", "read_results", "read_log", "check_weights"}
 
 
 @pytest.mark.parametrize("name", ["ch2_cnn", "ch3_ctc", "ch4_gpu_training", "ch7_ctc_pytorch"])
-def test_a_lesson_goes_on_without_models(name: str) -> None:
+def test_a_lesson_goes_on_without_models(name):
     """What needs a file of models/ stands behind `if available(...)`, which says what is missing.
 
     Lessons 5 and 6 are about such files from the first cell to the last, and stop with one line.

@@ -1,9 +1,7 @@
 """Pictures of every kind are read or refused with a reason; ONNX Runtime reads what Keras does."""
 
-import dataclasses
 import functools
 import importlib.util
-import io
 import json
 import math
 import struct
@@ -11,10 +9,12 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import export
 import numpy as np
 import pytest
+from conftest import saved
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -37,11 +37,6 @@ needs_onnx = pytest.mark.skipif(
 TURNED = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + bytes(4)  # EXIF's tag of orientation, 6
 
 
-def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    image.save(content := io.BytesIO(), kind, **options)
-    return content.getvalue()
-
-
 def sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(image, np.uint16) * 257)
 
@@ -53,10 +48,7 @@ KINDS = {
     "grey array with an axis": (np.asarray(GREY)[:, :, None], GREY, 0),
     "RGBA array": (np.asarray(CAPTCHA.convert("RGBA")), PIXELS, 0),
     "image": (CAPTCHA, PIXELS, 0),
-    "PNG": (saved(CAPTCHA), PIXELS, 0),
-    "BMP": (saved(CAPTCHA, "BMP"), PIXELS, 0),
-    "PPM": (saved(CAPTCHA, "PPM"), PIXELS, 0),
-    "TIFF": (saved(CAPTCHA, "TIFF"), PIXELS, 0),
+    **{kind: (saved(CAPTCHA, kind), PIXELS, 0) for kind in ("PNG", "BMP", "PPM", "TIFF")},
     "WebP": (saved(CAPTCHA, "WEBP", lossless=True), PIXELS, 0),
     "JPEG": (saved(CAPTCHA, "JPEG", quality=95), PIXELS, 4),
     "two pictures of a phone": (
@@ -106,9 +98,9 @@ def test_what_is_transparent_is_white():
         assert (to_pixels(saved(palette, kind, transparency=behind))[hidden] == 255).all()
 
 
-@pytest.mark.parametrize("size", [(170, 80), (1, 1), (2_000, 1), (3_000, 4_000)])
-def test_every_size_is_stretched(size):
-    assert to_pixels(saved(CAPTCHA.resize(size))).shape == (64, 128, 3)
+def test_every_size_is_stretched():
+    for size in (170, 80), (1, 1), (2_000, 1), (3_000, 4_000):
+        assert to_pixels(saved(CAPTCHA.resize(size))).shape == (64, 128, 3)
 
 
 def test_many_captchas_are_read_in_order(tmp_path):
@@ -133,10 +125,10 @@ REFUSED = {
     "a text": (b"hello, world", r"this is no picture \(PNG, JPEG, GIF, "),
     "half a PNG": (saved(CAPTCHA)[:2_000], "the picture is damaged: "),
     "half a JPEG": (saved(CAPTCHA, "JPEG")[:1_500], "the picture is damaged: image file is trunc"),
-    "a GIF that moves": (saved(CAPTCHA, "GIF", **FRAMES), "this is animated or has several pages"),
-    "a PNG that moves": (saved(CAPTCHA, "PNG", **FRAMES), "this is animated or has several pages"),
-    "a WebP that moves": (saved(CAPTCHA, "WEBP", **FRAMES), "this is animated or has several"),
-    "a TIFF of two pages": (saved(CAPTCHA, "TIFF", **FRAMES), "this is animated or has several"),
+    **{
+        f"two pictures in a {kind}": (saved(CAPTCHA, kind, **FRAMES), "this is animated or has sev")
+        for kind in ("GIF", "PNG", "WEBP", "TIFF")
+    },
     "too many pixels": (header(6_000, 5_000), r"6,000 x 5,000 pixels; 1 to 25,000,000 are read"),
     "absurdly many": (header(2**31 - 1, 2**31 - 1), "too large: "),
 }  # fmt: skip
@@ -166,29 +158,22 @@ def test_what_is_no_file_is_refused_by_name(tmp_path):
         assert str(caught.value) == f"{tmp_path / name}: {message}"
 
 
-@pytest.mark.parametrize(
-    ("picture", "message"),
-    [
+def test_what_is_no_picture_in_memory_is_refused():
+    for picture, message in (
         (PIXELS / 255, r"ndarray: float64 of shape \(64, 128, 3\); an array has to be uint8"),
         (PIXELS[None], r"ndarray: uint8 of shape \(1, 64, 128, 3\); an array has to be"),
         (PIXELS[:, :, :2], "ndarray: uint8 of shape"),
         (PIXELS[:0], "ndarray: "),
         (Image.new("RGB", (0, 0)), "Image: 0 x 0 pixels; 1 to 25,000,000 are read"),
         (None, "NoneType: give a path, bytes, a PIL image or an array"),
-    ],
-)
-def test_what_is_no_picture_in_memory_is_refused(picture, message):
-    with pytest.raises(UnreadablePicture, match=message):
-        read_captcha(picture)
+    ):
+        with pytest.raises(UnreadablePicture, match=message):
+            read_captcha(picture)
 
 
 def test_one_error_class_covers_what_pillow_and_the_system_raise(monkeypatch):
-    for error in (MemoryError(), SyntaxError("broken PNG file"), RecursionError("deep")):
-
-        def fail(image, error=error):
-            raise error
-
-        monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    for error in (MemoryError(), SyntaxError("broken PNG file")):
+        monkeypatch.setattr(ImageOps, "exif_transpose", Mock(side_effect=error))
         why = str(error) or "MemoryError"
         with pytest.raises(UnreadablePicture, match=f"bytes: the picture is damaged: {why}"):
             read_captcha(saved(CAPTCHA))
@@ -228,9 +213,7 @@ def test_whatever_comes_in_is_read_or_refused(content):
 
 
 def test_confidence_and_alternatives_are_probabilities_of_texts():
-    """Against lesson 3's sum over all paths, and Keras' loss."""
-    import keras
-
+    """Against lesson 3's sum over all paths."""
     from notebooks_py.ch3_ctc import loss_by_hand
 
     rng = np.random.default_rng(1)
@@ -238,11 +221,7 @@ def test_confidence_and_alternatives_are_probabilities_of_texts():
     for label in [[1, 2], [1, 1], [2, 1, 2], []]:
         (chance,) = reading.chances(toy, np.array(label, int)[None])
         assert chance == pytest.approx(math.exp(-loss_by_hand(toy, label)))
-    logits = rng.normal(0, 3, (1, 16, 37)).astype("float32")
-    columns = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
-    labels = encode(["AAAA", "O0O0", "7XKM"]) + 1
-    losses = keras.losses.ctc(labels, np.repeat(logits, 3, axis=0))
-    assert -np.log(reading.chances(columns, labels)) == pytest.approx(np.array(losses), rel=1e-4)
+    columns = rng.dirichlet(np.full(37, 0.2), size=16)
     read = reading.decode(columns)
     place, options = len(read.text) - 1, read.alternatives[-1]
     assert len(read.alternatives) == len(read.text) > 4 and len(options) == reading.BEST
@@ -262,8 +241,6 @@ def test_a_captcha_of_this_style_is_read_surely_and_another_is_not():
     assert read.confidence > 0.6 > max(read_captcha(p).confidence for p in (other, noise))
     empty = reading.decode(np.eye(37)[[0] * 16])
     assert empty == reading.Reading("", 1.0, ())
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        read.text = "B"
 
 
 @pytest.fixture(scope="module")
@@ -354,17 +331,12 @@ def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     assert read["confidence"] == read_captcha("a.png").confidence
 
 
-def test_the_command_says_what_the_weights_know_and_when_they_are_missing(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_command_says_what_weights_know_and_miss(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0 and "The weights know one style" in capsys.readouterr().out
-
-    def missing():
-        raise Missing("there is no models/ctc.json; `git checkout models` brings it back")
-
-    monkeypatch.setattr(reading, "network", missing)
+    missing = Missing("there is no models/ctc.json; `git checkout models` brings it back")
+    monkeypatch.setattr(reading, "network", Mock(side_effect=missing))
     (tmp_path / "a.png").write_bytes(saved(CAPTCHA))
     with pytest.raises(SystemExit, match="^captcha_reader: there is no models/ctc.json; `git"):
         main([str(tmp_path / "a.png")])

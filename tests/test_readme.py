@@ -39,7 +39,7 @@ def glossary(text: str) -> list[tuple[str, str, str]]:
     return re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \| (\d) \|$", text, re.M)
 
 
-def test_both_languages_say_the_same(record_property) -> None:
+def test_both_languages_say_the_same(record_property):
     english, chinese = shared(ENGLISH), shared(CHINESE)
     for what, found in english.items():
         assert found == chinese[what], what
@@ -59,18 +59,18 @@ def test_both_languages_say_the_same(record_property) -> None:
         ("numbers", "33 MB", "34 MB"),
     ],
 )
-def test_a_difference_is_seen(what: str, old: str, new: str) -> None:
+def test_a_difference_is_seen(what, old, new):
     assert shared(CHINESE.replace(old, new))[what] != shared(ENGLISH)[what]
 
 
-def test_each_leads_to_the_other_and_to_files_that_exist() -> None:
+def test_each_leads_to_the_other_and_to_files_that_exist():
     assert ENGLISH.startswith("English | [中文](README.zh.md)\n")
     assert CHINESE.startswith("[English](README.md) | 中文\n")
     for path in LINK.findall(ENGLISH + CHINESE):
         assert "://" in path or (ROOT / path).exists(), path
 
 
-def test_the_glossary_has_the_words_of_the_lessons() -> None:
+def test_the_glossary_has_the_words_of_the_lessons():
     english, chinese = glossary(ENGLISH), glossary(CHINESE)
     assert english == [(term, own, lesson) for own, term, lesson in chinese]
     assert len(english) == 15

@@ -18,7 +18,6 @@ import tensorflow as tf
 
 from captcha_reader.bank import GlyphBank
 from captcha_reader.outputs import ROOT
-from captcha_reader.weights import finished
 from notebooks_py import solutions
 from notebooks_py.ch1_captcha_preview import CaptchaSequence
 from notebooks_py.ch2_cnn import build_cnn
@@ -35,18 +34,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     plt.close("all")
 
 
-@pytest.fixture(scope="module")
-def network() -> tuple[keras.Model, dict]:
-    """The finished network, for tests that only read with it."""
-    return finished("ctc")
-
-
-@pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch, network: tuple) -> None:
-    """Load the finished network once for all."""
-    monkeypatch.setattr(solutions, "finished", lambda name: network)
-
-
 @pytest.fixture
 def eager() -> Iterator[None]:
     """Train without a graph: a few steps are done before one is made."""
@@ -55,40 +42,21 @@ def eager() -> Iterator[None]:
     tf.config.run_functions_eagerly(False)
 
 
-# --- all of them ---------------------------------------------------------------------------------
-
-
 def exercises(lesson: int, text: str) -> list[str]:
     """The exercises that a lesson's module lists, as their solutions' names begin: "ch1_1"."""
     section = text.partition("# ## On your own\n")[2].partition("\n# ## ")[0]
     return [f"ch{lesson}_{number}" for number in re.findall(r"^# (\d+)\. ", section, re.M)]
 
 
-def all_exercises() -> list[str]:
-    """The exercises of all lessons, in order."""
-    found = lessons.find(ROOT)
-    return [x for each in found for x in exercises(each.number, each.module.read_text("utf-8"))]
-
-
-def solved() -> dict[str, str]:
-    """The name of each solution, in the order of the module, with its exercise: "ch1_1"."""
-    return {name: name[:5] for name in vars(solutions) if re.match(r"ch\d_\d_", name)}
-
-
 def test_every_exercise_has_a_solution_and_every_solution_a_test():
-    assert list(solved().values()) == all_exercises()
-    assert len(all_exercises()) == 3 * 8
-    assert [name for name in solved() if f"test_{name}" not in globals()] == []
-
-
-def test_a_new_exercise_is_noticed():
-    text = lessons.find(ROOT)[2].module.read_text("utf-8")
-    assert exercises(3, text) == ["ch3_1", "ch3_2", "ch3_3"]
+    modules = [(x.number, x.module.read_text("utf-8")) for x in lessons.find(ROOT)]
+    listed = [exercise for module in modules for exercise in exercises(*module)]
+    solved = [name for name in vars(solutions) if re.match(r"ch\d_\d_", name)]
+    assert [name[:5] for name in solved] == listed and len(listed) == 3 * 8
+    assert [name for name in solved if f"test_{name}" not in globals()] == []
+    number, text = modules[2]  # a new one would be noticed
     more = text.replace("#\n# ## Further reading", "# 4. Build another.\n#\n# ## Further reading")
-    assert exercises(3, more)[3:] == ["ch3_4"] and "ch3_4" not in solved().values()
-
-
-# --- lesson 1 ------------------------------------------------------------------------------------
+    assert exercises(number, more) == ["ch3_1", "ch3_2", "ch3_3", "ch3_4"]
 
 
 def test_ch1_1_six_characters():
@@ -102,14 +70,10 @@ def test_ch1_2_labels_of_digits():
 
 def test_ch1_3_one_letter_ten_times():
     figure = solutions.ch1_3_one_letter_ten_times()
-    below = figure.axes[10:]
-    shapes = [np.asarray(axes.images[0].get_array()) for axes in below]
+    shapes = [np.asarray(axes.images[0].get_array()) for axes in figure.axes[10:]]
     assert len({shape.tobytes() for shape in shapes}) == 10
     sizes = [f"{shape.shape[1]}x{shape.shape[0]}" for shape in shapes]
-    assert [axes.get_title() for axes in below] == sizes and len(set(sizes)) <= 3
-
-
-# --- lesson 2 ------------------------------------------------------------------------------------
+    assert [axes.get_title() for axes in figure.axes[10:]] == sizes and len(set(sizes)) <= 3
 
 
 def test_ch2_1_parameters_by_hand():
@@ -130,9 +94,6 @@ def test_ch2_3_harder_tasks(eager):
     assert len(set(losses)) == 3
 
 
-# --- lesson 3 ------------------------------------------------------------------------------------
-
-
 def test_ch3_1_wider_pictures():
     assert solutions.ch3_1_wider_pictures() == (24, 12)
 
@@ -144,15 +105,12 @@ def test_ch3_2_paper_for_longer():
     assert np.mean(losses[28:]) < GUESSED - 1
 
 
-def test_ch3_3_beam_search(eager, reader):
+def test_ch3_3_beam_search(eager):
     """The finished network gains next to nothing; one of two batches says nothing in either way."""
     right = solutions.ch3_3_beam_search(steps=2, captchas=100)
     assert right["own"] == {"greedy": 0, "beam_search": 0}
     assert right["finished"]["greedy"] > 90
     assert right["finished"]["beam_search"] - right["finished"]["greedy"] in (-1, 0, 1)
-
-
-# --- lesson 4 ------------------------------------------------------------------------------------
 
 
 def test_ch4_1_stop_and_go_on(tmp_path):
@@ -174,9 +132,6 @@ def test_ch4_3_practise_two_pairs():
     practice, others, together = solutions.ch4_3_practise_two_pairs().values()
     assert practice == pytest.approx(108 / 110, abs=0.01)
     assert others == pytest.approx(0.5, abs=0.02) and together == pytest.approx(0.74, abs=0.02)
-
-
-# --- lesson 5 ------------------------------------------------------------------------------------
 
 
 def test_ch5_1_a_log_of_your_own(tmp_path, eager):
@@ -205,10 +160,7 @@ def test_ch5_3_cycle_over_stages():
     assert (ratio.index[~ahead][-1], ratio.index[ahead][0]) == (8_192, 10_240)
 
 
-# --- lesson 6 ------------------------------------------------------------------------------------
-
-
-def test_ch6_1_longer_whiskers(reader):
+def test_ch6_1_longer_whiskers():
     lengths = solutions.ch6_1_longer_whiskers((40, 8))
     assert list(lengths) == [40, 8] and 2 < lengths[8] / lengths[40] < 3
 
@@ -221,15 +173,12 @@ def test_ch6_2_all_sizes_at_once():
     assert ink == tuple(sorted(ink, reverse=True))  # 42, 50, 56 points
 
 
-def test_ch6_3_thicker_one_and_i(reader):
+def test_ch6_3_thicker_one_and_i():
     found = solutions.ch6_3_thicker_one_and_i(40)
     for text in ("1111", "IIII"):
         assert found[text]["before"] >= 34 and found[text]["after"] >= 24
         assert found[text]["mixed up"] <= 8
     assert found["OOOO"]["after"] <= 8 and found["OOOO"]["mixed up"] >= 32
-
-
-# --- lesson 7 ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -254,10 +203,7 @@ def test_ch7_3_without_zero_grad(torch):
     assert np.isfinite(without).all() and without[-1] < without[0]
 
 
-# --- lesson 8 ------------------------------------------------------------------------------------
-
-
-def test_ch8_1_seven_characters(reader):
+def test_ch8_1_seven_characters():
     assert solutions.ch8_1_seven_characters(30) > 20
 
 

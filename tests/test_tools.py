@@ -1,11 +1,9 @@
 """make run-all, refresh, format and test on the repository of two tiny lessons."""
 
 import base64
-import io
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import check
@@ -16,7 +14,7 @@ import lessons
 import pytest
 import refresh
 import run_lessons
-from conftest import ROOT, edit, git, snapshot
+from conftest import ROOT, edit, git, saved, snapshot
 from nbformat.v4 import new_output
 from PIL import Image
 
@@ -25,7 +23,7 @@ SECOND, TWICE = "notebooks/ch2_double.ipynb", r'"print(f\"{double(SEED):.2f}\")"
 MODULE = "notebooks_py/ch1_circles.py"
 
 
-def test_run_all_runs_every_lesson_and_says_why_one_stopped(mini: Path, tool: Callable) -> None:
+def test_run_all_runs_every_lesson_and_says_why_one_stopped(mini, tool):
     edit(mini / SECOND, TWICE, '"import os; os._exit(1)"')
     before = snapshot(mini)
     code, printed = tool(run_lessons, mini, "STEPS=2")
@@ -38,7 +36,7 @@ def test_run_all_runs_every_lesson_and_says_why_one_stopped(mini: Path, tool: Ca
     assert snapshot(mini) == before
 
 
-def test_a_cell_that_raises_is_named(mini: Path) -> None:
+def test_a_cell_that_raises_is_named(mini):
     notebook = lessons.find(mini)[1].read()
     notebook.cells[5].outputs = [new_output("error", ename="ValueError", evalue="no circle")]
     lessons.write_notebook(mini / SECOND, notebook)
@@ -46,27 +44,21 @@ def test_a_cell_that_raises_is_named(mini: Path) -> None:
     assert reason == 'cell [3] `print(f"{double(SEED):.2f}")`: ValueError: no circle'
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("STEPZ=3", "run-all: STEPZ is not a parameter of ch1_circles, ch2_double; "
-                    "the parameters are: SEED, STEPS\n"),
-        ("STEPS=0", "run-all: STEPS=0 must be a whole number of at least 1, as in `make"),
-        ("STEPS=abc", "run-all: STEPS=abc must be a whole number of at least 1"),
-        ("SEED=-1", "run-all: SEED=-1 must be a whole number of at least 0"),
-        ("--only=ch9_none", "ch9_none is not a lesson; the lessons are: ch1_circles, ch2_do"),
-    ],
-)  # fmt: skip
-def test_a_wrong_word_is_one_line_before_anything_runs(
-    mini: Path, tool: Callable, given: str, message: str
-) -> None:
-    code, printed = tool(run_lessons, mini, given)
-    assert code == 1 and printed.startswith(message) and printed.count("\n") == 1
+def test_a_wrong_word_is_one_line_before_anything_runs(mini, tool):
+    for given, message in {
+        "STEPZ=3": "run-all: STEPZ is not a parameter of ch1_circles, ch2_double; the parameters "
+                   "are: SEED, STEPS\n",
+        "STEPS=0": "run-all: STEPS=0 must be a whole number of at least 1, as in `make",
+        "SEED=-1": "run-all: SEED=-1 must be a whole number of at least 0",
+        "--only=ch9_none": "ch9_none is not a lesson; the lessons are: ch1_circles, ch2_do",
+    }.items():  # fmt: skip
+        code, printed = tool(run_lessons, mini, given)
+        assert code == 1 and printed.startswith(message) and printed.count("\n") == 1
     assert not (mini / "build" / "run-all").exists()
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
-def test_make_hands_on_what_was_set_on_the_command_line() -> None:
+def test_make_hands_on_what_was_set_on_the_command_line():
     command = ["make", "--dry-run", "--no-print-directory", "run-all"]
     command += ["STEPS=5", "RUN=folder", "PYTHON=python3", "ONLY=ch2_cnn"]
     # A make above this test must not add its own settings.
@@ -77,9 +69,7 @@ def test_make_hands_on_what_was_set_on_the_command_line() -> None:
     assert call[1].endswith("python") and sorted(call[-2:]) == ["RUN=folder", "STEPS=5"]
 
 
-def test_ctrl_c_prints_the_table(
-    mini: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_prints_the_table(mini, tool, monkeypatch):
     def interrupt(*_: object) -> str:
         raise KeyboardInterrupt
 
@@ -90,11 +80,9 @@ def test_ctrl_c_prints_the_table(
     assert rows == [["ch1_circles", "0", "stopped"], ["ch2_double", "0", "not run"]]
 
 
-def test_a_lesson_without_its_optional_module_is_left_out_in_one_line(
-    mini: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lesson_without_its_optional_module_is_left_out_in_one_line(mini, tool, monkeypatch):
     monkeypatch.setattr(lessons, "OPTIONAL", ("absent",))
-    monkeypatch.setattr(run_lessons, "run", lambda lesson, folder, values: "ok")
+    monkeypatch.setattr(run_lessons, "run", lambda *_: "ok")
     edit(mini / SECOND, TWICE, '"import absent.part"')
     notice = "left out: ch2_double (absent is not installed); to include, `make setup-absent`\n"
     code, printed = tool(run_lessons, mini)
@@ -103,7 +91,7 @@ def test_a_lesson_without_its_optional_module_is_left_out_in_one_line(
     assert tool(run_lessons, mini, "--only", "ch2_double") == (1, notice)
 
 
-def test_refresh_runs_what_depends_on_an_edit(mini: Path, tool: Callable) -> None:
+def test_refresh_runs_what_depends_on_an_edit(mini, tool):
     nothing = "ch1_circles: nothing changed\nch2_double: nothing changed\n"
     assert tool(refresh, mini) == (0, nothing)
     edit(mini / MODULE, "radius**2", "radius**3")
@@ -116,9 +104,7 @@ def test_refresh_runs_what_depends_on_an_edit(mini: Path, tool: Callable) -> Non
     assert gates.provenance(mini) == gates.outputs(mini) == []
 
 
-def test_refresh_leaves_files_as_they_were_when_a_cell_fails(
-    mini: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refresh_leaves_files_as_they_were_when_a_cell_fails(mini, tool, monkeypatch):
     def run(lesson: lessons.Lesson, folder: Path, values: dict) -> str:
         if lesson.number == 1:
             return "cell [4] `1 / 0`: ZeroDivisionError: division by zero"
@@ -134,18 +120,7 @@ def test_refresh_leaves_files_as_they_were_when_a_cell_fails(
     assert snapshot(mini) == before
 
 
-def test_pictures_are_stored_with_a_palette(mini: Path) -> None:
-    cells = lessons.find(mini)[0].read().cells
-    (png,) = (o.data["image/png"] for o in cells[5].outputs if "image/png" in o.get("data", {}))
-    for data in (base64.b64decode(png), (mini / "imgs" / "circles.png").read_bytes()):
-        assert Image.open(io.BytesIO(data)).mode == "P"
-    Image.new("RGBA", (8, 8), (1, 2, 3, 4)).save(clear := io.BytesIO(), "PNG")
-    assert refresh.with_palette(clear.getvalue()) == clear.getvalue()
-
-
-def test_a_picture_shown_from_imgs_belongs_to_the_lesson_that_shows_it(
-    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_shown_from_imgs_belongs_to_the_lesson_that_shows_it(mini, tmp_path, monkeypatch):
     """As a diagram where Graphviz is missing; once it does, nothing but the drawn one will do."""
 
     def run(lesson: lessons.Lesson, folder: Path, values: dict) -> str:
@@ -165,9 +140,7 @@ def test_a_picture_shown_from_imgs_belongs_to_the_lesson_that_shows_it(
     assert "imgs/diagram.png is not the picture that the run drew" in message
 
 
-def test_format_carries_an_edit_of_either_side_and_keeps_outputs(
-    mini: Path, tool: Callable
-) -> None:
+def test_format_carries_an_edit_of_either_side_and_keeps_outputs(mini, tool):
     edit(mini / MODULE, "# A fact.", "# One fact.")
     os.utime(mini / FIRST)  # a newer file is not an edited one
     assert tool(format, mini) == (0, f"format: wrote {FIRST}\n")
@@ -179,9 +152,7 @@ def test_format_carries_an_edit_of_either_side_and_keeps_outputs(
 
 
 @pytest.mark.parametrize("clone", [True, False])
-def test_format_loses_no_edit_where_one_of_two_lessons_clashes(
-    mini: Path, tool: Callable, clone: bool
-) -> None:
+def test_format_loses_no_edit_where_one_of_two_lessons_clashes(mini, tool, clone):
     if clone:  # the last commit is all there is
         shutil.rmtree(mini / "build" / "format")
     edit(mini / MODULE, "# A fact.", "# One fact.")
@@ -194,10 +165,10 @@ def test_format_loses_no_edit_where_one_of_two_lessons_clashes(
         "format: ch1_circles: both sides were edited, or neither since the last commit; `make "
         f"format ONLY=ch1_circles FROM=py` keeps {MODULE}, `FROM=ipynb` keeps {FIRST}\n"
     )
-    assert tool(format, mini, "--from", "py")[0] == 0
-    assert "One fact." in (mini / FIRST).read_text(encoding="utf-8")
+    assert tool(format, mini, "--only", "ch1_circles", "--from", "py")[0] == 0
+    assert "One fact." in (mini / FIRST).read_text(encoding="utf-8") and gates.sync(mini)
+    assert tool(format, mini)[0] == 0 and gates.sync(mini) == []
     assert "A twofold fact." in (mini / "notebooks_py" / "ch2_double.py").read_text("utf-8")
-    assert gates.sync(mini) == []
     # What was edited since then is no clash, whatever the last commit says.
     edit(mini / MODULE, "# One fact.", "# A third fact.")
     assert tool(format, mini, "--from", "ipynb") == (0, f"format: wrote {FIRST}\n")
@@ -205,19 +176,7 @@ def test_format_loses_no_edit_where_one_of_two_lessons_clashes(
     assert tool(format, mini) == (0, "")
 
 
-def test_two_clashes_are_decided_one_by_one(mini: Path, tool: Callable) -> None:
-    modules = (mini / MODULE, mini / "notebooks_py" / "ch2_double.py")
-    for module, notebook in zip(modules, (mini / FIRST, mini / SECOND), strict=True):
-        edit(module, "# A fact.", "# One fact.")
-        edit(notebook, "A fact.", "Another fact.")
-    assert tool(format, mini)[1].count("both sides were edited") == 2
-    assert tool(format, mini, "--only", "ch2_double", "--from", "ipynb")[0] == 0
-    assert tool(format, mini, "--from", "py")[0] == 0
-    said = [module.read_text(encoding="utf-8").count("# One fact.") for module in modules]
-    assert said == [1, 0] and gates.sync(mini) == []
-
-
-def test_make_test_compares_every_digit(mini: Path, tmp_path: Path) -> None:
+def test_make_test_compares_every_digit(mini, tmp_path):
     edit(mini / FIRST, '"3.14159"', '"3.14158"')
     ok, text = check.strict(lessons.find(mini)[0], tmp_path)
     assert not ok and "::Cell 3" in text and "1 failed, 3 passed" in text.splitlines()[-1]
@@ -225,22 +184,22 @@ def test_make_test_compares_every_digit(mini: Path, tmp_path: Path) -> None:
     assert check.checked(tmp_path) == counts
 
 
-def test_make_test_compares_pictures(mini: Path, tmp_path: Path) -> None:
+def test_make_test_compares_pictures(mini, tmp_path):
     """Somebody shows another picture of the same size, and writes its digest beside it."""
     lesson = lessons.find(mini)[0]
     notebook = lesson.read()
     ((_, png),) = compare.pictures(notebook)
-    compare.pixels(png).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(out := io.BytesIO(), "PNG")
+    mirrored = saved(compare.pixels(png).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     data = next(x.data for x in notebook.cells[5].outputs if "image/png" in x.get("data", {}))
-    data["image/png"] = base64.b64encode(out.getvalue()).decode()
-    notebook.metadata["lesson"]["pictures"] = [compare.digest(out.getvalue())]
+    data["image/png"] = base64.b64encode(mirrored).decode()
+    notebook.metadata["lesson"]["pictures"] = [compare.digest(mirrored)]
     lessons.write_notebook(lesson.notebook, notebook)
     assert gates.pictures(mini) == []
     ok, text = check.strict(lesson, tmp_path)
     assert not ok and "another picture than the committed one" in text and "1 failed" in text
 
 
-def test_make_test_counts_what_passed(tmp_path: Path) -> None:
+def test_make_test_counts_what_passed(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "def test_one(record_property):\n    record_property('figures confirmed', 7)\n"
         "def test_two(record_property):\n    record_property('figures confirmed', 9)\n    exit(1)\n"
@@ -252,12 +211,9 @@ def test_make_test_counts_what_passed(tmp_path: Path) -> None:
     assert check.checked(tmp_path) == counts
 
 
-def test_make_test_for_one_lesson_does_what_concerns_it(
-    mini: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    (mini / "tests").mkdir()
+def test_make_test_for_one_lesson_does_what_concerns_it(mini, monkeypatch, capsys):
     for name in ("ch1_circles", "ch2_double", "gates"):
-        (mini / "tests" / f"test_{name}.py").touch()
+        lessons.write(mini / "tests" / f"test_{name}.py", "")
     called = []
     monkeypatch.setattr(check, "ROOT", mini)
     monkeypatch.setattr(check, "style", lambda: (True, "all fine"))
@@ -271,23 +227,13 @@ def test_make_test_for_one_lesson_does_what_concerns_it(
         check.main(["--lesson", "ch9"])
 
 
-def test_a_kernel_that_never_started_is_started_once_more(
-    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = [(False, f"ERROR: {run_lessons.UNBORN}"), (True, "3 passed")]
-    monkeypatch.setattr(check, "call", lambda *words, **more: answers.pop(0))
-    assert check.strict(lessons.find(mini)[0], tmp_path) == (True, "3 passed")
-
-
-@pytest.mark.parametrize(("fails", "code"), [(False, 0), (True, 1)])
-def test_make_test_fails_if_any_job_does(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys, fails: bool, code: int
-) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_make_test_fails_if_any_job_does(monkeypatch, tmp_path, capsys, fails):
     jobs = {"one": lambda: (True, "7 passed in 1 s"), "two": lambda: (not fails, "why\n1 failed")}
     monkeypatch.setattr(check, "ROOT", tmp_path)
     monkeypatch.setattr(check, "style", lambda: (True, "all fine"))
     monkeypatch.setattr(check, "make_jobs", lambda *_: jobs)
-    assert check.main([]) == code
+    assert check.main([]) == fails
     printed = capsys.readouterr().out
     assert "7 passed in 1 s" in printed and ("why" in printed) == fails
-    assert f"{code} failed, {4 - code} passed" in printed.splitlines()[-1]
+    assert f"{int(fails)} failed, {4 - fails} passed" in printed.splitlines()[-1]
