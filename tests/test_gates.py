@@ -199,5 +199,5 @@ def test_what_a_lesson_imports_is_its_source_and_nothing_else(mini):
 def test_the_command_names_what_is_wrong(mini, tool):
     assert tool(gates, mini)[0] == 0
     edit(mini / FIRST, "A fact.", "One fact.")
-    code, printed = tool(gates, mini, "prose", "sync")
+    code, printed = tool(gates, mini)
     assert code == 1 and printed.startswith(f"sync: {FIRST} and ")

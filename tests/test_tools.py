@@ -40,7 +40,7 @@ def test_a_cell_that_raises_is_named(mini):
     notebook = lessons.find(mini)[1].read()
     notebook.cells[5].outputs = [new_output("error", ename="ValueError", evalue="no circle")]
     lessons.write_notebook(mini / SECOND, notebook)
-    reason = run_lessons.failure(mini / SECOND, mini / "log")
+    reason = run_lessons.failure(mini / SECOND, "log")
     assert reason == 'cell [3] `print(f"{double(SEED):.2f}")`: ValueError: no circle'
 
 

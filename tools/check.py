@@ -1,72 +1,47 @@
 """Everything that CI checks: `make test`, or what concerns one lesson: `make test LESSON=ch3_ctc`.
 
-Style first. Then two jobs at a time, long ones first: each lesson's committed notebook is run again
-and compared to the letter, the tests, and each lesson once more at its smallest. All jobs run, also
-after one that failed; the table at the end and the exit status say which. Counts of what passed
-follow, from the reports that pytest writes; a test adds one with `record_property(what, number)`.
+Style first. Then two jobs at a time: each lesson's committed notebook is run again and compared to
+the letter, the tests, and each lesson once more at its smallest. All jobs run, also after one that
+failed. At the end it counts what passed; a test adds to that with `record_property(what, number)`.
 """
 
 import argparse
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import lessons
 import run_lessons
-from lessons import ROOT, Lesson
+from lessons import ROOT, Lesson, call, git
 
 TINY = {"STEPS": 2, "EPOCHS": 1}
-
-
-def repository_state() -> str:
-    """What git sees of the working tree; nothing outside a git checkout."""
-    commands = (["status", "--porcelain"], ["diff", "HEAD"])
-    calls = (["git", "-C", str(ROOT), *command] for command in commands)
-    return "\n".join(subprocess.run(c, capture_output=True, encoding="utf-8").stdout for c in calls)
-
-
-def call(*command: str, env: dict | None = None, root: Path = ROOT) -> tuple[bool, str]:
-    """Run a Python command in the repository; whether it succeeded, and what it wrote."""
-    result = subprocess.run(
-        [sys.executable, *command],
-        cwd=root,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    )
-    return result.returncode == 0, result.stdout.strip()
+PYTEST = ("-p", "no:cacheprovider", "--color=no", "-o", "junit_family=xunit1")  # with properties
+Job = Callable[[], tuple[bool, str]]  # says whether it succeeded, and what it wrote
 
 
 def style() -> tuple[bool, str]:
     """Check style and layout of all code, and the rules for lessons that need no run."""
-    commands = (("-m", "ruff", "check", "."), ("-m", "ruff", "format", "--check", "."))
-    results = [call(*command) for command in (*commands, ("tools/gates.py",))]
+    commands = ("-m ruff check .", "-m ruff format --check .", "tools/gates.py")
+    results = [call(*command.split()) for command in commands]
     return all(ok for ok, _ in results), "\n".join(text for _, text in results)
 
 
 def tests(files: list[Path], report: Path) -> tuple[bool, str]:
     """Run some of the tests."""
-    command = ["-m", "pytest", "-p", "no:cacheprovider", "--color=no", f"--junitxml={report}"]
-    command += ["-o", "junit_family=xunit1"]  # the one with properties
-    return call(*command, *map(str, files))
+    return call("-m", "pytest", *PYTEST, f"--junitxml={report}", *map(str, files))
 
 
 def strict(lesson: Lesson, folder: Path) -> tuple[bool, str]:
     """Run a committed notebook with nbval: the same text, and nearly the same pictures."""
-    command = [str(ROOT / "tools" / "compare.py"), "--nbval", "-q", "-rfE", "--color=no"]
-    command += ["-o", "addopts="]
-    command += ["-p", "no:cacheprovider", "--rootdir", str(lesson.root), str(lesson.notebook)]
+    command = [str(ROOT / "tools" / "compare.py"), "--nbval", "-q", "-rfE", *PYTEST]
+    command += ["-o", "addopts=", "--rootdir", str(lesson.root), str(lesson.notebook)]
     command += [f"--junitxml={folder / f'compare-{lesson.name}.xml'}"]
-    env = lessons.kernel_environment(lesson.root, folder / "strict")
-    ok, text = call(*command, env=env, root=lesson.root)
-    return call(*command, env=env, root=lesson.root) if run_lessons.UNBORN in text else (ok, text)
+    return call(*command, env=lessons.kernel_environment(lesson.root, folder / "strict"))
 
 
 def smoke(lesson: Lesson, folder: Path) -> tuple[bool, str]:
@@ -75,30 +50,26 @@ def smoke(lesson: Lesson, folder: Path) -> tuple[bool, str]:
     return result == "ok", result
 
 
-def make_jobs(
-    folder: Path, found: list[Lesson], files: list[Path]
-) -> dict[str, Callable[[], tuple[bool, str]]]:
-    """All that runs side by side, longest first: by the steps of training, then tests."""
-
-    def steps(lesson: Lesson) -> int:
-        found = lessons.parameters(lesson.read())
-        return found.get("STEPS", 0) * found.get("EPOCHS", 1)
-
-    found = sorted(found, key=steps, reverse=True)
+def make_jobs(folder: Path, found: list[Lesson], files: list[Path]) -> dict[str, Job]:
+    """All that runs side by side: what takes longest comes first."""
     parts = min(4, len(files))
     shards = {f"tests-{i + 1}-of-{parts}": files[i::parts] for i in range(parts)}
     return {
-        **{f"compare {x.name}": lambda x=x: strict(x, folder) for x in found},
-        **{x: lambda x=x: tests(shards[x], folder / f"{x}.xml") for x in shards},
-        **{f"smoke {x.name}": lambda x=x: smoke(x, folder) for x in found},
+        **{f"compare {x.name}": partial(strict, x, folder) for x in found},
+        **{x: partial(tests, shards[x], folder / f"{x}.xml") for x in shards},
+        **{f"smoke {x.name}": partial(smoke, x, folder) for x in found},
     }
 
 
-def timed(job: Callable[[], tuple[bool, str]]) -> tuple[float, bool, str]:
-    """Run a job; seconds, whether it succeeded, and what it wrote."""
+def run(name: str, job: Job) -> tuple[float, str]:
+    """Run a job and print what it wrote, all of it if it failed; return its row of the table."""
     start = time.monotonic()
     ok, text = job()
-    return time.monotonic() - start, ok, text
+    seconds, result = time.monotonic() - start, "ok" if ok else "FAILED"
+    last = text.splitlines()[-1] if text else ""
+    more = "" if ok else f"\n{text}\n"
+    print(f"{name}: {result}  {seconds:.0f} s  {last}{more}", flush=True)
+    return seconds, result
 
 
 def checked(folder: Path) -> Counter[str]:
@@ -116,15 +87,6 @@ def checked(folder: Path) -> Counter[str]:
     return counts
 
 
-def report(name: str, seconds: float, ok: bool, text: str) -> tuple[float, str]:
-    """Print what a job wrote, all of it if it failed; return its row of the table."""
-    last = text.splitlines()[-1] if text else ""
-    print(f"{name}: {'ok' if ok else 'FAILED'}  {seconds:.0f} s  {last}", flush=True)
-    if not ok:
-        print(f"{text}\n", flush=True)
-    return seconds, "ok" if ok else "FAILED"
-
-
 def main(words: list[str] | None = None) -> int:
     """Run everything and print the table; 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -135,20 +97,14 @@ def main(words: list[str] | None = None) -> int:
         return 1
     files = sorted(ROOT.glob("tests/test_*.py"))
     if only:
-        files = [x for x in files if x.stem in {f"test_{lesson.name}" for lesson in found}]
-    start, before = time.monotonic(), repository_state()
+        files = [ROOT / "tests" / f"test_{lesson.name}.py" for lesson in found]
+    start, before = time.monotonic(), git(ROOT, "status", "-vv")
     folder = lessons.numbered_folder(ROOT / "build" / "test")
-    rows = {"style": report("style", *timed(style))}
+    rows = {"style": run("style", style)}
     jobs = make_jobs(folder, found, files)
     with ThreadPoolExecutor(2) as pool:
-        running = {pool.submit(timed, job): name for name, job in jobs.items()}
-        try:
-            for done in as_completed(running):
-                rows[running[done]] = report(running[done], *done.result())
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    unchanged = repository_state() == before
+        rows |= zip(jobs, pool.map(run, jobs, jobs.values()), strict=True)
+    unchanged = git(ROOT, "status", "-vv") == before
     rows["nothing changed"] = (0.0, "ok" if unchanged else "FAILED: see `git status`")
     run_lessons.print_table("job", rows)
     failed = sum(result != "ok" for _, result in rows.values())

@@ -2,8 +2,7 @@
 
 `make refresh` writes into a notebook what its run drew; the gate `pictures` compares the committed
 pictures with that. Run as a script, this is pytest with nbval, which runs a notebook again and
-compares its text, and with one thing more: every picture is nearly the committed one. "Nearly",
-since training differs in late digits between processors, and so do its curves and titles.
+compares its text, and then every picture: nearly, as training differs between processors.
 """
 
 import base64
@@ -21,10 +20,9 @@ from nbformat import NotebookNode
 from PIL import Image
 
 # How far apart pictures may be: sides, as a share of their length, and what they draw, as `apart`
-# says. The first line whose words are in the cell holds. Measured: pictures that depend on no
-# training are equal; a loss curve of another processor is up to 0.15 away, and one of other first
-# weights 0.22; painted words 0.01 to 0.09; another picture of the same size 0.37 (the same captchas
-# with other titles) or 0.5 to 1.
+# says. The first line whose words are in the cell holds. Measured: a loss curve of another machine
+# is up to 0.15 away, and one of other first weights 0.22; painted words 0.01 to 0.09; another
+# picture of the same size 0.37 (the same captchas with other titles) or 0.5 to 1.
 LIMITS = {
     "median_milliseconds(": (0.1, 1),  # bars of times, which are another machine's
     "diagram(": (0.3, 1),  # drawn with another version of Graphviz, perhaps, and other fonts
@@ -106,10 +104,8 @@ def pytest_runtest_call(item):
     for old, new in zip(committed, drawn, strict=True):
         grown = np.divide(pixels(new).size, pixels(old).size)
         if abs(grown - 1).max() > sides or apart(old, new) > share:
-            item.raise_cell_error(
-                f"another picture than the committed one: its sides are {grown.round(2)} times as "
-                f"long, and they are {apart(old, new):.3f} apart, more than {share}"
-            )
+            much = f"{grown.round(2)} times as long, {apart(old, new):.3f} apart, more than {share}"
+            item.raise_cell_error(f"another picture than the committed one: {much}")
         item.user_properties.append(("pictures compared", 1))
     if RECOUNT.search(item.cell.source):
         item.user_properties.append(("counts recounted", 1))

@@ -1,11 +1,11 @@
 """Make a page that reads captchas in the browser, and serve it: `make demo PORT=8000`.
 
-The page is the folder build/demo, static files that any web server can hand out: what is in
-tools/page, the finished network models/ctc.onnx, twenty captchas, and ONNX Runtime for browsers,
-which comes from npm's registry, or from the mirror that the variable npm_config_registry names.
+The page is the folder build/demo: what is in tools/page, models/ctc.onnx, twenty captchas, and ONNX
+Runtime for browsers from npm's registry, or the mirror that npm_config_registry names.
 """
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
@@ -21,6 +21,11 @@ from pathlib import Path
 
 import options
 from lessons import ROOT, write
+from PIL import Image
+
+from captcha_reader import weights
+from captcha_reader.drawing import draw_captchas, stream
+from captcha_reader.texts import random_texts
 
 DEFAULTS = {"PORT": "8000"}
 ALLOWED = {"PORT": r"\d+ the number of a port, such as 8000"}
@@ -41,12 +46,7 @@ def integrity(content: bytes) -> str:
 
 
 def package(cache: Path = CACHE) -> Path:
-    """Return ONNX Runtime's package, a file in `cache`; download it if it is not there.
-
-    Raises:
-        OSError: it can't be downloaded.
-        ValueError: what was downloaded is something else.
-    """
+    """Return ONNX Runtime's package, a file in `cache`; download it if it is not there."""
     kept = cache / PACKAGE
     if kept.exists() and integrity(kept.read_bytes()) == INTEGRITY:
         return kept
@@ -58,10 +58,8 @@ def package(cache: Path = CACHE) -> Path:
         with urllib.request.urlopen(address, timeout=60) as answer:
             content = answer.read()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise OSError(
-            f"{address} can't be downloaded: {error}; try again with a network, or name a mirror "
-            "of npm's registry in the variable npm_config_registry"
-        ) from error
+        other = "name a mirror of npm's registry in the variable npm_config_registry"
+        raise OSError(f"{address} can't be downloaded: {error}; try again, or {other}") from error
     if integrity(content) != INTEGRITY:
         raise ValueError(f"{address} is not the file that is pinned here, so it was thrown away")
     write(kept, content)
@@ -70,30 +68,18 @@ def package(cache: Path = CACHE) -> Path:
 
 def draw_captchas_into(folder: Path) -> None:
     """Draw the captchas of the page, and write a list of what they say."""
-    from PIL import Image
-
-    from captcha_reader.drawing import draw_captchas, stream
-    from captcha_reader.texts import random_texts
-
     rng = stream(SEED, "demo", epoch=0, index=0)
-    texts = random_texts(rng, CAPTCHAS)
-    files = [f"captchas/{number:02d}.png" for number in range(1, CAPTCHAS + 1)]
+    texts, listed = random_texts(rng, CAPTCHAS), []
     (folder / "captchas").mkdir()
-    for file, pixels in zip(files, draw_captchas(texts, rng), strict=True):
-        Image.fromarray(pixels).save(folder / file)
-    pairs = [{"file": file, "truth": text} for file, text in zip(files, texts, strict=True)]
-    write(folder / "captchas.json", json.dumps(pairs, indent=1))
+    for number, pixels in enumerate(draw_captchas(texts, rng)):
+        listed.append({"file": f"captchas/{number + 1:02d}.png", "truth": texts[number]})
+        Image.fromarray(pixels).save(folder / listed[-1]["file"])
+    write(folder / "captchas.json", json.dumps(listed, indent=1))
 
 
 def build(folder: Path = FOLDER, cache: Path = CACHE) -> Path:
-    """Make the page anew and return its folder, which is replaced only when all went well.
-
-    Raises:
-        OSError, ValueError: as `package`; or models/ctc.onnx is missing.
-    """
-    from captcha_reader.weights import find
-
-    model, runtime = find("ctc.onnx"), package(cache)
+    """Make the page anew and return its folder, which is replaced only when all went well."""
+    model, runtime = weights.find("ctc.onnx"), package(cache)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".demo-", dir=folder.parent) as workshop:
         page = Path(workshop) / "new"
@@ -130,7 +116,7 @@ class Handler(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def open_server(folder: Path = FOLDER, port: int = 0) -> ThreadingHTTPServer:
+def open_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
     """Return a server for a folder on this machine alone; port 0 stands for any free one."""
     return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
 
@@ -139,7 +125,7 @@ def main(words: list[str] | None = None) -> int:
     """Build and serve the page until Ctrl-C."""
     port = options.read(sys.argv[1:] if words is None else words, "demo", DEFAULTS, ALLOWED)["PORT"]
     try:
-        server = open_server(port=int(port))  # first, as it is soon said that a port is in use
+        server = open_server(FOLDER, int(port))  # first, as it is soon said that a port is in use
     except (OSError, OverflowError) as error:
         raise SystemExit(f"demo: PORT={port}: {error}; try another, such as PORT=8001") from error
     with server:
@@ -149,10 +135,8 @@ def main(words: list[str] | None = None) -> int:
             raise SystemExit(f"demo: {error}") from error
         address = f"http://127.0.0.1:{server.server_port}"
         print(f"demo: {folder} is at {address} until you press Ctrl-C", flush=True)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            print()
     return 0
 
 

@@ -1,18 +1,27 @@
 """Write a CTC network as ONNX: `make export`, or `make export MODEL=path.keras`.
 
-The file holds the preprocessing, too. It takes `pictures`, uint8 (n, height, width, 3), and gives
-`probabilities`, float32 (n, steps, classes) with class 0 for the blank, and `classes`, int64
-(n, steps), the likeliest in each column. Its metadata hold the SHA-256 of the .keras file that it
-was made from, and the alphabet.
-
-Keras can do this itself, but `model.export(format="onnx")` names and orders the parts of the graph
-differently in each run. Here equal weights give equal bytes.
+It takes `pictures`, uint8 (n, height, width, 3), and gives `probabilities`, float32 (n, steps,
+classes) with class 0 for the blank, and `classes`, int64 (n, steps), the likeliest in each column.
+Its metadata hold the alphabet and the SHA-256 of the .keras file. Keras' `model.export` names and
+orders the parts of the graph differently in each run; here equal weights give equal bytes.
 """
 
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import options
+from lessons import write
+
+from captcha_reader.drawing import draw_captchas, stream
+from captcha_reader.texts import ALPHABET, random_texts
+from captcha_reader.weights import MODELS, find, sha256
+
+with options.quietly():
+    import keras
+
+    from notebooks_py.ch2_cnn import LUMA
 
 DEFAULTS = {"MODEL": "ctc"}  # the finished one; or any model.keras of a CTC network
 OPSET, IR = 17, 8  # versions of ONNX that runtimes of these years read, in browsers as well
@@ -20,15 +29,8 @@ NEAR = 1e-4  # how far a probability may be from Keras'
 
 
 def to_onnx(model, **metadata: str):
-    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`.
-
-    Raises:
-        ValueError: a layer is none of those.
-    """
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    from notebooks_py.ch2_cnn import LUMA
+    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`."""
+    from onnx import TensorProto, helper, numpy_helper  # optional
 
     nodes, constants = [], []
 
@@ -54,35 +56,28 @@ def to_onnx(model, **metadata: str):
             case "Subtract":
                 x = add("Add", add("Neg", x), np.array(1, "float32"))
             case "Conv2D":
-                kernel, bias = weights
-                strides = list(layer.strides)
-                kernel = kernel.transpose(3, 2, 0, 1)
-                x = add("Conv", x, kernel, bias, strides=strides, auto_pad="SAME_UPPER")
+                weights[0] = weights[0].transpose(3, 2, 0, 1)
+                x = add("Conv", x, *weights, strides=layer.strides, auto_pad="SAME_UPPER")
             case "BatchNormalization":
                 x = add("BatchNormalization", x, *weights, epsilon=layer.epsilon)
             case "Activation":
                 x = add("Relu", x)
             case "MaxPooling2D":
-                size, strides = list(layer.pool_size), list(layer.strides)
-                x = add("MaxPool", x, kernel_shape=size, strides=strides)
+                x = add("MaxPool", x, kernel_shape=layer.pool_size, strides=layer.strides)
             case "Permute":
                 x = add("Transpose", x, perm=[0, 3, 2, 1])
             case "Reshape":
                 x = add("Reshape", x, np.array([0, *layer.target_shape]))
             case "Dense":
-                kernel, bias = weights
-                x = add("Add", add("MatMul", x, kernel), bias)
+                x = add("Add", add("MatMul", x, weights[0]), weights[1])
             case other:
                 raise ValueError(f"the layer {layer.name} is a {other}, which has no place in here")
     add("Softmax", x, axis=-1, output="probabilities")
     add("ArgMax", x, axis=-1, keepdims=0, output="classes")
-    steps, classes = model.output_shape[1:]
-    tensor = helper.make_tensor_value_info
+    tensor, (_, steps, classes) = helper.make_tensor_value_info, model.output_shape
     pictures = tensor("pictures", TensorProto.UINT8, ["n", *model.input_shape[1:]])
-    outputs = [
-        tensor("probabilities", TensorProto.FLOAT, ["n", steps, classes]),
-        tensor("classes", TensorProto.INT64, ["n", steps]),
-    ]
+    probabilities = tensor("probabilities", TensorProto.FLOAT, ["n", steps, classes])
+    outputs = [probabilities, tensor("classes", TensorProto.INT64, ["n", steps])]
     graph = helper.make_graph(nodes, model.name, [pictures], outputs, constants)
     opsets = [helper.make_opsetid("", OPSET)]
     made = helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="captcha")
@@ -92,13 +87,6 @@ def to_onnx(model, **metadata: str):
 
 def distance(content: bytes, model) -> float:
     """Return how far probabilities of an ONNX file are from Keras' on 100 captchas, at most."""
-    import keras
-    import numpy as np
-    import onnxruntime
-
-    from captcha_reader.drawing import draw_captchas, stream
-    from captcha_reader.texts import random_texts
-
     rng = stream(0, "export", epoch=0, index=0)
     height, width = model.input_shape[1:3]
     pictures = draw_captchas(random_texts(rng, 100), rng, width, height)
@@ -109,16 +97,7 @@ def distance(content: bytes, model) -> float:
 
 
 def export(source: Path) -> bytes:
-    """Return a .keras file as the content of an .onnx file.
-
-    Raises:
-        ValueError: it is not a network of `build_ctc`, or ONNX Runtime gives other answers.
-    """
-    import keras
-
-    from captcha_reader.texts import ALPHABET
-    from captcha_reader.weights import sha256
-
+    """Return a .keras file as the content of an .onnx file that gives the same answers."""
     model = keras.models.load_model(source, compile=False)
     made = to_onnx(model, sha256=sha256(source), alphabet=ALPHABET)
     content = made.SerializeToString(deterministic=True)
@@ -130,14 +109,8 @@ def export(source: Path) -> bytes:
 def main() -> int:
     """Write the file beside the .keras file, and print its size."""
     chosen = options.read(sys.argv[1:], "export", DEFAULTS, {})
-    options.import_quietly()
-    from lessons import write
-
-    from captcha_reader.weights import MODELS, find
-
-    source = Path(chosen["MODEL"])
-    if source.suffix != ".keras":
-        source = MODELS / f"{source}.keras"
+    name = chosen["MODEL"]
+    source = Path(name) if name.endswith(".keras") else MODELS / f"{name}.keras"
     target = source.with_suffix(".onnx")
     try:
         content = export(find(source.name, source.parent))

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from collections import Counter
@@ -13,15 +14,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import jupytext
 import nbformat
-from jupytext.config import load_jupytext_configuration_file
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
 COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `colab_cell` writes it
+PERCENT = "py:percent"  # what jupytext calls the format of the modules
 OPTIONAL = ("torch",)  # installed on request alone: `make setup-NAME`
+METADATA = {  # of every notebook
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
+}
+# Jupyter looks for free ports; now and then another kernel takes them first. No cell has run then.
+UNBORN = "Kernel died before replying to kernel_info"
 KEPT = {"measured", "finished", "read_results", "read_log"}  # they read models/NAME.json or .csv
 
 
@@ -44,27 +50,26 @@ class Lesson:
     def number(self) -> int:
         return int(re.match(r"ch(\d+)_", self.name).group(1))
 
+    def __str__(self) -> str:
+        return f"notebooks/{self.name}.ipynb"
+
     def read(self) -> NotebookNode:
         """The notebook with its outputs."""
         return nbformat.read(self.notebook, as_version=4)
 
 
 def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
-    """The lessons in reading order; `only` names those that are wanted.
-
-    A lesson with one of its two sides missing is there for `one_sided` callers alone.
-    """
+    """The lessons in reading order, or those that `only` names; with `one_sided` also halves."""
     stems = [
         {path.stem for path in root.glob(pattern) if re.match(r"ch\d+_\w+$", path.stem)}
         for pattern in ("notebooks/*.ipynb", "notebooks_py/*.py")
     ]
     names = stems[0] | stems[1] if one_sided else stems[0] & stems[1]
     found = sorted((Lesson(root, name) for name in names), key=lambda lesson: lesson.number)
-    wanted = re.split(r"[,\s]+", only.strip()) if only.strip() else names
-    for name in wanted:
-        if name not in names:
-            known = ", ".join(lesson.name for lesson in found)
-            raise SystemExit(f"{name} is not a lesson; the lessons are: {known}")
+    wanted = re.findall(r"[^,\s]+", only) or names
+    if unknown := [name for name in wanted if name not in names]:
+        known = ", ".join(lesson.name for lesson in found)
+        raise SystemExit(f"{unknown[0]} is not a lesson; the lessons are: {known}")
     return [lesson for lesson in found if lesson.name in wanted]
 
 
@@ -93,54 +98,40 @@ def parse(cell: NotebookNode) -> ast.Module:
 
 def parameters(notebook: NotebookNode) -> dict[str, object]:
     """The names and values that the `parameters` cell sets; None for a value that is no literal."""
-    found: dict[str, object] = {}
-    for _, cell in code_cells(notebook):
-        for node in parse(cell).body if "parameters" in tags(cell) else []:
-            for target in node.targets if isinstance(node, ast.Assign) else []:
-                literal = isinstance(node.value, ast.Constant)
-                found[ast.unparse(target)] = node.value.value if literal else None
-    return found
+    cells = [cell for _, cell in code_cells(notebook) if "parameters" in tags(cell)]
+    nodes = [node for cell in cells for node in parse(cell).body if isinstance(node, ast.Assign)]
+    return {ast.unparse(x.targets[0]): getattr(x.value, "value", None) for x in nodes}
 
 
 def imports(tree: ast.Module) -> set[str]:
     """The names that a syntax tree imports, "a.b" for `from a import b`."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    pairs = [(getattr(node, "module", None), alias.name) for node in nodes for alias in node.names]
+    return {f"{module}.{name}" if module else name for module, name in pairs}
 
 
-def imported_lessons(tree: ast.Module, package: str = "notebooks_py") -> set[str]:
-    """The lessons, or the modules of another package, that a syntax tree imports from."""
+def imported_lessons(tree: ast.Module) -> set[str]:
+    """The lessons that a syntax tree imports from."""
     names = [name.split(".") for name in imports(tree)]
-    return {name[1] for name in names if name[0] == package and len(name) > 1}
+    return {name[1] for name in names if name[0] == "notebooks_py"}
 
 
 def optional_modules(lesson: Lesson) -> list[str]:
     """The modules of `OPTIONAL` that a lesson imports anywhere."""
-    trees = [parse(cell) for _, cell in code_cells(lesson.read())]
-    found = {name.split(".")[0] for tree in trees for name in imports(tree)}
+    cells = code_cells(lesson.read())
+    found = {name.split(".")[0] for _, cell in cells for name in imports(parse(cell))}
     return [name for name in OPTIONAL if name in found]
 
 
 def runnable(found: list[Lesson]) -> list[Lesson]:
-    """Those lessons whose optional modules are installed; one line on the console names the others.
-
-    Every other module has to be there: a lesson that cannot import it is run, and fails.
-    """
-    missing = {}
-    for lesson in found:
-        for name in optional_modules(lesson):
-            if importlib.util.find_spec(name) is None:
-                missing.setdefault(lesson.name, name)
+    """Those lessons whose optional modules are installed; one line on the console names others."""
+    absent = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
+    missing = {x: name for x in found for name in optional_modules(x) if name in absent}
     if missing:
-        reasons = (f"{name} ({missing[name]} is not installed)" for name in missing)
+        reasons = (f"{x.name} ({name} is not installed)" for x, name in missing.items())
         fixes = (f"`make setup-{name}`" for name in sorted(set(missing.values())))
         print(f"left out: {', '.join(reasons)}; to include, {' and '.join(fixes)}", flush=True)
-    return [lesson for lesson in found if lesson.name not in missing]
+    return [lesson for lesson in found if lesson not in missing]
 
 
 def source_hash(lesson: Lesson) -> str:
@@ -155,33 +146,28 @@ def source_hash(lesson: Lesson) -> str:
     parts: list = [[cell.source, tags(cell)] for cell in cells if COLAB not in tags(cell)]
     waiting, seen = list(trees), set()
     while waiting:
-        tree = waiting.pop()
-        for package in ("notebooks_py", "captcha_reader"):
-            for name in imported_lessons(tree, package):
-                path = root / package / f"{name}.py"  # if it is missing, the gate `modules` says so
-                if path in seen or not path.exists():
-                    continue
-                seen.add(path)
-                waiting.append(ast.parse(path.read_text(encoding="utf-8")))
+        modules = [name.split(".")[:2] for name in imports(waiting.pop())]
+        files = {root.joinpath(*module).with_suffix(".py") for module in modules}
+        for path in filter(Path.exists, files - seen):  # those of this repository
+            seen.add(path)
+            waiting.append(ast.parse(path.read_text("utf-8")))
     for path in sorted(seen):
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text("utf-8").splitlines()
         parts.append([path.stem, [line for line in lines if line and not line.startswith("#")]])
     calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args]
     kept = {ast.unparse(n.args[0]).strip("'") for n in calls if ast.unparse(n.func) in KEPT}
-    results = {root / "models" / f"{name}.{kind}" for name in kept for kind in ("json", "csv")}
-    for path in sorted(results):
-        if path.exists():
-            parts.append([path.name, path.read_text(encoding="utf-8")])
+    results = [root / "models" / f"{name}.{kind}" for name in kept for kind in ("json", "csv")]
+    parts += [[path.name, path.read_text("utf-8")] for path in sorted(results) if path.exists()]
     groups = project(root)["optional-dependencies"]
     parts.append([groups[name] for name in optional_modules(lesson)])
-    lock = (root / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    lock = (root / "requirements.lock").read_text("utf-8").splitlines()
     parts.append([line.split("#")[0].strip() for line in lock])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def project(root: Path) -> dict:
     """What pyproject.toml says about the repository: dependencies and more."""
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def address(root: Path) -> str:
@@ -190,10 +176,7 @@ def address(root: Path) -> str:
 
 
 def colab_cell(root: Path) -> str:
-    """The source of the first code cell of each lesson.
-
-    What Colab has stays: most of it is loaded before a cell runs, so replacing it takes a restart.
-    """
+    """The source of the first code cell of each lesson, which leaves alone what Colab has."""
     pinned = project(root)["dependencies"]
     lacking = [pin for pin in pinned if pin.startswith(("captcha=", "keras=", "onnxruntime="))]
     return f"""\
@@ -205,33 +188,11 @@ if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere 
     sys.path.insert(0, "{address(root).rpartition("/")[2]}")"""
 
 
-def to_text(notebook: NotebookNode, root: Path) -> str:
-    """A notebook as the text of its module."""
-    config = load_jupytext_configuration_file(str(root / "jupytext.toml"))
-    return jupytext.writes(notebook, fmt="py:percent", config=config)
-
-
-def from_text(text: str, root: Path) -> NotebookNode:
-    """The text of a module as a notebook without outputs."""
-    config = load_jupytext_configuration_file(str(root / "jupytext.toml"))
-    return jupytext.reads(text, fmt="py:percent", config=config)
-
-
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
-    """Keep what belongs in the repository: no times, no machine; cell ids follow the content.
-
-    The cell for Google Colab is written anew.
-    """
-    config = load_jupytext_configuration_file(str(root / "jupytext.toml"))
-    filters = ("cell_metadata_filter", "notebook_metadata_filter")
-    language = {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"}
-    metadata = {
-        "jupytext": {name: getattr(config, name) for name in filters},
-        "kernelspec": {
-            "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"
-        },
-        "language_info": language,
-    }  # fmt: skip
+    """Keep what belongs in the repository: no times, no machine; cell ids follow the content."""
+    config = tomllib.loads((root / "jupytext.toml").read_text("utf-8"))
+    filters = {name: value for name, value in config.items() if name.endswith("filter")}
+    metadata = {"jupytext": filters, **METADATA}
     if lesson := notebook.metadata.get("lesson"):
         metadata["lesson"] = lesson
     notebook.metadata = nbformat.from_dict(metadata)
@@ -248,36 +209,34 @@ def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
 
 
 def write(path: Path, content: str | bytes) -> bool:
-    """Replace a file in one step, and only where its content changes; say whether it did."""
+    """Write a file where its content changes; say whether it did."""
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and path.read_bytes() == data:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
+    draft = path.with_name(f"{path.name}.new")
     draft.write_bytes(data)
-    os.replace(draft, path)
+    draft.replace(path)  # all or nothing
     return True
 
 
 def write_notebook(path: Path, notebook: NotebookNode) -> bool:
     """`write` a notebook with the layout that Jupyter gives it."""
-    return write(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+    return write(path, nbformat.writes(notebook) + "\n")
 
 
 def numbered_folder(parent: Path) -> Path:
     """Make the next of the folders 001, 002, ... in `parent`; each run has its own."""
-    parent.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(path.name) for path in parent.glob("[0-9]*")), default=0)
     folder = parent / f"{number:03d}"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     return folder
 
 
 def kernel_environment(root: Path, out: Path) -> dict[str, str]:
     """The environment of every kernel that a tool starts for the lessons in `root`.
 
-    Lessons write below `out`. Settings in a person's home do not reach them, progress bars are off,
-    and what native libraries log goes to the console of the tool instead of into the notebook.
+    Lessons write below `out`, settings in a person's home do not reach them, and no bar is shown.
     """
     settings = Path(sys.prefix) / "var"
     return {
@@ -291,3 +250,20 @@ def kernel_environment(root: Path, out: Path) -> dict[str, str]:
         "PYTHONPATH": str(root),
         "TQDM_DISABLE": "1",
     }
+
+
+def git(root: Path, *words: str) -> str:
+    """What a git command prints in the repository; nothing where there is none."""
+    command = ["git", "-C", str(root), *words]
+    return subprocess.run(command, capture_output=True, encoding="utf-8").stdout
+
+
+def call(*words: str, env: dict[str, str] | None = None) -> tuple[bool, str]:
+    """Run Python in the repository; whether it succeeded, and what it wrote."""
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipe |= {"encoding": "utf-8", "errors": "replace"}
+    for _ in range(2):
+        result = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, **pipe)
+        if UNBORN not in result.stdout:
+            break
+    return result.returncode == 0, result.stdout.strip()

@@ -1,8 +1,9 @@
 """NAME=value options of the tools that `make` calls."""
 
+import contextlib
 import os
 import re
-import sys
+from collections.abc import Iterator
 
 # Each tool imports this before it imports Keras, which reads its settings when it is imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -10,34 +11,32 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's: lesson 7 says why
 
 
-def import_quietly(module: str = "keras") -> None:
-    """Import a module while what TensorFlow says about itself at its start goes nowhere."""
-    sys.stderr.flush()
-    console, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """While Keras is imported, let what TensorFlow says about itself at its start go nowhere."""
+    console = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401  PyTorch's for CUDA; it crashes if TensorFlow was imported before
     try:
-        os.dup2(nowhere, 2)
-        __import__(module)
+        yield
     finally:
         os.dup2(console, 2)
         os.close(console)
-        os.close(nowhere)
 
 
-def read(
-    texts: list[str], program: str, defaults: dict[str, str], allowed: dict[str, str]
-) -> dict[str, str]:
-    """Return the defaults with the NAME=value `texts` put over them.
+def read(texts: list[str], program: str, defaults: dict, allowed: dict) -> dict[str, str]:
+    """Return the defaults with the NAME=value `texts` put over them, or end the program.
 
-    `allowed` has a regular expression for each option that may not be anything, and after a blank
-    the words for it in an error message. What is not allowed ends the program.
+    `allowed` has regular expressions, and after a blank the words for them in an error message.
     """
     options = dict(defaults)
     for text in texts:
         name, _, value = text.partition("=")
         if name not in defaults:
-            raise SystemExit(
-                f"{program}: {name} is not an option; the options are {', '.join(defaults)}"
-            )
+            known = ", ".join(defaults)
+            raise SystemExit(f"{program}: {name} is not an option; the options are {known}")
         options[name] = value
     for name, rule in allowed.items():
         pattern, words = rule.split(" ", 1)

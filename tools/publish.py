@@ -1,8 +1,8 @@
 """Make a trained network the finished one of its kind: `make publish RUN=build/train/ctc-slim`.
 
-RUN is a folder of `make train`. Writes models/ctc.keras (or cnn), its log and its results, and the
-tables in the READMEs, but only if the network is better than the one that is there. Without RUN it
-only writes the tables (`make table`): the results, and each lesson's minutes and badges.
+Writes models/ctc.keras (or cnn), its log and its results, if the network is better than the one
+there, and the tables in the READMEs: results, and each lesson's minutes and badges. Without RUN it
+writes the tables alone (`make table`).
 """
 
 import json
@@ -16,6 +16,9 @@ import pandas as pd
 from lessons import Lesson
 from nbformat import NotebookNode
 
+from captcha_reader import scores
+from captcha_reader.weights import check_weights
+
 DEFAULTS = {"RUN": ""}
 SETS = ("classic-1k", "classic-10k", "classic-100k", "modern-10k", "preview-10k")
 WIDE = ("wide-1k", "wide-10k")  # what the network of lesson 7 reads
@@ -24,8 +27,7 @@ LOG = ["epoch", "run", "pictures", "seconds", "loss", "val_loss", "val_acc"]
 MADE = ("settings", "start", "pictures", "seconds", "device", "cpu", "cores", "backend", "python",
         "versions", "sha256")  # fmt: skip
 BEGIN, END = "<!-- from models/*.json by `make table` -->", "<!-- end of the table -->"
-MODELS = ("cnn", "ctc")
-TWIN = "ctc_pytorch"
+MODELS, TWIN = ("cnn", "ctc"), "ctc_pytorch"
 READMES = {  # the words of the results in each language
     "README.md": {
         "head": "model | parameters | trained on | hours",
@@ -34,9 +36,9 @@ READMES = {  # the words of the results in each language
         "pictures": "{pictures:,} captchas",
         "further": "{before:,} captchas with CTC, then {own:,}",
         "share": "{share:.2f} % ({low:.2f} to {high:.2f})",
-        "twin": "Lesson 7's network in PyTorch reads wider captchas, 192x64, another task: {score} of "
-        "`wide-10k`. It began with the weights that the CTC network had after {before:,} captchas, and was "
-        "trained on {own:,} wide ones, for {own_hours:.1f} hours ({device}).",
+        "twin": "Lesson 7's network in PyTorch reads wider captchas, 192x64, another task: {score} "
+        "of `wide-10k`. It began with the weights that the CTC network had after {before:,} "
+        "captchas, and was trained on {own:,} wide ones, for {own_hours:.1f} hours ({device}).",
     },
     "README.zh.md": {
         "head": "模型 | 参数量 | 训练样本 | 训练时长（小时）",
@@ -52,31 +54,27 @@ READMES = {  # the words of the results in each language
 }
 # A lesson in the README: its link, badges, what there is at the end, minutes.
 ROW = re.compile(r"^(\| \[.*?\]\(notebooks/(\w+)\.ipynb\))[^|]*( \|.*\| )\d+ \|$", re.M)
-BADGES = {
-    "Open in Colab": (
-        "https://colab.research.google.com/assets/colab-badge.svg",
-        "https://colab.research.google.com/github/",
-    ),
-    "nbviewer": (
-        "https://raw.githubusercontent.com/jupyter/design/main/logos/Badges/nbviewer_badge.svg",
-        "https://nbviewer.org/github/",
-    ),
-}
+BADGES = (
+    "<br>[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{0}) "
+    "[![nbviewer](https://raw.githubusercontent.com/jupyter/design/main/logos/Badges/"
+    "nbviewer_badge.svg)](https://nbviewer.org/github/{0})"
+)
 
 
 def history(run: Path, home: Path) -> tuple[list[dict], pd.DataFrame]:
-    """Return how the network of a run was made: all runs that led to it, and one log of them.
+    """Return all runs that led to the network of a run, and one log of them.
 
     What it started from is a finished network beside `home` (a results file), or an earlier run.
     """
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((run / "results.json").read_text("utf-8"))
     log = pd.read_csv(run / "log.csv").drop_duplicates("epoch", keep="last")
     log["run"], log["seconds"] = 1, log.seconds.cumsum()
     log["pictures"] = (log.epoch + 1) * results["pictures"] // len(log)
     if results["start"] is None:
         return [results], log[LOG]
     for found in sorted(home.parent.glob("*.json")):
-        current = json.loads(found.read_text(encoding="utf-8"))
+        current = json.loads(found.read_text("utf-8"))
         if current.get("sha256") == results["start"]:
             runs, before = current["runs"], pd.read_csv(found.with_suffix(".csv"))
             break
@@ -85,9 +83,9 @@ def history(run: Path, home: Path) -> tuple[list[dict], pd.DataFrame]:
         if runs[-1]["sha256"] != results["start"]:
             raise ValueError(f"{run} did not start from what {results['settings']['START']} is now")
     last = before.iloc[-1]
-    shift = {"epoch": last.epoch + 1, **last[["run", "pictures", "seconds"]]}
-    for column, value in shift.items():
-        log[column] += value
+    log["epoch"] += last.epoch + 1
+    for column in ("run", "pictures", "seconds"):
+        log[column] += last[column]
     log = log.astype({"epoch": int, "run": int, "pictures": int}).round({"seconds": 1})
     return [*runs, results], pd.concat([before[LOG], log[LOG]])
 
@@ -100,14 +98,12 @@ def share(score: dict, words: dict) -> str:
 
 def table(root: Path, words: dict) -> str:
     """Return the table of the finished networks in `root`/models."""
-    lines = [
-        f"| {words['head']} | {' | '.join(f'`{x}`' for x in SETS[1:])} |",
-        "| --- " * (3 + len(SETS)) + "|",
-    ]
+    sets = SETS[1:]
+    lines = [f"| {words['head']} | `{'` | `'.join(sets)}` |", "| --- " * (4 + len(sets)) + "|"]
     for name in (*MODELS, TWIN):
         if not (path := root / "models" / f"{name}.json").exists():
             continue
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text("utf-8"))
         kind = found["runs"][-1]["settings"]["MODEL"]
         runs = [run for run in found["runs"] if run["settings"]["MODEL"] == kind]
         own = sum(run["pictures"] for run in runs)
@@ -118,14 +114,13 @@ def table(root: Path, words: dict) -> str:
             "before": found["pictures"] - own,
             "own_hours": sum(run["seconds"] for run in runs) / 3600,
         }
+        shares = {test_set: share(score, words) for test_set, score in found["scores"].items()}
         if name == TWIN:
-            score = share(found["scores"]["wide-10k"], words)
-            lines += ["", words["twin"].format(score=score, **found)]
+            lines += ["", words["twin"].format(score=shares["wide-10k"], **found)]
             continue
         pictures = words["further" if found["before"] else "pictures"]
         cells = [words[name], "{parameters:,}", pictures, "{hours:.1f} ({device})"]
-        cells = [cell.format(**found) for cell in cells]
-        cells += [share(found["scores"][test_set], words) for test_set in SETS[1:]]
+        cells = [cell.format(**found) for cell in cells] + [shares[test_set] for test_set in sets]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -143,59 +138,46 @@ def badges(lesson: Lesson) -> str:
     address = lessons.address(lesson.root)
     if "YOUR_NAME" in address:
         return ""
-    place = f"{address.removeprefix('https://github.com/')}/blob/main/notebooks/{lesson.name}.ipynb"
-    links = [f"[![{name}]({picture})]({to}{place})" for name, (picture, to) in BADGES.items()]
-    return f"<br>{' '.join(links)}"
+    return BADGES.format(f"{address.removeprefix('https://github.com/')}/blob/main/{lesson}")
 
 
 def with_rows(text: str, root: Path) -> str:
     """Return a README with badges and minutes in the rows of its lessons."""
-
-    def row(match: re.Match) -> str:
-        lesson = Lesson(root, match[2])
-        return f"{match[1]}{badges(lesson)}{match[3]}{minutes(lesson.read())} |"
-
-    return ROW.sub(row, text)
+    for row in ROW.finditer(text):
+        lesson = Lesson(root, row[2])
+        new = f"{row[1]}{badges(lesson)}{row[3]}{minutes(lesson.read())} |"
+        text = text.replace(row[0], new)
+    return text
 
 
 def with_tables(name: str, root: Path) -> str:
     """Return a README with the results between its two marks, and the rows of its lessons."""
-    before, begin, rest = (root / name).read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"publish: {name} needs the lines {BEGIN!r} and {END!r}")
+    before, rest = (root / name).read_text("utf-8").split(BEGIN)
+    _, after = rest.split(END)
     return with_rows(f"{before}{BEGIN}\n{table(root, READMES[name])}\n{END}{after}", root)
 
 
 def publish(run: Path, root: Path) -> bool:
     """Make the network of a run the finished one of its kind in `root`; False if not better."""
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((run / "results.json").read_text("utf-8"))
     home = root / "models" / f"{results['model']}.json"
     runs, log = history(run, home)
-    from evaluate import FINISHED, reader
-
-    from captcha_reader.scores import evaluate
-    from captcha_reader.weights import check_weights
+    from evaluate import FINISHED, reader  # brings TensorFlow
 
     sets, suffix = WIDE if results["model"] == TWIN else SETS, FINISHED[results["model"]]
     weights = check_weights(run / f"model{suffix}", results["sha256"])
-    read, scores = reader(weights, results["size"]), {}
+    read, found = reader(weights, results["size"]), {}
     for name in sorted(sets, key=lambda name: name not in JUDGES):
-        scores[name] = evaluate(read, name).record()
+        found[name] = scores.evaluate(read, name).record()
         if name in JUDGES and home.exists():
-            old = json.loads(home.read_text(encoding="utf-8"))["scores"][name]["right"]
-            print(f"{home.name} has {old:,} of {name}, this network {scores[name]['right']:,}")
-            if scores[name]["right"] <= old:
+            old = json.loads(home.read_text("utf-8"))["scores"][name]["right"]
+            print(f"{home.name} has {old:,} of {name}, this network {found[name]['right']:,}")
+            if found[name]["right"] <= old:
                 return False
-    told = {
-        **{name: results[name] for name in ("model", "size")},
-        "scores": {name: scores[name] for name in sets},
-        **{name: sum(run[name] for run in runs) for name in ("pictures", "seconds")},
-        "parameters": results["parameters"],
-        "bytes": weights.stat().st_size,
-        "sha256": results["sha256"],
-        "runs": [{name: run.get(name) for name in MADE} for run in runs],
-    }
+    told = {name: results[name] for name in ("model", "size", "parameters", "sha256")}
+    told |= {name: sum(run[name] for run in runs) for name in ("pictures", "seconds")}
+    told |= {"scores": {name: found[name] for name in sets}, "bytes": weights.stat().st_size}
+    told["runs"] = [{name: run.get(name) for name in MADE} for run in runs]
     lessons.write(home.with_suffix(suffix), weights.read_bytes())
     lessons.write(home.with_suffix(".csv"), log.to_csv(index=False))
     lessons.write(home, json.dumps(told, indent=1) + "\n")
@@ -206,14 +188,13 @@ def main() -> int:
     """Publish a run, if one is given, and write the tables; 1 if it is not better."""
     chosen = options.read(sys.argv[1:], "publish", DEFAULTS, {})
     if chosen["RUN"]:
-        options.import_quietly()
-    try:
-        if chosen["RUN"] and not publish(Path(chosen["RUN"]), lessons.ROOT):
+        try:
+            better = publish(Path(chosen["RUN"]), lessons.ROOT)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SystemExit(f"publish: {error}") from error
+        if not better:
             print("publish: not better, so everything stays as it is")
             return 1
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SystemExit(f"publish: {error}") from error
-    if chosen["RUN"]:
         print("next: make export, and make refresh for the lessons that read models/")
     for name in READMES:
         changed = lessons.write(lessons.ROOT / name, with_tables(name, lessons.ROOT))

@@ -1,8 +1,7 @@
 """Run the lessons whose source changed and store their outputs: `make refresh`.
 
-The one command that writes notebooks/ (outputs) and imgs/. A lesson is run as a copy, with its
-default parameters, one at a time; files are replaced only after its last cell, so a failure leaves
-all as it was. Pictures are stored with a palette.
+A lesson is run as a copy, with its default parameters; files of notebooks/ and imgs/ are replaced
+only after its last cell, so a failure leaves all as it was. Pictures are stored with a palette.
 """
 
 import argparse
@@ -22,34 +21,20 @@ from nbval.plugin import coalesce_streams
 from PIL import Image
 
 
-def is_stale(lesson: Lesson) -> bool:
-    """Whether the stored outputs are missing, broken, or not those of this source."""
-    notebook = lesson.read()
-    stored = notebook.metadata.get("lesson", {}).get("source_sha256")
-    broken = [*gates.output_problems(notebook), *compare.problems(lesson)]
-    return stored != lessons.source_hash(lesson) or bool(broken)
-
-
 def with_palette(png: bytes) -> bytes:
     """A PNG with 256 colours, if that is smaller; a picture with transparency stays as it is."""
-    picture, out = Image.open(io.BytesIO(png)), io.BytesIO()
-    if picture.mode == "RGBA" and picture.getextrema()[3][0] < 255:
-        return png
-    picture.convert("RGB").quantize(256).save(out, "PNG", optimize=True)
-    return min(png, out.getvalue(), key=len)
+    clear = Image.open(io.BytesIO(png)).convert("RGBA").getextrema()[3][0] < 255
+    compare.pixels(png).quantize(256).save(out := io.BytesIO(), "PNG", optimize=True)
+    return png if clear else min(png, out.getvalue(), key=len)
 
 
 def refresh(lesson: Lesson, folder: Path) -> list[Path]:
-    """Execute one lesson and return the files of the repository that changed.
-
-    Raises:
-        ValueError: it did not run through, or wrote what must not be stored.
-    """
+    """Execute one lesson and return the files that changed; a ValueError says why none may."""
     source, result = lessons.source_hash(lesson), run_lessons.run(lesson, folder, {})
     if result != "ok":
         raise ValueError(result)
     notebook = nbformat.read(folder / lesson.notebook.name, as_version=4)
-    if problems := gates.output_problems(notebook):
+    if problems := list(gates.output_problems(notebook)):
         raise ValueError("; ".join(problems))
     shown = {compare.digest(png) for _, png in compare.pictures(notebook)}
     for _, cell in lessons.code_cells(notebook):
@@ -81,20 +66,20 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="names of the lessons to look at")
     parser.add_argument("--force", action="store_true", help="run them even if nothing changed")
     options = parser.parse_args(words)
-    root = options.root.resolve()
+    root = options.root
     selected = lessons.runnable(lessons.find(root, options.only))
     if differing := gates.sync(root):
         raise SystemExit("\n".join(differing))
-    folder, failed = None, False
+    stale = [*gates.outputs(root), *gates.provenance(root), *gates.pictures(root)]
+    failed = False
     for lesson in selected:
-        if not options.force and not is_stale(lesson):
+        if not options.force and not any(f": {lesson}: " in message for message in stale):
             print(f"{lesson.name}: nothing changed")
             continue
-        folder = folder or lessons.numbered_folder(root / "build" / "refresh")
         print(f"{lesson.name} ... ", end="", flush=True)
         start = time.monotonic()
         try:
-            changed = refresh(lesson, folder)
+            changed = refresh(lesson, lessons.numbered_folder(root / "build" / "refresh"))
         except ValueError as error:
             failed = True
             print(f"FAILED, its files are left as they were\n{error}", flush=True)

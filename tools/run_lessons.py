@@ -5,7 +5,6 @@ Parameters are given as NAME=number; each goes to the lessons that declare it.
 """
 
 import argparse
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,64 +15,53 @@ from lessons import Lesson
 
 SMALL = {"STEPS": 20, "EPOCHS": 2}  # enough to see the loss fall, in minutes on two cores
 LEAST = {"SEED": 0, "STEPS": 1, "EPOCHS": 1}
-# Jupyter looks for free ports; now and then another kernel takes them first. No cell has run then.
-UNBORN = "Kernel died before replying to kernel_info"
 
 
 def read_overrides(texts: list[str], declared: dict[str, dict]) -> dict[str, int]:
     """The parameters given as NAME=number, checked against those that the lessons declare."""
-    known = sorted(set().union(*declared.values()))
-    overrides = {}
-    for text in texts:
-        name, _, value = text.partition("=")
+    known, overrides = sorted(set().union(*declared.values())), {}
+    for name, _, value in (text.partition("=") for text in texts):
         if name not in known:
-            raise SystemExit(
-                f"run-all: {name} is not a parameter of {', '.join(declared)}; "
-                f"the parameters are: {', '.join(known) or 'none'}"
+            theirs = f"of {', '.join(declared)}; the parameters are: {', '.join(known)}"
+            raise SystemExit(f"run-all: {name} is not a parameter {theirs}")
+        if not value.isdecimal() or int(value) < LEAST[name]:
+            rule = (
+                f"must be a whole number of at least {LEAST[name]}, as in `make run-all {name}=1`"
             )
-        least = LEAST.get(name, 0)
-        if not value.isdecimal() or int(value) < least:
-            raise SystemExit(
-                f"run-all: {name}={value} must be a whole number of at least {least}, "
-                f"as in `make run-all {name}={SMALL.get(name, 1)}`"
-            )
+            raise SystemExit(f"run-all: {name}={value} {rule}")
         overrides[name] = int(value)
     return overrides
 
 
-def failure(copy: Path, log: Path) -> str:
-    """Why a lesson stopped: the cell and its error, or the last words of the runner's log."""
+def failure(copy: Path, log: str) -> str:
+    """Why a lesson stopped: the cell and its error, or the last words of papermill."""
     cells = lessons.code_cells(nbformat.read(copy, as_version=4)) if copy.exists() else []
     for _, cell in cells:
         for output in cell.outputs:
             if output.output_type == "error":
                 first = cell.source.strip().splitlines()[0]
                 return f"cell [{cell.execution_count}] `{first}`: {output.ename}: {output.evalue}"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "the runner stopped without a word"
+    return log.splitlines()[-1] if log else "papermill stopped without a word"
 
 
 def run(lesson: Lesson, folder: Path, values: dict[str, int]) -> str:
-    """Execute one lesson with papermill; return "ok" or what went wrong.
-
-    The executed copy is `folder`/NAME.ipynb, what was logged `folder`/NAME.log. `values` are put
-    into the lesson where it has a parameter of that name.
-    """
-    copy, log = folder / lesson.notebook.name, folder / f"{lesson.name}.log"
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
-    command += ["--cwd", str(lesson.notebook.parent), str(lesson.notebook), str(copy)]
-    declared = lessons.parameters(lesson.read())
+    """Execute a lesson into `folder`, with the `values` that it declares; "ok" or what failed."""
+    copy, declared = folder / lesson.notebook.name, lessons.parameters(lesson.read())
+    command = ["-m", "papermill", "--no-progress-bar", str(lesson.notebook), str(copy)]
+    command += ["--cwd", str(lesson.notebook.parent)]
     for name in values.keys() & declared.keys():
         command += ["-p", name, str(values[name])]
-    environment = lessons.kernel_environment(lesson.root, folder)
-    for _ in range(2):
-        with log.open("w") as stream:
-            result = subprocess.run(command, env=environment, stdout=stream, stderr=stream)
-        if result.returncode == 0:
-            return "ok"
-        if UNBORN not in log.read_text(encoding="utf-8", errors="replace"):
-            break
-    return failure(copy, log)
+    ok, log = lessons.call(*command, env=lessons.kernel_environment(lesson.root, folder))
+    copy.with_suffix(".log").write_text(log, encoding="utf-8")
+    return "ok" if ok else failure(copy, log)
+
+
+def print_table(title: str, rows: dict[str, tuple[float, str]]) -> None:
+    """Print seconds and result of each row."""
+    width = max(map(len, [title, *rows]))
+    print(f"\n{title:{width}}  seconds  result")
+    for name, (seconds, result) in rows.items():
+        print(f"{name:{width}}  {seconds:7.0f}  {result}")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -83,7 +71,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="names of the lessons to run")
     parser.add_argument("parameters", nargs="*", metavar="NAME=number")
     options = parser.parse_args(words)
-    root = options.root.resolve()
+    root = options.root
     selected = lessons.runnable(lessons.find(root, options.only))
     if not selected:
         return 1
@@ -95,28 +83,20 @@ def main(words: list[str] | None = None) -> int:
     try:
         for number, lesson in enumerate(selected, start=1):
             print(f"[{number}/{len(selected)}] {lesson.name} ... ", end="", flush=True)
-            start = time.monotonic()
-            rows[lesson.name] = (0.0, "stopped")
+            start, rows[lesson.name] = time.monotonic(), (0.0, "stopped")
             result = run(lesson, folder, values)
-            rows[lesson.name] = (time.monotonic() - start, result)
-            word = "ok" if result == "ok" else "FAILED"
-            print(f"{word}  {rows[lesson.name][0]:.0f} s", flush=True)
+            seconds = time.monotonic() - start
+            rows[lesson.name] = (seconds, result)
+            print(f"{'ok' if result == 'ok' else 'FAILED'}  {seconds:.0f} s", flush=True)
     except KeyboardInterrupt:
         print("stopped")
     print_table("lesson", rows)
-    for name in (name for name, (_, result) in rows.items() if result != "ok"):
+    failed = [name for name, (_, result) in rows.items() if result != "ok"]
+    for name in failed:
         if (folder / f"{name}.log").exists():
             log = lessons.shown(folder / name, root)
             print(f"{name}: the executed copy is {log}.ipynb, what it logged {log}.log")
-    return int(any(result != "ok" for _, result in rows.values()))
-
-
-def print_table(title: str, rows: dict[str, tuple[float, str]]) -> None:
-    """Print seconds and result of each row."""
-    width = max(map(len, [title, *rows]))
-    print(f"\n{title:{width}}  seconds  result")
-    for name, (seconds, result) in rows.items():
-        print(f"{name:{width}}  {seconds:7.0f}  {result}")
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,36 @@
 """Measure what lessons 4, 5 and 8 show: `make study WHAT=bank`, ablation, heads, stages...
 
-bank: a finished network reads captchas of the package and of banks of glyphs (minutes).
-ablation: the recipe of lesson 4 with one ingredient changed at a time. heads: three kinds of heads
-with several seeds. (Both take hours; what is finished is not trained again, what was stopped goes
-on.) stages: the original's two stages beside one cycle (minutes). lengths: the finished network on
-three to six characters, before and after a training on these. tuning: another style learned from
-few pictures, with and without finished weights (both half an hour).
+The functions below say what each of them measures. bank and stages take minutes, lengths and tuning
+half an hour, ablation and heads hours: there, what is finished is not trained again, and what was
+stopped goes on.
 """
 
 import json
 import math
-import os
 import random
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import options
-from train import hardware
+import pandas as pd
+from matplotlib import font_manager
+from train import hardware, held_out
 
+from captcha_reader import weights
 from captcha_reader.bank import GlyphBank
-from captcha_reader.drawing import draw_captchas, mask_of, stream
+from captcha_reader.drawing import draw_captchas, draw_wide, mask_of, stream
 from captcha_reader.scores import evaluate, share
-from captcha_reader.texts import ALPHABET, encode, one_hot, random_texts
+from captcha_reader.texts import ALPHABET, WIDE_WIDTH, encode, random_texts
+
+with options.quietly():
+    import keras
+
+    from notebooks_py import ch3_ctc as ch3
+    from notebooks_py import ch4_gpu_training as ch4
+    from notebooks_py import ch8_own_captchas as ch8
+    from notebooks_py.ch1_captcha_preview import SetEpoch
 
 DEFAULTS = {
     "WHAT": "",
@@ -56,11 +62,7 @@ VARIANTS = {  # arguments of `fit` below
     "with a GRU": {"network": {"rnn": (128,)}},
     "batches of 128": {"batch": 128},
 }
-HEADS = {
-    "four heads": {"kind": "cnn"},
-    "CTC": {},
-    "CTC with a GRU": {"network": {"rnn": (128,)}},
-}
+HEADS = {"four heads": {"kind": "cnn"}, "CTC": {}, "CTC with a GRU": {"network": {"rnn": (128,)}}}
 
 
 def write(out: Path, found: dict) -> None:
@@ -86,15 +88,20 @@ PAINTERS = {
 }
 
 
-def answers_to(read, texts: list[str], painter: str, seed: int) -> list[str]:
+def answers_to(network, texts: list[str], painter: str, seed: int) -> list[str]:
     """Let a network read each text as the painter draws it, a new bank for each 1,000."""
     answers = []
     for start in range(0, len(texts), 100):
         if start % NEW_BANK == 0:
             draw = PAINTERS[painter](f"{seed}/{start}")
         rng = stream(seed, painter, epoch=len(texts), index=start)
-        answers += read(draw(texts[start : start + 100], rng))
+        answers += ch4.read(network, draw(texts[start : start + 100], rng))
     return answers
+
+
+def right(answers: list[str], texts: list[str]) -> int:
+    """Count the texts that were read as they are."""
+    return sum(a == b for a, b in zip(answers, texts, strict=True))
 
 
 def mistaken(texts: list[str], answers: list[str], is_: str, read_as: str) -> list[int]:
@@ -113,9 +120,6 @@ def apart(k1: int, n1: int, k2: int, n2: int) -> float:
 
 def drawing_speed(seed: int, count: int = 200, repeats: int = 5) -> dict:
     """Time package and bank in turns: captchas in a second of one core's time."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(cores)})
     rng, start = random.Random(seed), time.process_time()
     draws, rows = {"package": draw_captchas, "bank": GlyphBank(seed).draw}, []
     seconds = time.process_time() - start
@@ -125,21 +129,16 @@ def drawing_speed(seed: int, count: int = 200, repeats: int = 5) -> dict:
             texts, start = random_texts(rng, count), time.process_time()
             draw(texts, rng)
             rows[-1][name] = count / (time.process_time() - start)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-    found = {name: round(statistics.median(row[name] for row in rows), 1) for name in draws}
-    ratio = statistics.median(row["bank"] / row["package"] for row in rows)
-    return {**found, "ratio": round(ratio, 2), "seconds to make a bank": round(seconds, 2)}
+    speeds = pd.DataFrame(rows)
+    ratio = round((speeds.bank / speeds.package).median(), 2)
+    return {**speeds.median().round(1), "ratio": ratio, "seconds to make a bank": round(seconds, 2)}
 
 
 def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Compare captchas of the package with those of a bank, and of a bank of white glyphs."""
-    from captcha_reader.weights import finished
-    from notebooks_py.ch4_gpu_training import read
-
     speed = drawing_speed(seeds[0])
     print(f"captchas a second of one core: {speed}", flush=True)
-    network, results = finished("ctc")
+    network, results = weights.finished("ctc")
     rng = stream(seeds[0], "bank", epoch=0, index=0)
     uniform = random_texts(rng, pictures)
     letters = list("O0" * pictures)
@@ -147,14 +146,13 @@ def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     hard = ["".join(letters[i : i + 4]) for i in range(0, len(letters), 4)]
     found, theirs = {}, None
     for name in PAINTERS:
-        answers = answers_to(lambda x: read(network, x), uniform, name, seeds[0])
-        right = sum(a == b for a, b in zip(answers, uniform, strict=True))
-        counts = {"right": [right, pictures]}
-        answers = answers_to(lambda x: read(network, x), hard, name, seeds[0])
-        counts["0 as O"] = mistaken(hard, answers, "0", "O")
-        counts["O as 0"] = mistaken(hard, answers, "O", "0")
-        right = sum(a == b for a, b in zip(answers, hard, strict=True))
-        counts["O and 0 alone"] = [right, len(hard)]
+        easy, difficult = (answers_to(network, x, name, seeds[0]) for x in (uniform, hard))
+        counts = {
+            "right": [right(easy, uniform), pictures],
+            "0 as O": mistaken(hard, difficult, "0", "O"),
+            "O as 0": mistaken(hard, difficult, "O", "0"),
+            "O and 0 alone": [right(difficult, hard), len(hard)],
+        }
         theirs = theirs or counts  # the package comes first
         for what, count in counts.items():
             z = apart(*count, *theirs[what])
@@ -165,24 +163,8 @@ def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     write(out, {"network": network, "pictures": found, "speed": speed})
 
 
-def held_out(seed: int, count: int, labels: str = "ctc") -> tuple:
-    """Draw held-out captchas with the package: X and y as for `fit`, and the texts."""
-    rng = stream(seed, "valid", epoch=0, index=0)
-    texts = random_texts(rng, count)
-    X, places = draw_captchas(texts, rng).astype("float32") / 255, encode(texts)
-    return X, places + 1 if labels == "ctc" else one_hot(places), texts
-
-
 def fit(folder, seed, pictures, kind="ctc", network=None, recipe=None, data=None, batch=64):
-    """Train by the recipe with some arguments changed, or go on in `folder`; return the log.
-
-    Its `val_acc` is read with averaged weights, `last` with those of the last step.
-    """
-    import keras
-    import pandas as pd
-
-    from notebooks_py import ch4_gpu_training as ch4
-
+    """Train by the recipe with some arguments changed, or go on in `folder`; return the log."""
     folder.mkdir(parents=True, exist_ok=True)
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -193,14 +175,14 @@ def fit(folder, seed, pictures, kind="ctc", network=None, recipe=None, data=None
     steps = pictures // batch // epochs
     ch4.compile_recipe(model, epochs * steps, **recipe or {})
     more = {"labels": labels, "epochs": epochs, "workers": 2} | (data or {})
+    sequence = ch4.PracticeSequence(batch, steps, seed, **more)
 
-    def read_with_last_weights(epoch, logs):
+    def read_with_last_weights(epoch, logs):  # `val_acc` is read with averaged ones
         answers = decode(model.predict(X, batch_size=100, verbose=0))
-        logs["last"] = sum(a == b for a, b in zip(answers, texts, strict=True)) / VALID
+        logs["last"] = right(answers, texts) / VALID
 
     both = keras.callbacks.LambdaCallback(on_epoch_end=read_with_last_weights)
     log = keras.callbacks.CSVLogger(folder / "both.csv", append=True)
-    sequence = ch4.PracticeSequence(batch, steps, seed, **more)
     ch4.fit_recipe(model, sequence, (X, y, texts), folder, [both, log])
     log = pd.read_csv(folder / "both.csv").drop_duplicates("epoch", keep="last")
     return log.assign(pictures=(log.epoch + 1) * steps * batch, parameters=model.count_params())
@@ -213,15 +195,11 @@ def ablation_row(log, folder: Path, test_set: str) -> dict:
 
 
 def heads_row(log, folder: Path, test_set: str) -> dict:
-    import keras
-
-    from notebooks_py.ch4_gpu_training import read
-
-    weights = folder / "averaged.keras"
-    network = keras.models.load_model(weights, compile=False)
-    score = evaluate(lambda pictures: read(network, pictures), test_set).record()
+    path = folder / "averaged.keras"
+    network = keras.models.load_model(path, compile=False)
+    score = evaluate(lambda pictures: ch4.read(network, pictures), test_set).record()
     curve = {"seen": log.pictures.tolist(), "curve": log.val_acc.round(4).tolist()}
-    return score | {"bytes": weights.stat().st_size} | curve
+    return score | {"bytes": path.stat().st_size} | curve
 
 
 def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
@@ -230,13 +208,10 @@ def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     names, name_of, rows_of = (VARIANTS, "name", "rows") if is_ablation else (HEADS, "head", "runs")
     found = {"recipe": RECIPE, "pictures": pictures, rows_of: []}
     if out.exists():
-        earlier = json.loads(out.read_text())
-        if (earlier["recipe"], earlier["pictures"]) != (RECIPE, pictures):
-            raise SystemExit(
-                f"study: {out} holds {earlier['pictures']} pictures each by the recipe "
-                f"{earlier['recipe']!r}: move it away, or use OUT=another-file"
-            )
-        found = earlier
+        found = json.loads(out.read_text())
+        if (found["recipe"], found["pictures"]) != (RECIPE, pictures):
+            held = f"{found['pictures']} pictures each by the recipe {found['recipe']!r}"
+            raise SystemExit(f"study: {out} holds {held}: move it away, or use OUT=another-file")
     for seed in seeds:
         for name, changes in names.items():
             key = {name_of: name, "seed": seed}
@@ -258,15 +233,9 @@ def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
 
 def two_stages(model, data, valid: tuple, folder: Path):
     """Train as the original did: until the loss stops falling, then on from the best weights."""
-    import keras
-    import pandas as pd
-
-    from notebooks_py.ch1_captcha_preview import SetEpoch
-    from notebooks_py.ch3_ctc import Evaluate
-
     X, y, texts = valid
     best, logs, done = folder / "best.weights.h5", [], 0
-    watch = [SetEpoch(data), Evaluate((255 * X).round().astype("uint8"), texts)]
+    watch = [SetEpoch(data), ch3.Evaluate((255 * X).round().astype("uint8"), texts)]
     keep = keras.callbacks.ModelCheckpoint(best, save_best_only=True, save_weights_only=True)
     for rate, end in ((1e-3, max(1, data.epochs * 2 // 3)), (1e-4, data.epochs)):
         model.compile(keras.optimizers.Adam(rate, amsgrad=True), keras.losses.CTC())
@@ -281,67 +250,44 @@ def two_stages(model, data, valid: tuple, folder: Path):
 
 def one_cycle(model, data, valid: tuple, folder: Path):
     """Train by the recipe of lesson 4."""
-    import pandas as pd
-
-    from notebooks_py.ch4_gpu_training import compile_recipe, fit_recipe
-
-    cycle = compile_recipe(model, data.epochs * data.steps)
-    fit_recipe(model, data, valid, folder)
+    cycle = ch4.compile_recipe(model, data.epochs * data.steps)
+    ch4.fit_recipe(model, data, valid, folder)
     log = pd.read_csv(folder / "log.csv")
     return log.assign(rate=[float(cycle(data.steps * (epoch + 1))) for epoch in log.epoch])
 
 
 def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Train lesson 3's small network in two stages and in one cycle, on the same captchas."""
-    import pandas as pd
-
-    from notebooks_py.ch3_ctc import small_ctc
-    from notebooks_py.ch4_gpu_training import PracticeSequence
-
-    recipes = {"two stages": two_stages, "one cycle": one_cycle}
     steps = max(1, min(64, pictures // 64))
-    epochs, valid = max(2, pictures // (32 * steps)), held_out(seeds[0], 1_000)
-    logs = [pd.read_csv(out)] if out.exists() else []
-    for recipe, train in recipes.items():
-        if any(recipe in set(log.recipe) for log in logs):
-            print(f"{recipe}: is in {out}")
-            continue
+    epochs, valid, logs = max(2, pictures // (32 * steps)), held_out(seeds[0], 1_000), []
+    for recipe, train in {"two stages": two_stages, "one cycle": one_cycle}.items():
         print(recipe, flush=True)
         more = {"labels": "ctc", "epochs": epochs, "hard": (0, 0), "workers": 2}
-        data = PracticeSequence(32, steps, seeds[0], **more)
+        data = ch4.PracticeSequence(32, steps, seeds[0], **more)
         with tempfile.TemporaryDirectory() as folder:
-            log = train(small_ctc(seeds[0]), data, valid, Path(folder))
+            log = train(ch3.small_ctc(seeds[0]), data, valid, Path(folder))
         logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * steps))
-        columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
-        out.parent.mkdir(parents=True, exist_ok=True)
-        pd.concat(logs)[columns].to_csv(out, index=False, float_format="%.5g")
+    columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat(logs)[columns].to_csv(out, index=False, float_format="%.5g")
 
 
 def lengths(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Let the finished CTC network read 3 to 6 characters, train it on these, and read again."""
-    import keras
-    import pandas as pd
-
-    from captcha_reader.drawing import draw_wide
-    from captcha_reader.texts import WIDE_WIDTH
-    from captcha_reader.weights import finished
-    from notebooks_py import ch4_gpu_training as ch4
-    from notebooks_py import ch8_own_captchas as ch8
-
     seed, each, folder = seeds[0], range(3, 7), Path(chosen["RUNS"]) / "lengths"
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(seed)
-    model, (start, results) = ch4.build_ctc(width=WIDE_WIDTH, **ch4.SLIM), finished("ctc")
+    model, (start, results) = ch4.build_ctc(width=WIDE_WIDTH, **ch4.SLIM), weights.finished("ctc")
     model.set_weights(start.get_weights())
     found = {"before": ch8.right_by_length(model, each, VALID, seed)}
     print(f"before: {found['before']} of {VALID}", flush=True)
     steps = min(200, pictures // 64)
     epochs = round(pictures / 64 / steps)
     valid = ch8.AnyLength(VALID // 2, 1, seed, "valid", draw=draw_wide, hard=(0, 0))
-    held_out = (*valid[0], valid.texts(stream(seed, "valid", 0, 0)))
+    unseen = (*valid[0], valid.texts(stream(seed, "valid", 0, 0)))
     ch4.compile_recipe(model, epochs * steps, 1e-3)
     data = ch8.AnyLength(64, steps, seed, epochs=epochs, hard=(0.5, 0.2), workers=2)
-    ch4.fit_recipe(model, data, held_out, folder)
+    ch4.fit_recipe(model, data, unseen, folder)
     found["after"] = ch8.right_by_length(model, each, VALID, seed)
     print(f"after: {found['after']} of {VALID}")
     log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
@@ -352,13 +298,6 @@ def lengths(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
 
 def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Learn another style from few pictures, from finished weights and from nothing."""
-    import keras
-    from matplotlib import font_manager
-
-    from captcha_reader.weights import finished
-    from notebooks_py import ch4_gpu_training as ch4
-    from notebooks_py import ch8_own_captchas as ch8
-
     seed, font = seeds[0], font_manager.findfont("DejaVu Serif:bold")
 
     def draw(split: str, count: int) -> tuple:
@@ -366,10 +305,10 @@ def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
         texts = random_texts(rng, count)
         return ch8.draw_foreign(texts, rng, font), texts
 
-    start, results = finished("ctc")
-    (X, texts), (unseen, truth), right = draw("train", max(LABELS)), draw("valid", VALID), {}
+    start, results = weights.finished("ctc")
+    (X, texts), (unseen, truth), rows = draw("train", max(LABELS)), draw("valid", VALID), {}
     for name in ("finished weights", "finished weights, not moved", "from nothing"):
-        right[name] = {}
+        rows[name] = {}
         for count in LABELS:
             keras.utils.set_random_seed(seed)
             model = ch4.build_ctc(**ch4.SLIM)
@@ -379,9 +318,9 @@ def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
             moved = name != "finished weights, not moved"
             ch8.fine_tune(model, known, labels, pictures // 32, seed, moved)
             answers = [x for i in range(0, VALID, 50) for x in ch4.read(model, unseen[i : i + 50])]
-            right[name][count] = sum(a == b for a, b in zip(answers, truth, strict=True))
-            print(f"{name}, {count}: {share(right[name][count], VALID)}", flush=True)
-    write(out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": right})
+            rows[name][count] = right(answers, truth)
+            print(f"{name}, {count}: {share(rows[name][count], VALID)}", flush=True)
+    write(out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": rows})
 
 
 STUDIES = {  # what measures it, where it goes, and with how many pictures
@@ -396,7 +335,6 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
 
 def main() -> None:
     chosen = options.read(sys.argv[1:], "study", DEFAULTS, ALLOWED)
-    options.import_quietly()
     study, out, pictures = STUDIES[chosen["WHAT"]]
     out, seeds = Path(chosen["OUT"] or out), [int(seed) for seed in chosen["SEEDS"].split(",")]
     study(chosen, out, int(chosen["PICTURES"]) or pictures, seeds)

@@ -8,11 +8,27 @@ import contextlib
 import json
 import os
 import platform
+import re
 import sys
 import time
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 
+import h5py
 import options
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from captcha_reader.drawing import draw_captchas, stream
+from captcha_reader.scores import evaluate
+from captcha_reader.texts import encode, one_hot, random_texts
+from captcha_reader.weights import sha256
+
+with options.quietly():
+    import keras
+
+    from notebooks_py import ch4_gpu_training as ch4
 
 DEFAULTS = {
     "MODEL": "ctc",  # or cnn, or pytorch for the network of lesson 7, 192x64
@@ -44,14 +60,9 @@ VALID = 1_000  # held-out captchas to watch a run by
 
 def hardware() -> dict:
     """Return what a number depends on: processor, cores, device, backend and versions."""
-    from importlib import metadata
-
-    import keras
-
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"^model name\s*: (.+)", told, re.M)
+    cpu = model[1] if model else platform.processor() or platform.machine()
     names = ("keras", "tensorflow", "jax", "torch", "captcha", "pillow", "numpy")
     installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
     return {
@@ -64,29 +75,14 @@ def hardware() -> dict:
     }
 
 
-def seconds_a_step(chosen: dict, make_data) -> float:
-    """Measure a step of training, drawing included, with a network that is thrown away."""
-    model, data = new_model(chosen, 1_000), make_data(12, 1)
-    model.fit(data, shuffle=False, verbose=0)
-    start = time.perf_counter()
-    model.fit(data, shuffle=False, verbose=0)
-    return (time.perf_counter() - start) / 12
-
-
 def build(chosen: dict):
     """Build the network that the options name."""
-    from notebooks_py.ch4_gpu_training import FULL, KINDS, SLIM
-
-    size = SLIM if chosen["SIZE"] == "slim" else FULL[chosen["MODEL"]]
-    return KINDS[chosen["MODEL"]][0](**size)
+    size = ch4.SLIM if chosen["SIZE"] == "slim" else ch4.FULL[chosen["MODEL"]]
+    return ch4.KINDS[chosen["MODEL"]][0](**size)
 
 
 def new_model(chosen: dict, steps: int):
     """Build and compile the network, with the weights of START if it is given."""
-    import keras
-
-    from notebooks_py.ch4_gpu_training import compile_recipe
-
     keras.utils.set_random_seed(int(chosen["SEED"]))
     model = build(chosen)
     if chosen["START"]:
@@ -95,7 +91,7 @@ def new_model(chosen: dict, steps: int):
         for layer, other in pairs:
             if [w.shape for w in layer.weights] == [w.shape for w in other.weights]:
                 layer.set_weights(other.get_weights())
-    compile_recipe(model, steps, float(chosen["RATE"]))
+    ch4.compile_recipe(model, steps, float(chosen["RATE"]))
     return model
 
 
@@ -120,17 +116,14 @@ def open_run(out: Path, chosen: dict, seconds_a_step) -> tuple[int, int]:
         if chosen["START"] and not Path(chosen["START"]).is_file():
             raise ValueError(f"START={chosen['START']} is no file")
         epochs, steps = plan(chosen, seconds_a_step)
-        (draft := out / "run.json.new").write_text(
-            json.dumps({"settings": settings, "epochs": epochs, "steps": steps})
-        )
+        run = {"settings": settings, "epochs": epochs, "steps": steps}
+        (draft := out / "run.json.new").write_text(json.dumps(run))
         draft.replace(note)
     run = json.loads(note.read_text())
     for name, value in settings.items():
         if run["settings"][name] != value:
-            raise ValueError(
-                f"{out} holds a run with {name}={run['settings'][name]}, not {value}: use that to "
-                "go on with it, or OUT=another-folder"
-            )
+            held = f"{out} holds a run with {name}={run['settings'][name]}, not {value}"
+            raise ValueError(f"{held}: use that to go on with it, or OUT=another-folder")
     if (out / "results.json").exists():
         raise ValueError(f"{out} holds a finished run: use OUT=another-folder")
     return run["epochs"], run["steps"]
@@ -138,8 +131,6 @@ def open_run(out: Path, chosen: dict, seconds_a_step) -> tuple[int, int]:
 
 def check_backup(folder: Path) -> None:
     """Raise a ValueError if no saved state can be read; one torn in the first epoch just goes."""
-    import h5py
-
     names = ("latest.weights.h5", "latest.weights.h5.bkp")
     states = [folder / name for name in names if (folder / name).exists()]
     for state in states:
@@ -151,15 +142,16 @@ def check_backup(folder: Path) -> None:
         state.unlink()
 
 
+def held_out(seed: int, count: int, labels: str = "ctc") -> tuple:
+    """Draw held-out captchas with the package: X and y as for `fit`, and the texts."""
+    rng = stream(seed, "valid", epoch=0, index=0)
+    texts = random_texts(rng, count)
+    X, places = draw_captchas(texts, rng).astype("float32") / 255, encode(texts)
+    return X, places + 1 if labels == "ctc" else one_hot(places), texts
+
+
 def train(chosen: dict, out: Path) -> dict:
     """Train as the options say, write model.keras, and return what came out."""
-    import keras
-
-    from captcha_reader.drawing import draw_captchas, stream
-    from captcha_reader.scores import evaluate
-    from captcha_reader.texts import encode, one_hot, random_texts
-    from notebooks_py import ch4_gpu_training as ch4
-
     if chosen["PRECISION"] == "auto":
         chosen["PRECISION"] = ch4.best_precision()
     keras.mixed_precision.set_dtype_policy(chosen["PRECISION"])
@@ -170,47 +162,38 @@ def train(chosen: dict, out: Path) -> dict:
         more = {"labels": labels, "workers": int(chosen["WORKERS"])}
         return ch4.PracticeSequence(batch, steps, seed, epochs=epochs, hard=hard, **more)
 
-    epochs, steps = open_run(out, chosen, lambda: seconds_a_step(chosen, make_data))
+    def seconds_a_step() -> float:  # with a network that is thrown away
+        model, data = new_model(chosen, 1_000), make_data(12, 1)
+        model.fit(data, shuffle=False, verbose=0)
+        start = time.perf_counter()
+        model.fit(data, shuffle=False, verbose=0)
+        return (time.perf_counter() - start) / 12
+
+    epochs, steps = open_run(out, chosen, seconds_a_step)
     check_backup(out / "backup")
-    rng = stream(seed, "valid", epoch=0, index=0)
-    texts = random_texts(rng, VALID)
-    X, places = draw_captchas(texts, rng).astype("float32") / 255, encode(texts)
-    y = places + 1 if labels == "ctc" else one_hot(places)
+    valid = held_out(seed, VALID, labels)
     with ch4.every_device():
         model = new_model(chosen, epochs * steps)
     print(f"{epochs} epochs of {steps} batches of {batch}, in {out}", flush=True)
-    ch4.fit_recipe(model, make_data(steps, epochs), (X, y, texts), out)
+    ch4.fit_recipe(model, make_data(steps, epochs), valid, out)
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(chosen)
     finished.set_weights(model.get_weights())  # the average, with which the training ends
     finished.save(out / "model.keras")
     score = evaluate(lambda pictures: ch4.read(finished, pictures), "classic-1k")
     print(score)
-    return {
-        "model": chosen["MODEL"],
-        "pictures": epochs * steps * batch,
-        "parameters": model.count_params(),
-        "classic-1k": score.right,
-    }
+    seen = {"pictures": epochs * steps * batch, "parameters": model.count_params()}
+    return {"model": chosen["MODEL"], **seen, "classic-1k": score.right}
 
 
 def write_results(chosen: dict, out: Path, results: dict) -> None:
     """Write results.json: what came out, from what, and on which machine."""
-    import pandas as pd
-
-    from captcha_reader.weights import sha256
-
     log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
     weights = out / ("model.pt" if chosen["MODEL"] == "pytorch" else "model.keras")
-    results = {
-        **hardware(),
-        "size": chosen["SIZE"],
-        "settings": chosen,
-        "start": sha256(Path(chosen["START"])) if chosen["START"] else None,
-        "seconds": round(float(log.seconds.sum())),
-        "sha256": sha256(weights),
-        **results,
-    }
+    start = sha256(Path(chosen["START"])) if chosen["START"] else None
+    facts = {"size": chosen["SIZE"], "settings": chosen, "start": start}
+    facts |= {"seconds": round(float(log.seconds.sum())), "sha256": sha256(weights)}
+    results = hardware() | facts | results
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(f"written: {weights}, results.json, log.csv")
 
@@ -218,9 +201,6 @@ def write_results(chosen: dict, out: Path, results: dict) -> None:
 def main() -> int:
     """Train with a lock on the folder; 3 if Ctrl-C stopped it, so that a script can tell."""
     chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
-    options.import_quietly()
-    from filelock import FileLock, Timeout
-
     out = Path(chosen["OUT"] or f"build/train/{chosen['MODEL']}-{chosen['SIZE']}")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -229,9 +209,7 @@ def main() -> int:
                 import train_torch
 
                 chosen["PRECISION"] = "float32"
-                results = train_torch.train(
-                    chosen, out, lambda measure: open_run(out, chosen, measure), VALID
-                )
+                results = train_torch.train(chosen, out, partial(open_run, out, chosen), VALID)
             else:
                 results = train(chosen, out)
             write_results(chosen, out, results)

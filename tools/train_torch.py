@@ -1,10 +1,11 @@
 """Train the PyTorch network of lesson 7 on captchas of 192x64: `make train MODEL=pytorch`."""
 
-import csv
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
+import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +21,6 @@ SIZES = {
     "slim": ch7.SLIM,
     "full": {"filters": (32, 64, 128, 256, 256), "convs": 2, "stride": 1, "tall": 1, "lstm": 128},
 }
-LOG = ["epoch", "loss", "seconds", "val_acc", "val_loss"]
 
 
 class Ink(Dataset):
@@ -37,12 +37,9 @@ class Ink(Dataset):
 def from_keras(path: Path) -> dict[str, torch.Tensor]:
     """Return the weights of a slim CTC network of lesson 4 as a state of `ch7.CTCNet(**SLIM)`.
 
-    PyTorch wants kernels as (out, in, height, width) and a column as (channels, rows). Where the
-    first convolution moves by two pixels the libraries pad other sides, so the network reads
-    nearly, but not quite the same: a place to start from.
+    PyTorch wants kernels as (out, in, height, width) and a column as (channels, rows), and pads
+    other sides where a convolution moves by two: the networks read nearly, not quite the same.
     """
-    import keras
-
     model, state = keras.models.load_model(path, compile=False), {}
     layers = [layer for layer in model.layers if layer.get_weights()]
     places = [i for i, part in enumerate(ch7.CTCNet(**ch7.SLIM).blocks) if list(part.parameters())]
@@ -65,11 +62,9 @@ def from_keras(path: Path) -> dict[str, torch.Tensor]:
 
 def load(path: Path, size: str) -> ch7.CTCNet:
     """Return a network with the weights of a file, PyTorch's or those of a Keras network."""
-    model = ch7.CTCNet(**SIZES[size])
-    if path.suffix == ".keras":
-        model.load_state_dict(from_keras(path))
-    else:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    model, ours = ch7.CTCNet(**SIZES[size]), path.suffix != ".keras"
+    state = torch.load(path, map_location="cpu", weights_only=True) if ours else from_keras(path)
+    model.load_state_dict(state)
     return model
 
 
@@ -78,9 +73,8 @@ class Run:
 
     def __init__(self, chosen: dict[str, str], steps: int):
         torch.manual_seed(int(chosen["SEED"]))
-        model = ch7.CTCNet(**SIZES[chosen["SIZE"]])
-        if chosen["START"]:
-            model = load(Path(chosen["START"]), chosen["SIZE"])
+        size, first = chosen["SIZE"], chosen["START"]
+        model = load(Path(first), size) if first else ch7.CTCNet(**SIZES[size])
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.to(self.device, memory_format=torch.channels_last)
         decay = get_ema_multi_avg_fn(min(0.998, 1 - 10 / max(20, steps)))
@@ -144,20 +138,15 @@ def train(chosen: dict[str, str], out: Path, open_run, valid: int) -> dict:
             parts = ch7.to_ink(pictures).to(run.device).split(100)
             logits = torch.cat([run.average.eval()(part) for part in parts], 1).cpu()
         right = np.mean([a == b for a, b in zip(ch7.greedy(logits), texts, strict=True)])
-        row = [epoch, loss, time.perf_counter() - start, right, ch7.ctc_loss(logits, labels).item()]
-        new = not (out / "log.csv").exists()
-        with (out / "log.csv").open("a", newline="") as file:
-            csv.writer(file).writerows([LOG, row] if new else [row])
+        row = {"epoch": epoch, "loss": loss, "seconds": time.perf_counter() - start}
+        row |= {"val_acc": right, "val_loss": ch7.ctc_loss(logits, labels).item()}
+        log = out / "log.csv"
+        pd.DataFrame([row]).to_csv(log, mode="a", header=not log.exists(), index=False)
         run.save(out / "state.pt", epoch + 1)
     finished = run.average.module.cpu().to(memory_format=torch.contiguous_format)
     torch.save(finished.state_dict(), out / "model.pt")
     score = evaluate(lambda pictures: ch7.read(finished, pictures), "wide-1k")
     print(score)
-    return {
-        "model": "ctc_pytorch",
-        "pictures": epochs * steps * batch,
-        "parameters": sum(weights.numel() for weights in finished.parameters()),
-        "wide-1k": score.right,
-        "device": run.device.upper(),
-        "backend": "torch",
-    }
+    parameters = sum(weights.numel() for weights in finished.parameters())
+    seen = {"pictures": epochs * steps * batch, "parameters": parameters, "wide-1k": score.right}
+    return {"model": "ctc_pytorch", **seen, "device": run.device.upper(), "backend": "torch"}

@@ -1,11 +1,9 @@
 """Make the site of the lessons, a page for each: `make site`.
 
-The README, the notebooks with the outputs that they carry, and how to contribute are copied to
-build/site-source, with links that fit the site, and Sphinx makes build/site of them: static files
-that any web server can hand out. Nothing is run, and a link that leads nowhere is an error.
-
-Where the variable GITHUB_REPOSITORY (owner/name) is set, as on GitHub, lessons can be opened in
-Colab and nbviewer, and what is no page of the site is a link to the repository.
+The README, the notebooks with their outputs, and how to contribute are copied to build/site-source,
+with links that fit the site, and Sphinx makes build/site of them. A link that leads nowhere is an
+error. Where the variable GITHUB_REPOSITORY (owner/name) is set, as on GitHub, lessons can be opened
+in Colab and nbviewer, and what is no page of the site is a link to the repository.
 """
 
 import os
@@ -32,15 +30,7 @@ BADGE = re.compile(r"!\[([^][]*)\]\(https?:[^)]*\)")
 CONTENTS = """
 ```{{toctree}}
 :hidden:
-:numbered: 1
-:caption: Lessons
-
 {}
-```
-
-```{{toctree}}
-:hidden:
-:caption: More
 
 {}
 ```
@@ -56,8 +46,7 @@ LAUNCH = """
 def mend(text: str, path: str, pages: dict[str, str], root: Path, repository: str) -> str:
     """Point the links of the file `path` at pages, and those to other files at the repository.
 
-    Without a repository the words of such a link stay, and so do those of a badge, which another
-    host would have to show. A link that leads nowhere is left as it is, so Sphinx finds it.
+    Without one, the words of such a link stay. One that leads nowhere is left for Sphinx to find.
     """
 
     def replace(link: re.Match) -> str:
@@ -84,18 +73,18 @@ def describe(source: str) -> str:
 def stage(root: Path, source: Path, repository: str) -> None:
     """Write what Sphinx reads into the folder `source`."""
     found = lessons.find(root)
-    paths = [lessons.shown(lesson.notebook, root) for lesson in found]
     texts = {path: page for path, page in PAGES.items() if (root / path).exists()}
-    pages = texts | dict(zip(paths, paths, strict=True))
+    pages = texts | {str(lesson): str(lesson) for lesson in found}
     shutil.copytree(root / "imgs", source / "imgs")
     for path, page in texts.items():
-        text = mend((root / path).read_text(encoding="utf-8"), path, pages, root, repository)
+        text = mend((root / path).read_text("utf-8"), path, pages, root, repository)
         if page == "index.md":
             others = [other for other in texts.values() if other != page]
-            text += CONTENTS.format("\n".join(paths), "\n".join(others))
+            text += CONTENTS.format(":numbered: 1\n:caption: Lessons", "\n".join(map(str, found)))
+            text += CONTENTS.format(":caption: More", "\n".join(others))
         lessons.write(source / page, text)
-    for lesson, path in zip(found, paths, strict=True):
-        notebook = lesson.read()
+    for lesson in found:
+        notebook, path = lesson.read(), str(lesson)
         # The cell that Colab alone needs tells a reader of the site nothing.
         notebook.cells = [x for x in notebook.cells if lessons.COLAB not in lessons.tags(x)]
         for cell in notebook.cells:
@@ -118,9 +107,9 @@ def build(root: Path = ROOT, folder: Path = FOLDER, repository: str = "") -> boo
     for old in (source, folder):
         shutil.rmtree(old, ignore_errors=True)
     stage(root, source, repository)
-    options = ["--quiet", "--fail-on-warning", "--keep-going", "-c", str(CONFIGURATION)]
-    options += ["-d", str(source / ".doctrees")]
-    return sphinx([*options, str(source), str(folder)]) == 0
+    words = ["--quiet", "--fail-on-warning", "--keep-going", "-c", CONFIGURATION]
+    words += ["-d", source / ".doctrees", source, folder]
+    return sphinx(list(map(str, words))) == 0
 
 
 def main() -> int:
