@@ -71,6 +71,8 @@ from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe
 #
 # FOLDER = fresh_folder("ch8_own_captchas")
 # captcha = Image.fromarray(draw_captchas(["H3LP"], stream(SEED, "one", 0, 2))[0])
+# (FOLDER / "imgs").mkdir()
+# captcha.save(FOLDER / "imgs" / "captcha.png")  # for the README
 # changed = {
 #     "as drawn": captcha,
 #     "three times as large": captcha.resize((384, 192)),
@@ -387,7 +389,6 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # probabilities, classes = session.run(None, {"pictures": pictures})
 # answers = [spell(collapse(path)) for path in classes]
 # figure = show_captchas(pictures[:12], texts, answers, columns=6)
-# (FOLDER / "imgs").mkdir(exist_ok=True)
 # figure.savefig(FOLDER / "imgs" / "reading.png", dpi=80)
 # plt.show()
 # print(f"{answers[0]}: {classes[0]}")

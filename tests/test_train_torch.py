@@ -38,10 +38,10 @@ def tiny():
         yield
 
 
-def run(out) -> dict[str, torch.Tensor]:
+def run(out, *more: str) -> dict[str, torch.Tensor]:
     """Train in the folder as make does, with 20 held-out captchas; return the averaged weights."""
     out.mkdir(exist_ok=True)
-    words = ["MODEL=pytorch", "BUDGET=48", "BATCH=8", "SEED=5"]
+    words = ["MODEL=pytorch", "BUDGET=48", "BATCH=8", "SEED=5", *more]
     chosen = options.read(words, "train", train.DEFAULTS, train.ALLOWED)
     start = functools.partial(train.open_run, out, chosen)
     results = train_torch.train(chosen, out, start, valid=20)
@@ -70,6 +70,15 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tiny, tmp_path, monkeypatch):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     logs = [pd.read_csv(tmp_path / name / "log.csv") for name in ("whole", "stopped")]
     assert logs[0].loss.tolist() == logs[1].loss.tolist() and len(logs[0]) == 3
+
+
+def test_half_precision_trains_nearly_the_same_and_keeps_whole_weights(tiny, tmp_path):
+    whole, half = run(tmp_path / "whole"), run(tmp_path / "half", "PRECISION=mixed_bfloat16")
+    assert {weights.dtype for weights in half.values()} == {
+        weights.dtype for weights in whole.values()
+    }
+    apart = [(whole[name] - half[name]).abs().max() for name in whole if "." in name]
+    assert 0 < max(apart) < 0.05
 
 
 def test_a_keras_network_reads_the_same_in_pytorch(tmp_path):

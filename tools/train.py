@@ -152,8 +152,6 @@ def held_out(seed: int, count: int, labels: str = "ctc") -> tuple:
 
 def train(chosen: dict, out: Path) -> dict:
     """Train as the options say, write model.keras, and return what came out."""
-    if chosen["PRECISION"] == "auto":
-        chosen["PRECISION"] = ch4.best_precision()
     keras.mixed_precision.set_dtype_policy(chosen["PRECISION"])
     seed, batch, labels = int(chosen["SEED"]), int(chosen["BATCH"]), ch4.KINDS[chosen["MODEL"]][1]
     hard = tuple(float(share) for share in chosen["HARD"].split(","))
@@ -201,6 +199,8 @@ def write_results(chosen: dict, out: Path, results: dict) -> None:
 def main() -> int:
     """Train with a lock on the folder; 3 if Ctrl-C stopped it, so that a script can tell."""
     chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
+    if chosen["PRECISION"] == "auto":
+        chosen["PRECISION"] = ch4.best_precision()
     out = Path(chosen["OUT"] or f"build/train/{chosen['MODEL']}-{chosen['SIZE']}")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,6 @@ def main() -> int:
             if chosen["MODEL"] == "pytorch":
                 import train_torch
 
-                chosen["PRECISION"] = "float32"
                 results = train_torch.train(chosen, out, partial(open_run, out, chosen), VALID)
             else:
                 results = train(chosen, out)

@@ -76,6 +76,7 @@ class Run:
         size, first = chosen["SIZE"], chosen["START"]
         model = load(Path(first), size) if first else ch7.CTCNet(**SIZES[size])
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.half = chosen["PRECISION"] == "mixed_bfloat16"
         self.model = model.to(self.device, memory_format=torch.channels_last)
         decay = get_ema_multi_avg_fn(min(0.998, 1 - 10 / max(20, steps)))
         self.average = AveragedModel(self.model, multi_avg_fn=decay, use_buffers=True)
@@ -87,9 +88,10 @@ class Run:
         """Train for one epoch, while another process draws; return the mean loss."""
         loader = DataLoader(Ink(data), batch_size=None, sampler=range(data.steps), num_workers=1)
         losses = []
-        for loss in ch7.train(self.model, loader, self.optimizer, self.cycle):
-            self.average.update_parameters(self.model)
-            losses.append(loss)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+            for loss in ch7.train(self.model, loader, self.optimizer, self.cycle):
+                self.average.update_parameters(self.model)
+                losses.append(loss)
         return float(np.mean(losses))
 
     def save(self, path: Path, epoch: int) -> None:
