@@ -130,8 +130,9 @@ def drawing_speed(seed: int, count: int = 200, repeats: int = 5) -> dict:
             draw(texts, rng)
             rows[-1][name] = count / (time.process_time() - start)
     speeds = pd.DataFrame(rows)
-    ratio = round((speeds.bank / speeds.package).median(), 2)
-    return {**speeds.median().round(1), "ratio": ratio, "seconds to make a bank": round(seconds, 2)}
+    ratio = round(float((speeds.bank / speeds.package).median()), 2)
+    found = speeds.median().round(1).to_dict()
+    return {**found, "ratio": ratio, "seconds to make a bank": round(seconds, 2)}
 
 
 def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
