@@ -117,7 +117,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # Watch the panel at the top right. What was a floor on the left is a slope. At each dotted line a further run
 # begins, at a high rate again, and at first the loss rises. What does such a run gain? Its thousand held-out
 # captchas, others in each run, are too few to tell. All of `classic-100k` shows it: 98.28 %, 98.68 %, 99.01 %
-# and 99.26 % right after one, two, three and four runs.
+# and 99.26 % right after each run.
 #
 # At the end the *training* loss is the higher one. This training practised `O` and `0` more often than
 # they occur in held-out captchas (lesson 4), and those are hard. (In each run it steps down where
@@ -215,7 +215,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"{len(own)} rows, the lowest held-out loss is {own.val_loss[place]:.3f}, in row {place}")
 
 # %% [markdown]
-# This network took the blocks of lesson 3's, so its log begins with the three runs from above. Behind the
+# This network took the blocks of lesson 3's, so its log begins with the first three of the runs above. Behind the
 # last dotted line it has four heads, which know nothing yet, and another loss.
 #
 # ---

@@ -263,7 +263,7 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 
 # %% [markdown]
 # Four times as large, each pixel takes the darkest value around it, and strokes grow; with the brightest
-# they shrink. One captcha, changed. (We looked at sixteen drawings and chose a clear case. In two of the
+# they shrink. One captcha, changed. (We looked at forty drawings and chose a clear case. In two of the
 # others, narrowing changed the answer.)
 
 # %% tags=["active-ipynb"]
