@@ -138,8 +138,7 @@ def right_by_length(model: keras.Model, lengths, count: int, seed: int) -> dict[
 
 # %% [markdown]
 # A hundred of each on this machine, and below it what we counted on 2,000 of each with `make study
-# WHAT=lengths` and the finished weights of that time, before and after a training on captchas of three to
-# six characters, shown further down:
+# WHAT=lengths`, before and after a training on captchas of three to six characters, shown further down:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share

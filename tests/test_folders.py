@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -77,6 +77,24 @@ def test_what_is_wrong_with_a_table(folder):
 def test_a_folder_has_to_be_there_with_pictures(tmp_path):
     assert refused(tmp_path / "none") == [f"{tmp_path}/none is no folder"]
     assert refused(tmp_path) == [f"{tmp_path} holds no pictures"]
+
+
+@settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(name=st.text(st.characters(codec="ascii", exclude_characters="/\0"), min_size=1, max_size=9),
+       content=st.binary(max_size=60))  # fmt: skip
+def test_any_file_ends_in_the_documented_error(folder, name, content):
+    path = folder / name
+    if name in (".", "..") or path.exists():
+        return
+    path.write_bytes(content)
+    try:
+        assert len(read_folder(folder)[1]) == 4 and name.startswith(".")
+    except BadFiles as error:
+        assert name in str(error)
+    finally:
+        path.unlink()
 
 
 @given(st.lists(st.text("AB", min_size=1, max_size=3), min_size=2, max_size=60), st.integers(0, 9))
