@@ -51,7 +51,7 @@ def smoke(lesson: Lesson, folder: Path) -> tuple[bool, str]:
 
 
 def make_jobs(folder: Path, found: list[Lesson], files: list[Path]) -> dict[str, Job]:
-    """All that runs side by side: what takes longest comes first."""
+    """All that runs side by side: comparisons, then the tests, then the small runs."""
     parts = min(4, len(files))
     shards = {f"tests-{i + 1}-of-{parts}": files[i::parts] for i in range(parts)}
     return {
