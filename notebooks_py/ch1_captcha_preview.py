@@ -69,9 +69,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # print(f"a picture: {picture.shape} {picture.dtype}")
 
 # %% [markdown]
-# Letters lean, overlap and change size; dots and an arc try to pass for parts of them. (Dark letters
-# are pasted half transparent, so there the dots are darker.) `draw_captchas` takes its random
-# numbers from the generator that we hand it, `random.Random(SEED)`.
+# Letters lean, overlap and change size; dots and an arc try to pass for parts of them. `draw_captchas`
+# takes its random numbers from the generator that we hand it, `random.Random(SEED)`.
 #
 # ## A page of them
 #
@@ -85,8 +84,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # pictures = draw_captchas(texts, rng)
 # figure = show_captchas(pictures, texts, columns=6, title="24 captchas and their texts")
 # figure.set_size_inches(9.4, 4.4)
-# (FOLDER := fresh_folder("ch1_captcha_preview") / "imgs").mkdir()
-# figure.savefig(FOLDER / "captchas.png", dpi=90)
+# folder = fresh_folder("ch1_captcha_preview") / "imgs"
+# folder.mkdir()
+# figure.savefig(folder / "captchas.png", dpi=90)
 # plt.show()
 # print(" ".join(texts))
 
@@ -140,26 +140,27 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but
-# all letters of one size end up in the same box, so that difference is gone. What is left of it,
-# lesson 6 measures.
+# the warp stretches all letters of one size into the same box. (Here the zero still looks smaller: it was
+# turned and bent in other ways.) What is left of the difference, over many letters, lesson 6 measures.
 #
 # Then the letters are put together.
 
 # %% tags=["active-ipynb"]
-# figure, grid = plt.subplots(2, 3, figsize=(8, 3.3), layout="constrained")
-# for axes, (title, stage) in zip(grid.flat, anatomy.pictures.items(), strict=False):
+# theirs = draw_captchas(["W0O7"], random.Random(6))[0]
+# figure, grid = plt.subplots(2, 3, figsize=(9, 3), layout="constrained")
+# panels = {**anatomy.pictures, "by the package": theirs}
+# for axes, (title, stage) in zip(grid.flat, panels.items(), strict=True):
 #     axes.imshow(stage)
-#     axes.set_title(f"{title}, {stage.width}x{stage.height}")
-# for axes in grid.flat:
-#     axes.axis("off")
+#     axes.set(xlim=(0, 190), xticks=[], yticks=[])  # all to one scale
+#     height, width = np.shape(stage)[:2]
+#     axes.set_title(f"{title}, {width}x{height}")
 # figure.suptitle("One captcha, five stages")
 # plt.show()
-# theirs = draw_captchas(["W0O7"], random.Random(6))[0]
 # different = np.sum(np.asarray(anatomy.pictures["smoothed"]) != theirs)
 # print(f"bytes that differ from the package's picture: {different}")
 
 # %% [markdown]
-# *Pasted*: side by side, with a blank before about half of them, each sliding back over its neighbour by
+# *Pasted*: side by side, with a space before about half of them, each sliding back over its neighbour by
 # up to a quarter of a letter. *Squeezed*: what is wider than the picture is made to fit. Then 30 *dots*,
 # an *arc*, and a filter that makes edges *smooth*. The last stage is the package's own picture, byte
 # for byte.
@@ -205,7 +206,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # print("the first has its 1 at", heads[0][0].argmax(), "and all of them say", decode_heads(heads))
 
 # %% [markdown]
-# A character that is not in the alphabet would silently become a wrong class, so `encode` refuses it.
+# `encode` refuses what is not in the alphabet, and says so:
 
 # %% tags=["active-ipynb"]
 # try:
@@ -293,7 +294,7 @@ class CaptchaSequence(keras.utils.PyDataset):
 #
 # When an epoch ends, the data set has to move on, or the network would see the same pictures again.
 # A *callback*, code that Keras calls during training, tells it. (With `shuffle=True`, Keras' default, `fit` would
-# mix the order of the batches by Python's global `random`.)
+# mix the order of the batches by Python's global `random`, and nobody's seed would decide a run.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):

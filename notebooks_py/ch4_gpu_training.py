@@ -35,6 +35,7 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # "A GPU, or several" says why
 
 import contextlib
 import functools
@@ -49,6 +50,7 @@ from captcha_reader.bank import GlyphBank
 from captcha_reader.outputs import progress
 from captcha_reader.scores import wilson
 from captcha_reader.texts import ALPHABET, WIDTH, decode_heads
+from captcha_reader.training import Average, Resume, settle_norms
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 from notebooks_py.ch2_cnn import build_cnn
 from notebooks_py.ch3_ctc import build_ctc, decode_ctc
@@ -125,10 +127,10 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # print(f"{len(pictures)} captchas, each {pictures[0].shape}")
 
 # %% [markdown]
-# The upper one. But the eye is no test. A bank of *white* glyphs that are coloured afterwards looks the
-# same, too. Yet the package thins the edges of strokes, more so in dark colours, and the thickness of
-# strokes is what tells `0` from `O` (lesson 6). So the test is a finished network: does it mistake `0` for
-# `O` as often as on the package's pictures?
+# The upper one. But the eye is no test. A simpler bank would draw each glyph once, in white, and colour it
+# afterwards. To the eye its captchas look the same. Yet the package thins the edges of strokes, more so in
+# dark colours, and the thickness of strokes is what tells `0` from `O` (lesson 6). So a finished network
+# judges both banks: does it mistake `0` for `O` as often as on the package's pictures?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -141,9 +143,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"{'':22} {pair} {share(*found[pair])}")
 
 # %% [markdown]
-# (The pairs are counted in captchas of `O` and `0` alone.) The bank in the captcha's own colours agrees with
-# the package in all three numbers, within what chance allows. The white one reads nearly as many captchas
-# right, and yet mistakes the pair otherwise. Training may use banks. Test sets are always drawn by the package.
+# (The pairs are counted in captchas of `O` and `0` alone.) Our bank agrees with the package in all three
+# numbers, within what chance allows. On captchas of the white bank the network takes `O` for `0` far more
+# often, and `0` for `O` less often. Training may use our bank. Test sets are always drawn by the package.
 #
 # ## The recipe
 #
@@ -152,7 +154,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # Most errors of a good network are `O` and `0` (lesson 6 counts them). A pupil who mixes up two letters gets
 # more of those to read, and so does our network: in half of the captchas, on average three of four
 # characters are `O` or `0`, and towards the end in a fifth. Every epoch has a bank of its own, so that
-# shapes never run out.
+# shapes never run out. (You can skip the code at first, and look at the texts below it.)
 
 # %%
 @functools.lru_cache(maxsize=2)
@@ -180,9 +182,9 @@ class PracticeSequence(CaptchaSequence):
         return bank.draw(texts, rng)
 
     def texts(self, rng):
-        share = self.hard[0] if self.epoch < 0.8 * self.epochs else self.hard[1]
-        often = self.alphabet + 53 * "O0"
-        kinds = [often if rng.random() < share else self.alphabet for _ in range(self.batch_size)]
+        part = self.hard[0] if self.epoch < 0.8 * self.epochs else self.hard[1]
+        often = self.alphabet + 53 * "O0"  # 108 of 142 characters
+        kinds = [often if rng.random() < part else self.alphabet for _ in range(self.batch_size)]
         return ["".join(rng.choices(kind, k=self.length)) for kind in kinds]
 
 
@@ -202,46 +204,57 @@ class PracticeSequence(CaptchaSequence):
 # %%
 SLIM = {"filters": (24, 48, 96, 192), "stride": 2}
 FULL = {"cnn": {}, "ctc": {"rnn": (128, 128)}}  # the original's
-KINDS = {  # how to build it, its labels, its loss, how to decode its outputs
-    "cnn": (build_cnn, "one-hot", "categorical_crossentropy", decode_heads),
-    "ctc": (build_ctc, "ctc", keras.losses.CTC(), decode_ctc),
+KINDS = {
+    "cnn": {
+        "build": build_cnn,
+        "labels": "one-hot",
+        "loss": "categorical_crossentropy",
+        "decode": decode_heads,
+    },
+    "ctc": {
+        "build": build_ctc,
+        "labels": "ctc",
+        "loss": keras.losses.CTC(),
+        "decode": decode_ctc,
+    },
 }
 
 
 def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
     """Read uint8 pictures (n, height, width, 3) with a network of either kind."""
-    return KINDS[model.name][3](model.predict_on_batch(pictures.astype("float32") / 255))
+    return KINDS[model.name]["decode"](model.predict_on_batch(pictures.astype("float32") / 255))
 
 
 # %% [markdown]
-# How much smaller?
-
-# %% tags=["active-ipynb"]
-# for kind, full in FULL.items():
-#     original, slim = KINDS[kind][0](ink=False, **full), KINDS[kind][0](**SLIM)
-#     print(f"{kind}: {original.count_params():,} parameters as in the original,", end=" ")
-#     print(f"{slim.count_params():,} slim")
-
-# %% [markdown]
-# A third, and a fifth. The finished CTC network of this repository is such a slim one. It reads the upper row
-# from above:
+# How much smaller? And is it large enough? The finished CTC network of this repository is such a slim one. It
+# reads the upper row from above.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
 #
+# for kind, full in FULL.items():
+#     build = KINDS[kind]["build"]
+#     original, slim = build(ink=False, **full), build(**SLIM)
+#     print(f"{kind}: {original.count_params():,} parameters as in the original,", end=" ")
+#     print(f"{slim.count_params():,} slim")
 # if available("ctc"):
 #     print("drawn:", *texts[:5])
 #     print("read: ", *read(finished("ctc")[0], np.stack(pictures[:5])))
 
 # %% [markdown]
+# The CNN shrinks to a third of its parameters, the sequence model to a fifth.
+#
 # ### One cycle, clipped and averaged
 #
-# The learning rate climbs for a short while, because the first gradients of a random network point
-# anywhere. Then it is large, and falls to zero along half a cosine, so that the weights come to rest. A
-# gradient longer than 1 is shortened (*clipped*): one strange batch can't undo a hundred good ones. The
-# optimizer, AdamW, also shrinks the weights a little in each step (*weight decay*). And it keeps a
-# moving *average* of them over some hundred steps. While the rate is high, the weights tumble around a good
-# place; their average lies in the middle of it.
+# Four things in how the weights move:
+#
+# - *One cycle.* The learning rate climbs for a short while, because the first gradients of a random network
+#   point anywhere. Then it is large, and falls to zero along half a cosine, so that the weights come to rest.
+# - *Clipping.* A gradient longer than 1 is shortened: one strange batch can't undo a hundred good ones.
+# - *Weight decay.* The optimizer, AdamW, shrinks the weights a little in each step, so that none grows without
+#   need.
+# - *Average.* It also keeps a moving average of the weights over up to 500 steps. While the rate is
+#   high, the weights tumble around a good place; their average lies in the middle of it.
 
 # %%
 def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
@@ -260,7 +273,7 @@ def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
         use_ema=True, ema_momentum=min(0.998, 1 - 10 / max(20, steps)),
     )  # fmt: skip
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(optimizer, KINDS[model.name][2])
+    model.compile(optimizer, KINDS[model.name]["loss"])
     return cycle
 
 
@@ -278,81 +291,18 @@ def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
 # print(f"step 50: {rates[5]:.4f}, step 520: {rates[52]:.4f}, step 1,000: {rates[100]:.4f}")
 
 # %% [markdown]
-# Batch normalisation has measured its means and variances with the tumbling weights. For the average they
-# have to be measured again. (Without that, the average of one of our runs read 76 % of a thousand captchas,
-# and with it 95 %.)
-
-# %%
-def settle_norms(model: keras.Model, pictures: np.ndarray) -> None:
-    """Give batch normalisation the means and variances that `pictures` have with these weights."""
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0  # forget what was measured before
-    model(pictures, training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-
-
-# %% [markdown]
-# The average is for reading, not for learning. So a callback puts it into the network after each epoch,
-# reads held-out captchas, saves it, and puts the network's own weights back. (You can skip the code of
-# this callback and the next when you read this for the first time.)
-
-# %%
-class Average(keras.callbacks.Callback):
-    """After each epoch, logs how the averaged weights read held-out captchas, and saves them.
-
-    `X`, `y` are the captchas as a `CaptchaSequence` gives them, `texts` what they say, `sample` are
-    some pictures of training. The log gets val_loss, val_acc (the share of whole texts) and
-    seconds; the network is in `path`.
-    """
-
-    def __init__(self, X, y, texts: list[str], sample: np.ndarray, path: Path):
-        super().__init__()
-        self.X, self.y, self.texts, self.sample, self.path = X, y, texts, sample, path
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        model, own = self.model, self.model.get_weights()
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        model.set_weights(model.get_weights())  # a copy: JAX would use up the average itself
-        settle_norms(model, self.sample)
-        outputs = model.predict(self.X, batch_size=64, verbose=0)
-        pairs = zip(KINDS[model.name][3](outputs), self.texts, strict=True)
-        logs["val_loss"] = float(model.compute_loss(y=self.y, y_pred=outputs))
-        logs["val_acc"] = np.mean([answer == text for answer, text in pairs])
-        logs["seconds"] = time.perf_counter() - self.start
-        bare = type(model).from_config(model.get_config())  # without the optimizer's memory
-        bare.set_weights(model.get_weights())
-        bare.save(self.path)
-        model.set_weights(own)
-
-
-# %% [markdown]
+# The average is for reading, not for learning. So the callback `Average` puts it into the network after each
+# epoch, reads held-out captchas, saves it, and puts the network's own weights back. Batch normalisation has
+# measured its means and variances with the tumbling weights; for the average `settle_norms` measures them again.
+#
 # ## Stop, and go on
 #
-# Hours get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch,
+# Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch,
 # and keeps the save before, in case the power fails while it writes. A long run of many short epochs then
-# never loses more than one of them. One thing we add: we count epochs by the optimizer's steps.
+# never loses more than one of them. `Resume` is that callback, with one thing added: it counts epochs by the
+# optimizer's steps. All three are in [training.py](../captcha_reader/training.py); here they are put together.
 
 # %%
-class Resume(keras.callbacks.BackupAndRestore):
-    """Saves the state after each epoch of `steps` steps, and goes on from it when fit begins."""
-
-    def __init__(self, folder: Path, steps: int):
-        super().__init__(folder / "backup", double_checkpoint=True, delete_checkpoint=False)
-        self.steps = steps
-
-    def on_train_begin(self, logs=None):
-        (Path(self.backup_dir) / "training_metadata.json").unlink(missing_ok=True)  # may be torn
-        super().on_train_begin(logs)
-        steps_made = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-        self.model._initial_epoch = steps_made // self.steps
-
-
 def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, more=()):
     """Train a compiled model on `data`, or go on with the run in `folder`.
 
@@ -361,7 +311,8 @@ def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, mor
     """
     data.epoch = 0  # the same sample, whenever the run goes on
     sample = np.concatenate([data[index][0] for index in range(8)])
-    average = Average(*held_out, sample, folder / "averaged.keras")
+    decode = KINDS[model.name]["decode"]
+    average = Average(*held_out, decode, sample, folder / "averaged.keras")
     log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
     callbacks = [SetEpoch(data), average, log, Resume(folder, data.steps), progress(), *more]
     model.fit(data, epochs=data.epochs, callbacks=callbacks, shuffle=False, verbose=0)
@@ -418,21 +369,10 @@ def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, mor
 #
 # ## A GPU, or several
 #
-# Which device computes? Keras knows. TensorFlow takes all of a GPU's memory at once; *memory growth* lets
-# it take what it needs. Call it first, before anything is computed.
-
-# %%
-def grow_memory() -> int:
-    """Let TensorFlow take GPU memory only as it needs it; return the number of GPUs."""
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    return len(gpus)
-
-
-# %% [markdown]
+# You need not choose a device: Keras takes a GPU if it finds one. (The networks of this repository were
+# trained on two cores of a CPU.) TensorFlow takes all of a GPU's memory at once; *memory growth*, switched on
+# at the top of this lesson, lets it take only what it needs. Later would be too late.
+#
 # Several GPUs share each batch: every one computes a part of it, and the gradients are added up.
 
 # %%
@@ -453,10 +393,9 @@ def every_device():
 
 
 # %% [markdown]
-# On a laptop both do nothing, and that is all there is to see here:
+# On a laptop it does nothing, and that is all there is to see here:
 
 # %% tags=["active-ipynb"]
-# print(f"GPUs: {grow_memory()}")
 # with every_device() as count:
 #     print(f"a network built here trains on {count} device: {keras.distribution.list_devices()}")
 
@@ -464,8 +403,9 @@ def every_device():
 # ## Half precision
 #
 # With `mixed_bfloat16` the layers compute with 16 bits, while the weights and the loss keep 32. It pays
-# where the hardware has it: on GPUs of the last years, and on processors with `avx512_bf16` or `amx_bf16`.
-# Elsewhere 16 bits are emulated and slow. So we look before we choose.
+# where the hardware has it: on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020.
+# Elsewhere 16 bits are emulated and slow. So `make train` looks at the processor before it chooses. (On an older
+# GPU, such as a T4, say `PRECISION=float32`.)
 
 # %%
 def best_precision() -> str:
@@ -488,9 +428,9 @@ def best_precision() -> str:
 # %% [markdown]
 # ## Which ingredient pays?
 #
-# Change one ingredient, train on equally many captchas, and count. The recipe is an *earlier* one, without
-# practice, ink, clipping and averaging: what these bring, the bars don't say. Each bar is one training,
-# read on held-out captchas; the whiskers are 95 % intervals.
+# Change one thing, train on equally many captchas, and count. The recipe is an *earlier* one, without
+# practice, ink, clipping and averaging: what these four bring, we have not measured yet. Each bar is one
+# training, read on held-out captchas; the whiskers are 95 % intervals.
 
 # %%
 def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
@@ -509,7 +449,7 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 # %% tags=["active-ipynb"]
 # if available("ablation"):
 #     ablation = measured("ablation")
-#     print("the recipe:", ablation["recipe"])
+#     print("the recipe:", *ablation["recipe"].split(", "), sep="\n  ")
 #     counts = {row["name"]: (row["right"], row["n"]) for row in ablation["rows"]}
 #     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
 #     plot_errors(
@@ -523,10 +463,11 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 #         print(f"{name:26} {share(*count)}")
 
 # %% [markdown]
-# With one seed for each bar, a difference of a point may be luck, and only the long bars tell. Plain Adam at
-# 1e-3 and a constant rate cost most, and averaging repairs nearly all of it: a falling rate and an
-# average do the same job. A second convolution in each block pays. More filters and a GRU don't, with
-# 100,000 captchas.
+# With one seed for each bar, a difference of a point may be luck. Plain Adam at 1e-3 and a constant rate cost
+# most, and averaging repairs nearly all of it: a falling rate and an average do the same job. Where the rate
+# falls, most dots are no better than their bars. (We keep the average, since it lets us judge a network and save
+# it while the rate is still high.) A second convolution in each block pays. Larger batches, more filters and a
+# GRU don't, with 100,000 captchas.
 #
 # ## Which head wins?
 #
@@ -545,10 +486,10 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 #         print(f"{name:26} {share(*count)}")
 
 # %% [markdown]
-# CTC without a GRU makes the fewest errors with each of the seeds. Its positions share their weights:
-# whatever it learns about a letter in one column it knows in all of them, while four heads learn every letter
-# four times. The GRU is one more thing to learn, and random characters give it little to remember. (With
-# 100,000 captchas. The original's GRU saw 5.38 million of them.)
+# CTC without a GRU makes the fewest errors with each of the seeds. Perhaps because its columns share their
+# weights: whatever it learns about a letter in one column it knows in all of them, while four heads learn every
+# letter four times. A GRU takes this gain away, and more: with it, CTC is behind the four heads. Random
+# characters give it little to remember. (With 100,000 captchas. The original's GRU saw 5.38 million of them.)
 #
 # ---
 #

@@ -18,8 +18,8 @@
 # # Read loss curves
 #
 # At the end of this lesson you can look at the log of a training and say whether it learns, whether
-# it is done, and what to change next. You need [lesson 4](ch4_gpu_training.ipynb), which explains the
-# recipe; a CPU is enough. Nothing is trained here: we read the logs of trainings that took hours.
+# it is done, and what to change next. You need [lesson 4](ch4_gpu_training.ipynb). Nothing is trained here: we
+# read logs of trainings that took hours.
 
 # %% tags=["colab", "active-ipynb"]
 # import sys
@@ -46,29 +46,23 @@ from captcha_reader.weights import MODELS, read_log, read_results
 # SEED = 2019
 
 # %% [markdown]
-# ## A log, and its first picture
+# ## A log
 #
-# Keras' `CSVLogger` writes a row after every epoch. This is the log of the finished network of lesson
-# 3: the loss on the captchas it trained with, and on *held-out* ones that it never trains with.
+# Keras' `CSVLogger` writes a row after every epoch. Here are some from the finished network of lesson 3: the loss
+# on the captchas it trained with, and on *held-out* ones that it never trains with. (The log joins several runs;
+# each went on with the weights of the one before.)
 
 # %% tags=["active-ipynb"]
 # log = read_log("ctc")
-# figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-# for column, label in {"loss": "training", "val_loss": "held-out"}.items():
-#     axes.plot(log.pictures / 1_000, log[column], label=label)
-# axes.set(title="A long training", xlabel="thousands of captchas", ylabel="CTC loss (nats)")
-# axes.legend()
-# plt.show()
-# print(f"{len(log)} epochs, {log.pictures.max():,} captchas")
+# rows = log.iloc[[0, 1, 2, -2, -1]].drop(columns="seconds")
+# print(rows.round(3).to_string(index=False))
 
 # %% [markdown]
-# A steep fall, then the floor.
-#
 # ## The same numbers, twice
 #
-# A logarithmic axis gives every halving of the loss the same height. And beside the captchas that are
-# right we draw those that are wrong: from 98 to 99 % right looks like nothing, yet half of the errors
-# are gone. One function draws all four panels, for any log of these lessons.
+# A logarithmic axis gives every halving of the loss the same height. And beside the captchas that are right we draw
+# those that are wrong: from 98 to 99 % right looks like nothing, yet half of the errors are gone. One function
+# draws all four panels, for any log of these lessons.
 
 # %%
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
@@ -92,7 +86,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
         axes.set(title=what, yscale=scale)
         axes.set_xlabel("thousands of captchas" if "pictures" in log else "epoch")
         axes.legend()
-        for place in log.index[log.get("run", 0 * log.epoch).diff() > 0]:  # a new run begins
+        for place in log.index[log.run.diff() > 0] if "run" in log else []:  # a new run begins
             axes.axvline(done[place], color="gray", ls=":")
     figure.suptitle(title)
     return figure
@@ -104,8 +98,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # from captcha_reader.outputs import fresh_folder
 #
 # figure = plot_log(log, "The finished network of lesson 3")
-# (FOLDER := fresh_folder("ch5_loss_curves") / "imgs").mkdir()
-# figure.savefig(FOLDER / "vis.png", dpi=90)
+# folder = fresh_folder("ch5_loss_curves") / "imgs"
+# folder.mkdir()
+# figure.savefig(folder / "vis.png", dpi=90)
 # plt.show()
 # for run, rows in log.groupby("run"):
 #     row = rows.iloc[-1]
@@ -114,15 +109,15 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"classic-100k: {share(found['right'], found['n'])}")
 
 # %% [markdown]
-# Watch the panel at the top right. What was a floor on the left is a slope. At each dotted line a further run
-# begins, at a high rate again, and at first the loss rises. What does such a run gain? Its thousand held-out
-# captchas, others in each run, are too few to tell. All of `classic-100k` shows it: 98.28 %, 98.68 %, 99.01 %
-# and 99.26 % right after each run.
+# Watch the panels on the right. What was a floor on the left is a slope. At each dotted line a
+# further run begins, at a high rate again, and at first the loss rises. What does such a run gain? Its thousand
+# held-out captchas, others in each run, are too few to tell: those of the last run happen to be easy. All of
+# `classic-100k` shows it: 98.28 %, 98.68 %, 99.01 %, 99.26 % and 99.34 % right after each run.
 #
-# At the end the *training* loss is the higher one. This training practised `O` and `0` more often than
-# they occur in held-out captchas (lesson 4), and those are hard. (In each run it steps down where
-# it began to practise less.) Two losses can be compared only if both are measured on the same kind of
-# captchas.
+# Almost from the start the *training* loss is the higher one. Training practises `O` and `0` more often than they
+# occur in held-out captchas (lesson 4), and those are hard. And it is measured with the weights as they tumble,
+# while held-out captchas are read with their average. Compare two losses only if both are measured on the same
+# kind of captchas, with the same weights.
 #
 # ## Two stages, or one cycle
 #
@@ -149,8 +144,8 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"{len(rows)} epochs, {rows.pictures.max():,} captchas each")
 
 # %% [markdown]
-# Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*. The
-# steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the
+# Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*, another
+# one than that of lesson 3. The steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the
 # rate, and the loss falls at once.
 #
 # The cycle has no such corner. Its rate falls a little in every epoch, and so does the loss. Only at the
@@ -209,21 +204,23 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # path = MODELS / "cnn.csv"  # yours: "../build/lessons/ch2_cnn/run-001/cnn.csv"
 #
 # own = pd.read_csv(path)
+# own = own[own.run == own.run.max()] if "run" in own else own  # the last run
 # plot_log(own, "The finished network of lesson 2")
 # plt.show()
-# place = own.val_loss.idxmin()
-# print(f"{len(own)} rows, the lowest held-out loss is {own.val_loss[place]:.3f}, in row {place}")
+# best = own.loc[own.val_loss.idxmin()]
+# print(
+#     f"{len(own)} rows, the lowest held-out loss is {best.val_loss:.3f}, in epoch {best.epoch:.0f}"
+# )
 
 # %% [markdown]
-# This network took the blocks of lesson 3's, so its log begins with the first three of the runs above. Behind the
-# last dotted line it has four heads, which know nothing yet, and another loss.
+# Its blocks come from lesson 3's network; its four heads began with nothing.
 #
 # ---
 #
 # ## What you learned
 #
 # - A logarithmic axis shows progress that a linear one hides.
-# - Training and held-out loss can be compared if both are measured on the same kind of captchas.
+# - Compare two losses if both are measured on the same kind of captchas, with the same weights.
 # - A plateau at a high rate ends when the rate falls: in stages, or along one cycle.
 # - A point of difference in a thousand captchas may be noise.
 #
@@ -231,8 +228,8 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #
 # 1. Plot the log of your own run of lesson 2. *Expected: four accuracies.*
 # 2. Let the fifteen networks read 100,000 captchas each. *Expected: all within 0.2 points of 95 %.*
-# 3. Divide `val_loss` of the two recipes row by row. *Expected: above 1 is the cycle behind, below 1 it is
-#    ahead; find where they cross.*
+# 3. Divide the cycle's `val_loss` by that of the two stages, row by row. *Expected: above 1 is the cycle
+#    behind, below 1 it is ahead; find where they cross.*
 #
 # ## Further reading
 #

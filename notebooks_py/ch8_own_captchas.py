@@ -44,8 +44,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from captcha_reader.drawing import draw_wide, stream
 from captcha_reader.texts import ALPHABET, BLANK, HEIGHT, WIDE_WIDTH, WIDTH, encode, random_texts
+from captcha_reader.training import settle_norms
 from notebooks_py.ch3_ctc import build_ctc, read_ctc
-from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe, settle_norms
+from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe
 
 
 # %% [markdown]
@@ -96,9 +97,9 @@ from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe
 # plt.show()
 
 # %% [markdown]
-# Three times as large or grey, it is read the same. (Another *shape* costs a lot: `preview` in lesson 3.)
-# Upside down it gets an answer as well: a network always answers. Take a low confidence as a warning. A high
-# one is no promise: lesson 6's honesty holds for captchas like those of the training.
+# Three times as large or grey, it is read the same. (Letters of another *size* cost a lot: `preview` in lesson 2.)
+# Upside down it reads something else, and is sure of it. So a low confidence is a warning, but a high one proves
+# nothing: lesson 6 found the network honest on captchas like those of its training, and only there.
 #
 # ## Any length
 #
@@ -138,7 +139,8 @@ def right_by_length(model: keras.Model, lengths, count: int, seed: int) -> dict[
 
 # %% [markdown]
 # A hundred of each on this machine, and below it what we counted on 2,000 of each with `make study
-# WHAT=lengths`, before and after a training on captchas of three to six characters, shown further down:
+# WHAT=lengths`, with weights a little older, before and after a further training on captchas of three to six
+# characters:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -153,12 +155,9 @@ def right_by_length(model: keras.Model, lengths, count: int, seed: int) -> dict[
 #         print(f"{when:6} length {length}: {share(count, lengths['n'])}")
 
 # %% [markdown]
-# The training was of little use: three and four are read a bit more often, six not as often. Six are harder: six
-# must be right, each with as little room as four in 128 pixels.
-#
-# Such a training pays where there are no weights to start from, or where pictures look different as well.
-# Labels are rows of equal length, so short texts are padded with 0, the blank: Keras' loss looks at a row
-# up to there.
+# The training was of little use: at each length the two intervals overlap. It pays where there are no weights to
+# start from, or where pictures look different as well. Its captchas are made like this. Labels are rows of equal
+# length, so short texts are padded with 0, the blank: Keras' loss looks at a row up to there.
 
 # %%
 def pad(texts: list[str], length: int, alphabet: str = ALPHABET) -> np.ndarray:
@@ -211,16 +210,15 @@ def check_task(model: keras.Model, alphabet: str, length: int, font: str) -> Non
     if classes != len(alphabet) + 1:
         raise ValueError(f"{len(alphabet)} characters and a blank, but {classes} classes")
     letters = ImageFont.truetype(font, 40)
-    # No font has the character U+FFFF: it shows the empty box.
-    shapes = {character: bytes(letters.getmask(character)) for character in (*alphabet, "\uffff")}
-    lacking = [c for c in alphabet if shapes[c] in (b"", shapes["\uffff"])]
+    box = bytes(letters.getmask("\uffff"))  # no font has this character: it shows the empty box
+    lacking = [c for c in alphabet if bytes(letters.getmask(c)) in (b"", box)]
     if lacking:
         raise ValueError(f"the font {letters.getname()[0]} has no {' '.join(lacking)}")
 
 
 # %% [markdown]
-# Lower case and digits, without those that look alike, in a font with serifs (small feet); and three tasks
-# that can't be learned:
+# Lower case and digits, without those that look alike, in a font with serifs (small feet); and three mistakes
+# that `check_task` finds:
 
 # %% tags=["active-ipynb"]
 # from matplotlib import font_manager
@@ -235,8 +233,8 @@ def check_task(model: keras.Model, alphabet: str, length: int, font: str) -> Non
 #     bank.draw(words, stream(SEED, "words", 0, 0)), words, title="Another alphabet and font"
 # )
 # plt.show()
-# hearts = ALPHABET[:-1] + "愛"
-# for alphabet, length in ((ALPHABET, 13), (LOWER, 6), (hearts, 6)):
+# strange = ALPHABET[:-1] + "愛"
+# for alphabet, length in ((ALPHABET, 13), (LOWER, 6), (strange, 6)):
 #     try:
 #         check_task(wide, alphabet, length, font)
 #     except ValueError as error:
@@ -350,7 +348,8 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # From none to about half of them, with 200 labels. `model.save("mine.keras")` keeps what it has learned.
 #
 # How many labels do you need, and what would it be without finished weights, or without the moves? `make
-# study WHAT=tuning` trained on 200, 1,000 and 5,000 pictures, about 600 batches each, and read 2,000 others:
+# study WHAT=tuning` trained on 200, 1,000 and 5,000 pictures, with about 600 batches each instead of our 250, and
+# read 2,000 others. (It began with earlier weights than those above.)
 
 # %% tags=["active-ipynb"]
 # tuning = measured("tuning")
@@ -368,7 +367,8 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 
 # %% [markdown]
 # With 200 labels both matter: without the weights, or without the moves, next to nothing is read right. With
-# 5,000 the moves are in the way: in equally many steps, the network learns more from pictures as they are.
+# 1,000 the moves no longer matter. With 5,000 they are in the way: with them, the finished weights read no more
+# than a network that began with nothing. In equally many steps, it learns more from pictures as they are.
 #
 # ## Take it with you
 #

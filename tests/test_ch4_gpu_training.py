@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.texts import encode, random_texts
+from captcha_reader.training import settle_norms
 from notebooks_py import ch4_gpu_training as ch4
 
 TINY = {"filters": (4, 8), "convs": 1, "stride": 4, "momentum": 0.9}
@@ -48,7 +49,7 @@ def test_each_epoch_has_a_bank_of_its_own(monkeypatch):
 
 @pytest.mark.parametrize(("kind", "full"), [("cnn", 2_653_360), ("ctc", 3_157_317)])
 def test_each_kind_is_built_taught_and_read(kind, full):
-    build, labels, loss, _ = ch4.KINDS[kind]
+    build, labels, loss, _ = ch4.KINDS[kind].values()
     assert build(**ch4.FULL[kind], ink=False).count_params() == full
     assert build(**ch4.SLIM).count_params() < full / 2
     model = build(**TINY)
@@ -160,7 +161,7 @@ def test_the_file_is_the_average_and_reads_as_logged(whole, held_out):
     X, y, texts = held_out
     model = keras.models.load_model(folder / "averaged.keras")
     assert not model.compiled and not hasattr(model, "optimizer")
-    model.compile(loss=ch4.KINDS["ctc"][2])
+    model.compile(loss=ch4.KINDS["ctc"]["loss"])
     log = pd.read_csv(folder / "log.csv")
     assert log.epoch.tolist() == [0, 1, 2] and (log.seconds > 0).all()
     assert log.val_loss.iloc[-1] == pytest.approx(model.evaluate(X, y, verbose=0), rel=1e-5)
@@ -181,7 +182,7 @@ def test_norms_measure_the_pictures_with_the_weights_as_they_are(held_out):
     norm = next(layer for layer in model.layers if "normalization" in layer.name)
     seen = keras.Model(model.input, first.output).predict(held_out[0], verbose=0)
     momentum = norm.momentum
-    ch4.settle_norms(model, held_out[0])
+    settle_norms(model, held_out[0])
     expected = seen.mean(axis=(0, 1, 2)), seen.var(axis=(0, 1, 2))
     for found, value in zip((norm.moving_mean, norm.moving_variance), expected, strict=True):
         assert np.allclose(keras.ops.convert_to_numpy(found), value, rtol=1e-3, atol=1e-5)
@@ -222,16 +223,6 @@ def test_a_run_goes_on_to_the_same_bits(trainer, whole, stopped, tmp_path, when)
     assert logs[0].epoch.tolist() == [0, 1, *epochs]
     logs[0] = logs[0].drop_duplicates("epoch", keep="last").reset_index(drop=True)
     pd.testing.assert_frame_equal(*logs)
-
-
-def test_memory_growth_is_asked_for_on_every_gpu(monkeypatch):
-    from tensorflow import config
-
-    asked = []
-    monkeypatch.setattr(config, "list_physical_devices", lambda kind: ["first", "second"])
-    monkeypatch.setattr(config.experimental, "set_memory_growth", lambda *call: asked.append(call))
-    assert ch4.grow_memory() == 2
-    assert asked == [("first", True), ("second", True)]
 
 
 def test_half_precision_where_the_hardware_has_it(monkeypatch, tmp_path):

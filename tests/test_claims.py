@@ -19,8 +19,8 @@ from captcha.image import ImageCaptcha
 from conftest import ROOT
 
 from captcha_reader.drawing import FONT_SIZES
-from captcha_reader.texts import ALPHABET, HEIGHT, LENGTH, PREVIEW_HEIGHT, WIDE_WIDTH, WIDTH
-from captcha_reader.weights import measured, read_log
+from captcha_reader.texts import ALPHABET, HEIGHT, LENGTH, PREVIEW_HEIGHT, WIDTH
+from captcha_reader.weights import measured, read_log, read_results
 
 NUMBER = (
     r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|sixteen|twenty|\d[\d,.]*)"
@@ -90,17 +90,21 @@ CLOCK = "by the clock, on two cores; other machines take other times"
 JUDGED = "for the reader's eye: a picture beside it shows it"
 RULE = "a rule or a task; nothing is measured"
 SPEED = measured("bank")["speed"]["ratio"] > 3
-WHITE = measured("bank")["pictures"]["by a bank of white glyphs"]["right"] / 10_000
+FAITHFUL, WHITE = [
+    {pair: found[pair][0] / found[pair][1] for pair in ("O as 0", "0 as O")}
+    for name, found in measured("bank")["pictures"].items() if name != "by the package"
+]  # fmt: skip
+WHITE_BANK = WHITE["O as 0"] > 2 * FAITHFUL["O as 0"] and WHITE["0 as O"] < FAITHFUL["0 as O"] / 2
 LOWER = 4 * PREVIEW_HEIGHT == 5 * HEIGHT
 GREEN = all(code(n, "assert right > 0.6 * len(texts)") for n in (2, 3))
 TENTH = all(code(n, "3e-3") and code(n, "3e-4") for n in (2, 3))
 # The pairs O0 and 0O among all wrong captchas: two of 36 characters, at four places.
 PAIR = (wrong("0 as O") + wrong("O as 0")) * LENGTH / 36 / wrong("right")
-WORST = sorted(measured("ablation")["rows"], key=lambda row: row["right"])[:2]
+ROWS = sorted(measured("ablation")["rows"], key=lambda row: row["right"])
+WORST, FALLING = ROWS[:2], ROWS[2:]  # without a fall of the rate, and with one
 SIZES = said(4, r"(?<=: )[\d,]+ parameters as in the original, [\d,]+ slim")
 SLIM = [f"{slim / original:.2f}" for original, slim in zip(SIZES[::2], SIZES[1::2], strict=True)]
 MINUTES = [publish.minutes(notebook) for notebook in READ.values()]
-LENGTHS = zip(*(found.values() for found in measured("lengths")["right"].values()), strict=True)
 CLAIMS = {
     "README": {
         "![Twelve captchas of four characters; above each, what the finished network read: green "
@@ -119,7 +123,6 @@ CLAIMS = {
         "Most are easy": JUDGED,
         "in one of three sizes": len(FONT_SIZES) == 3,
         "boxes of one of three sizes": len(FONT_SIZES) == 3,
-        "half transparent": "the package: test_drawing.py",
         "about half of them": ImageCaptcha.word_space_probability == 0.5,
         "up to a quarter of a letter": ImageCaptcha.word_offset_dx == 0.25,
         "half as much room again": "test_ch1_1_six_characters",
@@ -143,6 +146,9 @@ CLAIMS = {
     "lesson 3": {
         "after two minutes": CLOCK,
         "16 times 37 logits": said(3, r"GRU: .* output \(.*\)")[-2:] == [16, 37],
+        "whole interval of our `classic-100k` is above that, with a network a fifth as large":
+            read_results("ctc")["scores"]["classic-100k"]["interval"][0] > 0.9921
+            and SLIM[1] == "0.21",
         "at three times that rate": code(3, "[(False, 1e-3), (False, 3e-3), (True, 3e-3)]"),
         "a tenth of it": TENTH,
         "hardly any picture": JUDGED, "Most columns say": JUDGED, "most columns say": JUDGED,
@@ -159,10 +165,11 @@ CLAIMS = {
         "towards the end in a fifth": code(4, "hard=(0.5, 0.2)"),
         "along half a cosine": RULE, "more than one of them": "test_an_interrupted_run_ends",
         "half an epoch was trained": code(4, "STEPS + STEPS // 2"),
-        "A third, and a fifth.": SLIM == ["0.33", "0.21"],
+        "a third of its parameters, the sequence model to a fifth": SLIM == ["0.33", "0.21"],
+        "most dots are no better": sum(x["averaged"][-1] <= x["last"][-1] for x in FALLING) > 4,
         "a constant rate cost most": [x["name"] for x in WORST][1] == "constant rate",
         "repairs nearly all of it": min(x["averaged"][-1] for x in WORST) > 0.97 * 1911,
-        "reads nearly as many": 0.99 * (1 - wrong("right")) < WHITE,
+        "far more often, and `0` for `O` less often": WHITE_BANK,
         "the fewest errors": min(heads("CTC")) > max(heads("four heads", "CTC with a GRU")),
         "a third as high": "test_ch4_2_a_long_cycle",
         "three quarters": "test_ch4_3_practise_two_pairs",
@@ -178,17 +185,19 @@ CLAIMS = {
     },
     "lesson 6": {
         "one string in sixteen": 2**LENGTH == 16,
-        "most of them overlap": JUDGED, "Half a pixel, and other": JUDGED,
-        "most of all in the narrower glyph": RULE, "whichever is right more often": RULE,
+        "most of them overlap": JUDGED,
+        "Half a pixel more, and each `O` becomes a zero; half a pixel less": JUDGED,
+        "width hardly says anything": max(said(6, r"(?<=: )[\d.]+ %")[:3]) < 60,
         "hardly better than a coin": max(said(6, r"(?<=: )[\d.]+ %")[:3]) < 60,
         "right for most glyphs": min(said(6, r"(?<=: )[\d.]+ %")[3:]) > 70,
         "Four times as large": code(6, "4 * width, 4 * height"),
-        "most of the thickened `O` are, and half a pixel":
-            code(6, "assert thickened_o - thinned_zero > 0.3 * n"),
+        "most of the zeros are no longer": code(6, "assert thinned_zero < n / 2 < thickened_o"),
+        "most of the `O` are.": code(6, "assert thinned_zero < n / 2 < thickened_o"),
         "changes next to nothing": code(6, "max() < 0.15 * n"),
         "right more often than our single number was, so it sees more than that":
             100 * (1 - wrong("0 as O")) > max(said(6, r"(?<=: )[\d.]+ %")),
-        "Less than `O`": code(6, 'assert right["1I"] / drawn["1I"] > right["O0"]'),
+        "fewer than one in ten": code(6, "< 0.1 * len(sure)"),
+        "avoid most errors": code(6, "> 0.6 * np.sum(~correct)"),
         "`I` change next to nothing": JUDGED,
         "Whoever wants fewer errors": PAIR > 0.5,
         "has the fewest errors": code(6, "min(place_wrong) == place_wrong[0]"),
@@ -199,20 +208,18 @@ CLAIMS = {
     "lesson 7": {
         "nearly every text": said(7, r"(?<=128 pixels: )\d+")[0] > 180,
         "about one in three": 55 < said(7, r"(?<=192 pixels: )\d+")[0] < 76,
-        "about twice as long": "a run of ours, not kept",
-        "alone, fewer are read right": JUDGED,
+        "fewer are read right": JUDGED,
         "*Expected: 1,052,672, as in `full.lstm.parameters()`.": "test_ch7_1_lstms_by_hand",
         "losses a quarter as large": "test_ch7_2_the_other_mean",
     },
     "lesson 8": {
         "two hundred labelled pictures": said(8, r"\d+ pictures to learn from") == [200],
-        "three and four are read a bit more often, six not as often":
-            [after > before for before, after in LENGTHS] == [True, True, False, False],
-        "as four in 128 pixels": WIDE_WIDTH / 6 == WIDTH / 4,
         "takes a fifth of the *texts*": code(8, "split(texts, share=0.2"),
         "next to nothing is read right":
             max(tuned(x, 200) for x in ("finished weights, not moved", "from nothing")) < 0.1,
         "one captcha in four forms": RULE, "Three times as large": code(8, "resize((384, 192))"),
+        "no more than a network that began": tuned("finished weights", 5_000)
+            < tuned("from nothing", 5_000) + 0.01,
         "From none to about half": code(8, "right > len(test) / 3"),
         "most captchas are read right": "test_ch8_1_seven_characters",
         "fewer pictures are read right":

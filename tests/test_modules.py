@@ -54,7 +54,8 @@ def side_effects(root: Path, folder: Path) -> list[str]:
         "HOME": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [sys.executable, "-c", WATCH, json.dumps([sorted(libraries), modules, str(folder)])]
+    first = sorted(libraries, reverse=True)  # PyTorch before TensorFlow: lesson 7 says why
+    command = [sys.executable, "-c", WATCH, json.dumps([first, modules, str(folder)])]
     result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])

@@ -17,6 +17,7 @@ from captcha_reader import scores, testsets  # noqa: E402
 from captcha_reader.bank import GlyphBank  # noqa: E402
 from captcha_reader.drawing import draw_captchas, stream  # noqa: E402
 from captcha_reader.texts import random_texts  # noqa: E402
+from captcha_reader.training import settle_norms  # noqa: E402
 from captcha_reader.weights import MODELS, check_weights, read_results  # noqa: E402
 from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
 from notebooks_py import ch7_ctc_pytorch as ch7  # noqa: E402
@@ -86,7 +87,7 @@ def test_a_keras_network_reads_the_same_in_pytorch(tmp_path):
     rng = stream(1, "twin", epoch=0, index=0)
     pictures = draw_captchas(random_texts(rng, 6), rng)
     X, theirs = pictures.astype("float32") / 255, ch4.build_ctc(**ch4.SLIM | {"stride": 1})
-    ch4.settle_norms(theirs, X)
+    settle_norms(theirs, X)
     theirs.save(tmp_path / "net.keras")
     ours = ch7.CTCNet(**ch7.SLIM, stride=1).eval()
     ours.load_state_dict(train_torch.from_keras(tmp_path / "net.keras"))

@@ -78,7 +78,7 @@ def hardware() -> dict:
 def build(chosen: dict):
     """Build the network that the options name."""
     size = ch4.SLIM if chosen["SIZE"] == "slim" else ch4.FULL[chosen["MODEL"]]
-    return ch4.KINDS[chosen["MODEL"]][0](**size)
+    return ch4.KINDS[chosen["MODEL"]]["build"](**size)
 
 
 def new_model(chosen: dict, steps: int):
@@ -153,7 +153,8 @@ def held_out(seed: int, count: int, labels: str = "ctc") -> tuple:
 def train(chosen: dict, out: Path) -> dict:
     """Train as the options say, write model.keras, and return what came out."""
     keras.mixed_precision.set_dtype_policy(chosen["PRECISION"])
-    seed, batch, labels = int(chosen["SEED"]), int(chosen["BATCH"]), ch4.KINDS[chosen["MODEL"]][1]
+    seed, batch = int(chosen["SEED"]), int(chosen["BATCH"])
+    labels = ch4.KINDS[chosen["MODEL"]]["labels"]
     hard = tuple(float(share) for share in chosen["HARD"].split(","))
 
     def make_data(steps: int, epochs: int) -> ch4.PracticeSequence:
