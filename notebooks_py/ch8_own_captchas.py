@@ -443,7 +443,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # 1. Read a captcha of seven characters with a network for 256 pixels. *Expected: the weights fit,
 #    and most captchas are read right.*
 # 2. Fine-tune on the folder with `moved=False`. *Expected: fewer pictures are read right.*
-# 3. Let the fine-tuned network read the captchas of lesson 1. *Expected: it has forgotten most of them; put
+# 3. Let the fine-tuned network read the captchas of lesson 1. *Expected: it has forgotten about half of them; put
 #    some into the folder, and it keeps them.*
 #
 # Solutions to the exercises of all lessons are in
