@@ -213,7 +213,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # )
 
 # %% [markdown]
-# Its blocks come from lesson 3's network; its four heads began with nothing.
+# This is its last run, which went on from good weights.
 #
 # ---
 #
