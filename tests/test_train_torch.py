@@ -82,6 +82,17 @@ def test_half_precision_trains_nearly_the_same_and_keeps_whole_weights(tiny, tmp
     assert 0 < max(apart) < 0.05
 
 
+def test_half_precision_learns_from_step_to_step(tiny):
+    """The rounded weights are new in each step, not those with which the epoch began."""
+    chosen = train.DEFAULTS | {"RATE": "0.03", "PRECISION": "float32"}
+    data = train_torch.PracticeSequence(8, 30, seed=5, labels="ctc", width=192)
+    whole, half = (
+        train_torch.Run(chosen | {"PRECISION": precision}, 30).epoch(data)
+        for precision in ("float32", "mixed_bfloat16")
+    )
+    assert half == pytest.approx(whole, rel=0.01)
+
+
 def test_a_keras_network_reads_the_same_in_pytorch(tmp_path):
     """Where no stride makes the two libraries pad other sides."""
     rng = stream(1, "twin", epoch=0, index=0)

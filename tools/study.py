@@ -51,8 +51,8 @@ NEW_BANK = 1_000  # captchas from one bank
 VALID = 2_000  # held-out captchas that a network reads
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
 RECIPE = (
-    "AdamW 3e-3, one cycle, clipped at 1, averaged, much O and 0, ink = 1, batches of 64, "
-    "half precision where the processor has it"
+    "AdamW 3e-3, one cycle, clipped at 1, averaged, a new bank for each epoch, much O and 0, "
+    "ink = 1, batches of 64, half precision where the processor has it"
 )
 VARIANTS = {  # arguments of `fit` below
     "the recipe": {},
@@ -60,7 +60,8 @@ VARIANTS = {  # arguments of `fit` below
     "no practice of O and 0": {"data": {"hard": (0, 0)}},
     "constant rate": {"recipe": {"fall": False}},
     "no clipping": {"recipe": {"clip": None}},
-    "batches of 128": {"batch": 128},
+    "drawn by the package": {"data": {"draw": draw_captchas}},
+    "full precision": {"precision": "float32"},
     "one convolution a block": {"network": {"convs": 1}},
 }
 HEADS = {"four heads": {"kind": "cnn"}, "CTC": {}, "CTC with a GRU": {"network": {"rnn": (128,)}}}
@@ -165,19 +166,20 @@ def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     write(out, {"network": network, "pictures": found, "speed": speed})
 
 
-def fit(folder, seed, pictures, kind="ctc", network=None, recipe=None, data=None, batch=64):
+def fit(folder, seed, pictures, kind="ctc", network=None, recipe=None, data=None, precision=None):
     """Train by the recipe with some arguments changed, or go on in `folder`; return the log."""
     folder.mkdir(parents=True, exist_ok=True)
+    keras.mixed_precision.set_dtype_policy(precision or ch4.best_precision())
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     build, labels, _, decode = ch4.KINDS[kind].values()
     X, y, texts = held_out(seed, VALID, labels)
     model = build(**ch4.SLIM | (network or {}))
-    epochs = min(20, pictures // batch)
-    steps = pictures // batch // epochs
+    epochs = min(20, pictures // 64)
+    steps = pictures // 64 // epochs
     ch4.compile_recipe(model, epochs * steps, **recipe or {})
     more = {"labels": labels, "epochs": epochs, "workers": 2} | (data or {})
-    sequence = ch4.PracticeSequence(batch, steps, seed, **more)
+    sequence = ch4.PracticeSequence(64, steps, seed, **more)
 
     def read_with_last_weights(epoch, logs):  # `val_acc` is read with averaged ones
         answers = decode(model.predict(X, batch_size=100, verbose=0))
@@ -187,7 +189,7 @@ def fit(folder, seed, pictures, kind="ctc", network=None, recipe=None, data=None
     log = keras.callbacks.CSVLogger(folder / "both.csv", append=True)
     ch4.fit_recipe(model, sequence, (X, y, texts), folder, [both, log])
     log = pd.read_csv(folder / "both.csv").drop_duplicates("epoch", keep="last")
-    return log.assign(pictures=(log.epoch + 1) * steps * batch, parameters=model.count_params())
+    return log.assign(pictures=(log.epoch + 1) * steps * 64, parameters=model.count_params())
 
 
 def ablation_row(log, folder: Path, test_set: str) -> dict:
@@ -206,7 +208,6 @@ def heads_row(log, folder: Path, test_set: str) -> dict:
 
 def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Train each variant or head with each seed; write a row when it is done."""
-    keras.mixed_precision.set_dtype_policy(ch4.best_precision())
     is_ablation = chosen["WHAT"] == "ablation"
     names, name_of, rows_of = (VARIANTS, "name", "rows") if is_ablation else (HEADS, "head", "runs")
     found = {"recipe": RECIPE, "pictures": pictures, rows_of: []}

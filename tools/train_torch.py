@@ -88,7 +88,9 @@ class Run:
         """Train for one epoch, while another process draws; return the mean loss."""
         loader = DataLoader(Ink(data), batch_size=None, sampler=range(data.steps), num_workers=1)
         losses = []
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+        # A cache would hold the weights of the first step as 16 bits, for the whole epoch.
+        half = {"dtype": torch.bfloat16, "enabled": self.half, "cache_enabled": False}
+        with torch.autocast(self.device, **half):
             for loss in ch7.train(self.model, loader, self.optimizer, self.cycle):
                 self.average.update_parameters(self.model)
                 losses.append(loss)
