@@ -419,8 +419,8 @@ def read(model, pictures):
 # gradient changes. The architecture is not in it, so build the network first, then load.
 # `weights_only=True` refuses a file with anything but tensors.
 #
-# Finished weights come the same way. `models/ctc_pytorch.pt` is a slim network that began with weights of
-# lesson 3's network and then saw wide captchas (`make train MODEL=pytorch`).
+# Finished weights come the same way. `models/ctc_pytorch.pt` is a slim network that began with the
+# finished weights of lesson 3's network and then saw wide captchas (`make train MODEL=pytorch`).
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -440,7 +440,7 @@ def read(model, pictures):
 #     assert abs(right - results["scores"]["wide-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The original's 99.57 % are still ahead of ours.
+# The original's 99.57 % are a little more, but no more than chance explains: they lie in our interval.
 #
 # To *go on* with a training, also store the `state_dict` of the optimizer and of the cycle.
 #

@@ -102,6 +102,7 @@ TENTH = all(code(n, "3e-3") and code(n, "3e-4") for n in (2, 3))
 PAIR = (wrong("0 as O") + wrong("O as 0")) * LENGTH / 36 / wrong("right")
 ROWS = sorted(measured("ablation")["rows"], key=lambda row: row["right"])
 WORST, FALLING = ROWS[:2], ROWS[2:]  # without a fall of the rate, and with one
+TWIN = read_results("ctc_pytorch")["scores"]["wide-10k"]["interval"]
 SIZES = said(4, r"(?<=: )[\d,]+ parameters as in the original, [\d,]+ slim")
 SLIM = [f"{slim / original:.2f}" for original, slim in zip(SIZES[::2], SIZES[1::2], strict=True)]
 MINUTES = [publish.minutes(notebook) for notebook in READ.values()]
@@ -211,6 +212,7 @@ CLAIMS = {
         "nearly every text": said(7, r"(?<=128 pixels: )\d+")[0] > 180,
         "about one in three": 55 < said(7, r"(?<=192 pixels: )\d+")[0] < 76,
         "fewer are read right": JUDGED,
+        "they lie in our interval": TWIN[0] < 0.9957 < TWIN[1],
         "*Expected: 1,052,672, as in `full.lstm.parameters()`.": "test_ch7_1_lstms_by_hand",
         "losses a quarter as large": "test_ch7_2_the_other_mean",
     },
