@@ -85,6 +85,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
+# import pandas as pd
 #
 # from notebooks_py.ch3_ctc import small_ctc
 #
@@ -428,9 +429,8 @@ def best_precision() -> str:
 # %% [markdown]
 # ## Which ingredient pays?
 #
-# Change one thing, train on equally many captchas, and count. The recipe is an *earlier* one, without
-# practice, ink, clipping and averaging: what these four bring, we have not measured yet. Each bar is one
-# training, read on held-out captchas; the whiskers are 95 % intervals.
+# Change one thing, train on equally many captchas, and count. Each bar is two trainings together, with
+# two seeds, read on held-out captchas; the whiskers are 95 % intervals, and the dots are the two alone.
 
 # %%
 def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
@@ -444,35 +444,31 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
     axes.invert_yaxis()
 
 # %% [markdown]
-# The dots are the same trainings, read with the average of their weights.
+# `last weights` is the recipe's own training, read without its average.
 
 # %% tags=["active-ipynb"]
 # if available("ablation"):
 #     ablation = measured("ablation")
 #     print("the recipe:", *ablation["recipe"].split(", "), sep="\n  ")
-#     counts = {row["name"]: (row["right"], row["n"]) for row in ablation["rows"]}
+#     rows = pd.DataFrame(ablation["rows"])
+#     both = rows.groupby("name", sort=False)[["right", "n"]].sum()
+#     counts = {name: (right, n) for name, right, n in both.itertuples()}
 #     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
-#     plot_errors(
-#         axes, counts, f"One ingredient changed, {ablation['pictures']:,} captchas of training"
-#     )
-#     averaged = [100 - 100 * row["averaged"][-1] / row["n"] for row in ablation["rows"]]
-#     axes.plot(averaged, list(counts), "o", color="tab:orange", label="averaged weights")
-#     axes.legend(loc="center right")
+#     title = f"One ingredient changed, {ablation['pictures']:,} captchas of training"
+#     plot_errors(axes, counts, title)
+#     axes.plot(100 - 100 * rows.right / rows.n, rows.name, "o", color="tab:orange", label="one seed")
+#     axes.legend()
 #     plt.show()
 #     for name, count in counts.items():
 #         print(f"{name:26} {share(*count)}")
 
 # %% [markdown]
-# With one seed for each bar, a difference of a point may be luck. Plain Adam at 1e-3 and a constant rate cost
-# most, and averaging repairs nearly all of it: a falling rate and an average do the same job. Where the rate
-# falls, most dots are no better than their bars. (We keep the average, since it lets us judge a network and save
-# it while the rate is still high.) A second convolution in each block pays. Larger batches, more filters and a
-# GRU don't, with 100,000 captchas.
+# TODO
 #
 # ## Which head wins?
 #
-# Four heads, CTC as above, and CTC with a GRU: the same blocks, captchas, steps and optimizer, again by the
-# earlier recipe, three seeds each, read on 10,000 captchas.
+# Four heads, CTC as above, and CTC with a GRU: the same blocks, captchas, steps and optimizer, three seeds each,
+# read on 10,000 captchas. (By an *earlier* recipe, without practice of O and 0, ink, clipping and averaging.)
 
 # %% tags=["active-ipynb"]
 # if available("heads"):

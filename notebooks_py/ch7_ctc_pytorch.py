@@ -440,7 +440,7 @@ def read(model, pictures):
 #     assert abs(right - results["scores"]["wide-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The original's 99.57 % are a little more, but no more than chance explains: they lie in our interval.
+# The original's 99.57 % lie in our interval: the difference may be chance.
 #
 # To *go on* with a training, also store the `state_dict` of the optimizer and of the cycle.
 #

@@ -212,7 +212,7 @@ CLAIMS = {
         "nearly every text": said(7, r"(?<=128 pixels: )\d+")[0] > 180,
         "about one in three": 55 < said(7, r"(?<=192 pixels: )\d+")[0] < 76,
         "fewer are read right": JUDGED,
-        "they lie in our interval": TWIN[0] < 0.9957 < TWIN[1],
+        "lie in our interval": TWIN[0] < 0.9957 < TWIN[1],
         "*Expected: 1,052,672, as in `full.lstm.parameters()`.": "test_ch7_1_lstms_by_hand",
         "losses a quarter as large": "test_ch7_2_the_other_mean",
     },
