@@ -74,6 +74,20 @@ def test_ablation_trains_what_is_missing_and_nothing_twice(run, monkeypatch, cap
         run("ablation", "PICTURES=256")
 
 
+def test_only_one_row_computes_with_16_bits(run, monkeypatch):
+    seen, fit = [], ch4.fit_recipe
+
+    def look(model, *more):
+        seen.append(model.layers[-2].compute_dtype)
+        fit(model, *more)
+
+    monkeypatch.setattr(ch4, "fit_recipe", look)
+    some = {name: study.VARIANTS[name] for name in ("half precision", "the recipe")}
+    monkeypatch.setattr(study, "VARIANTS", some)
+    run("ablation", "PICTURES=64")
+    assert seen == ["bfloat16", "float32"]
+
+
 def test_heads_read_a_test_set(run, monkeypatch):
     monkeypatch.setattr(study, "HEADS", {"four heads": {"kind": "cnn"}})
     (row,) = run("heads", "PICTURES=64", "SET=classic-100")["runs"]
@@ -139,6 +153,6 @@ def test_what_was_trained_says_by_which_recipe():
     ablation, heads = measured("ablation"), measured("heads")
     for found in (ablation, heads):
         assert "paper = 1" in found["recipe"] or found["recipe"] == study.RECIPE
-    assert {row["name"] for row in ablation["rows"]} == {*study.VARIANTS, "last weights"}
+    assert {row["name"] for row in ablation["rows"]} == {*study.VARIANTS, *study.LAST.values()}
     for run in heads["runs"]:
         check_score(run, MODELS / "heads.json")
