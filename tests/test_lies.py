@@ -158,7 +158,7 @@ LIES = [
     ("an ablation with other counts", add_100("models/ablation.json", '"right": '),
      gates.provenance, "ch4_gpu_training"),
     ("a larger count on 100,000", enlarge("ctc", "classic-100k", 600), results, "do not fit"),
-    ("a larger count on 10,000", enlarge("ctc_pytorch", "wide-10k", 90), results, "do not fit"),
+    ("a larger count on 10,000", enlarge("ctc_pytorch", "wide-10k", 50), results, "do not fit"),
     ("a larger count, and no new table", enlarge("ctc", "modern-10k", 30), table, "make table"),
     ("other seconds of training", text("models/cnn.json", '\n "seconds": ', '\n "seconds": 1'),
      table, "make table"),
