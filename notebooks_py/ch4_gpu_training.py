@@ -465,7 +465,7 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 # %% [markdown]
 # Look at the constant rate. Its last weights make about three times the errors, and their average repairs it: a
 # falling rate and an average do the same job. (We keep both: the average lets us judge a network and save it
-# while the rate is still high.) Sixteen bits cost nothing. What ink, clipping, and practice of `O` and `0` bring
+# while the rate is still high.) What ink, clipping, practice of `O` and `0`, and full precision bring
 # is so little here that it may be chance: the whiskers overlap. That doesn't prove them useless. The plateau of
 # lesson 3 is over long before 100,000 captchas, and our finished network saw sixty times as many. What each
 # ingredient brings in so long a run, we have not measured.
