@@ -171,14 +171,21 @@ def test_a_demo_cell_of_an_imported_lesson_is_no_source(mini):
     assert FIRST in message
 
 
-def test_results_that_a_lesson_reads_are_its_source(mini):
-    source(FACT, 'from captcha_reader.weights import measured\nmeasured("bank")')(mini)
+@pytest.mark.parametrize(
+    ("reads", "file"),
+    [
+        ("from captcha_reader.weights import measured\nmeasured('bank')", "bank.json"),
+        ("from captcha_reader.weights import MODELS\nMODELS / 'cnn.csv'", "cnn.csv"),
+    ],
+)
+def test_results_that_a_lesson_reads_are_its_source(mini, reads, file):
+    source(FACT, reads)(mini)
     lesson = lessons.find(mini)[0]
     before = lessons.source_hash(lesson)
     (mini / "models").mkdir()
     (mini / "models" / "heads.json").write_text("{}")
     assert lessons.source_hash(lesson) == before
-    (mini / "models" / "bank.json").write_text("{}")
+    (mini / "models" / file).write_text("{}")
     assert lessons.source_hash(lesson) != before
 
 

@@ -154,8 +154,11 @@ def source_hash(lesson: Lesson) -> str:
     for path in sorted(seen):
         lines = path.read_text("utf-8").splitlines()
         parts.append([path.stem, [line for line in lines if line and not line.startswith("#")]])
-    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and node.args]
     kept = {ast.unparse(n.args[0]).strip("'") for n in calls if ast.unparse(n.func) in KEPT}
+    words = [str(node.value) for node in nodes if isinstance(node, ast.Constant)]
+    kept |= {word[:-4] for word in words if word.endswith(".csv")}  # MODELS / "cnn.csv"
     results = [root / "models" / f"{name}.{kind}" for name in kept for kind in ("json", "csv")]
     parts += [[path.name, path.read_text("utf-8")] for path in sorted(results) if path.exists()]
     groups = project(root)["optional-dependencies"]
