@@ -179,7 +179,8 @@ def build_cnn(
 # The plan is the original's. Adam at one learning rate, a few callbacks, and then from the best weights
 # once more at a tenth of the rate: larger steps to get near, smaller ones to arrive. Our rates are
 # three times the original's, because the run is so short. The *loss* is minus the logarithm of the
-# probability that the network gave to the right answer, summed over the four heads.
+# probability that the network gave to the right answer, summed over the four heads. (The logarithm is the
+# natural one, so the unit is the *nat*.)
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint

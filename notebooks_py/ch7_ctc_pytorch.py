@@ -20,7 +20,7 @@
 # At the end of this lesson you have written the model of lesson 3 and its training loop in plain
 # PyTorch, seen it learn all 36 characters in about a minute, and know where PyTorch and Keras differ
 # without saying so. You need [lesson 3](ch3_ctc.ipynb), which explains CTC, and PyTorch
-# (`make setup-torch` adds it); a CPU is enough. The recipe is that of [lesson 4](ch4_gpu_training.ipynb).
+# (`make setup-torch` adds it); a CPU is enough. The optimizer is that of [lesson 4](ch4_gpu_training.ipynb).
 
 # %% tags=["colab", "active-ipynb"]
 # import sys
@@ -89,7 +89,7 @@ from captcha_reader.texts import ALPHABET, HEIGHT, WIDE_WIDTH, encode, random_te
 #
 # A picture in PyTorch has its channels first. Ours has one: ink, by the formula of lesson 2.
 #
-# A data set is anything with square brackets. Here an item is a whole batch, because in lesson 1 it is a
+# A data set is anything with `__getitem__`. Here an item is a whole batch, because in lesson 1 it is a
 # *batch* that has a name.
 
 # %%
@@ -142,10 +142,9 @@ class CaptchaBatches(Dataset):
 # The darker, the more ink. Another epoch has other captchas, and the first name, asked again, gives the
 # first batch again.
 #
-# A word on workers. With `num_workers=2` two processes draw, each with a *copy* of the data set. Where they live
-# longer than an epoch, as they would here, an epoch counter in the copies would stand still, and the network
-# would see the same pictures in every epoch, without any error. A name comes with each request, so no copy can
-# be out of date.
+# A word on workers. With `num_workers=2` two processes draw, each with a *copy* of the data set. If our data set
+# counted its epochs, the copies would not hear of it, and the network would see the same pictures in every
+# epoch, without any error. A name comes with each request, so no copy can be out of date.
 #
 # ## The network
 #
@@ -213,7 +212,8 @@ SLIM = {"filters": (24, 48, 96, 192), "convs": 2}  # as in lesson 4
 
 # %% [markdown]
 # The first two have 24 columns, the last one 12. (Keras counts more parameters for the same networks: its
-# count includes the running averages of batch normalisation.)
+# count includes the running averages of batch normalisation. The original of lesson 3 has GRUs where its twin
+# has LSTMs.)
 #
 # ## The loss
 #
@@ -265,9 +265,9 @@ def greedy(logits, alphabet=ALPHABET):
 # ## The loop
 #
 # Here is what `fit` did for you. For each batch: compute the loss, forget the old gradients (PyTorch
-# *adds* new ones to them), compute new ones, shorten them to length 1 if they are longer, take a step.
-# The recipe is lesson 4's without the average of the weights. AdamW shrinks the kernels a little in each step, and
-# biases and norms not; the rate climbs and falls once.
+# *adds* new ones to them), compute new ones, shorten them (all together, as one vector) to length 1 if they
+# are longer, take a step, move the rate. The optimizer is lesson 4's, without the average of the weights: AdamW
+# shrinks the kernels a little in each step, and biases and norms not; the rate climbs and falls once.
 
 # %%
 def adamw(model, steps, peak=3e-3):
@@ -325,8 +325,8 @@ def train(model, batches, optimizer, cycle):
 # print(f"{len(losses)} losses, four characters guessed: {4 * np.log(36):.1f}")
 
 # %% [markdown]
-# The short shelf above the dotted line is a plateau as in lesson 3, though ink is 1. (Here the rate begins near
-# zero and climbs; perhaps that is why.) Below the line the network tells characters apart.
+# The short shelf above the dotted line is a plateau as in lesson 3, a short one, though ink is 1. Below the line the
+# network tells characters apart.
 #
 # ## Read
 #
@@ -396,8 +396,8 @@ def read(model, pictures):
 # assert max(counts["eval()"]) - min(counts["eval()"]) <= 2
 
 # %% [markdown]
-# In eval mode a captcha is read the same, whatever lies beside it. In train mode it is not, and alone, without any
-# neighbours to take a mean with, fewer are read right. (The bands are 95 % intervals.)
+# In eval mode a captcha is read the same, whatever lies beside it. In train mode it is not, and alone, where the
+# mean is one captcha's, fewer are read right. (The bands are 95 % intervals.)
 #
 # How fast does the running average follow? Both call that `momentum`, and mean opposite things:
 
@@ -411,7 +411,7 @@ def read(model, pictures):
 
 # %% [markdown]
 # PyTorch's 0.1 is the share of the new batch, Keras' 0.99 that of the old average. So PyTorch's
-# default is Keras' 0.9, which the small networks of lessons 2 and 3 had to ask for.
+# default is Keras' 0.9, which the small networks of lessons 2 and 3 had to ask for: their trainings are short.
 #
 # ## Keep the weights
 #
@@ -419,8 +419,8 @@ def read(model, pictures):
 # gradient changes. The architecture is not in it, so build the network first, then load.
 # `weights_only=True` refuses a file with anything but tensors.
 #
-# Finished weights come the same way. `models/ctc_pytorch.pt` is a slim network that began with the
-# finished weights of lesson 3's network and then saw wide captchas (`make train MODEL=pytorch`).
+# Finished weights come the same way. `models/ctc_pytorch.pt` is a slim network that began with the weights of
+# `models/ctc.keras`, lesson 3's finished network, and then saw wide captchas (`make train MODEL=pytorch`).
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -448,13 +448,15 @@ def read(model, pictures):
 #
 # ## What you learned
 #
-# The loop that `fit` hides has five steps: loss, `zero_grad`, `backward`, clip, step. And these are the places where
+# The loop that `fit` hides: loss, `zero_grad`, `backward`, clip, step, rate. And these are the places where
 # somebody who moves from one library to the other stumbles, often without any error:
 #
 # | | Keras, lessons 2 and 3 | PyTorch |
 # | --- | --- | --- |
 # | pictures | (n, height, width, channels) | (n, channels, height, width) |
 # | logits of a sequence | (n, steps, classes) | (steps, n, classes) |
+# | a kernel | (height, width, in, out) | (out, in, height, width) |
+# | padding, steps of two | `"same"`: one pixel right and below | `1`: on all four sides |
 # | a layer's inputs | counted by Keras | given by you |
 # | CTC takes | labels, then logits | log-probabilities, labels, two lengths |
 # | its mean over a batch | of the losses | of loss divided by text length |
