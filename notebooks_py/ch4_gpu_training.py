@@ -18,9 +18,9 @@
 # # Train for real, with or without a GPU
 #
 # Lessons 2 and 3 trained for two minutes. At the end of this lesson you know what hours are spent
-# on: who waits for whom, what each part of our recipe brings, how to stop and go on, and how to use a GPU,
+# on: who waits for whom, what the parts of our recipe bring, how to stop and go on, and how to use a GPU,
 # several of them, or half precision. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
-# long runs were made beforehand, by `make train` and `make study`, and this lesson reads their logs.
+# long runs were made beforehand, by `make train` and `make study`, and this lesson reads what they found.
 
 # %% tags=["colab", "active-ipynb"]
 # import sys
@@ -45,10 +45,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
+from matplotlib.ticker import PercentFormatter
 
 from captcha_reader.bank import GlyphBank
 from captcha_reader.outputs import progress
-from captcha_reader.scores import wilson
+from captcha_reader.scores import share, wilson
 from captcha_reader.texts import ALPHABET, WIDTH, decode_heads
 from captcha_reader.training import Average, Resume, settle_norms
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
@@ -57,7 +59,7 @@ from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 
 
 # %% [markdown]
-# A seed, and the length of the one short training in this lesson.
+# A seed, and the length of the short trainings in this lesson.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
@@ -67,7 +69,7 @@ from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 # ## Who waits for whom?
 #
 # A training step needs a batch of pictures and a network that learns from it. We time both on this
-# machine: 64 captchas by the package, 64 from a bank of glyphs, and one step of a small network.
+# machine: 64 captchas by the package, 64 from a bank of glyphs, and one step of lesson 3's small network.
 
 # %%
 def median_milliseconds(action, repeats: int = 5) -> float:
@@ -85,7 +87,6 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
-# import pandas as pd
 #
 # from notebooks_py.ch3_ctc import small_ctc
 #
@@ -112,8 +113,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # ## Draw several times as fast
 #
 # Most of the package's time goes into letters, dots and arcs that are thrown away after one picture. A
-# `GlyphBank` keeps them. The package itself draws every character a few times in sixty random colours;
-# then a captcha is composed by the package's own rules. Can you tell which row is the package's?
+# `GlyphBank` keeps them. Once, beforehand, the package itself draws every character a few times in each of sixty
+# random colours. Then captchas are composed from these glyphs by the package's own rules. Which row is the
+# package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -121,20 +123,22 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # from captcha_reader.texts import random_texts
 #
 # rng = stream(SEED, "bank", epoch=0, index=0)
-# texts = random_texts(rng, 10)
-# pictures = [*draw_captchas(texts[:5], rng), *GlyphBank(SEED).draw(texts[5:], rng)]
-# show_captchas(pictures, texts, columns=5, title="One row by the package, one by a bank of glyphs")
+# texts = random_texts(rng, 5)
+# pictures = [*draw_captchas(texts, rng), *GlyphBank(SEED).draw(texts, rng)]
+# show_captchas(
+#     pictures, 2 * texts, columns=5, title="One row by the package, one by a bank of glyphs"
+# )
 # plt.show()
 # print(f"{len(pictures)} captchas, each {pictures[0].shape}")
 
 # %% [markdown]
 # The upper one. But the eye is no test. A simpler bank would draw each glyph once, in white, and colour it
 # afterwards. To the eye its captchas look the same. Yet the package thins the edges of strokes, more so in
-# dark colours, and the thickness of strokes is what tells `0` from `O` (lesson 6). So a finished network
-# judges both banks: does it mistake `0` for `O` as often as on the package's pictures?
+# dark colours, and how much of a letter is ink is what tells `0` from `O` (lesson 6). So a finished network
+# judges both banks: does it mistake `0` for `O` as often as on the package's pictures? (Counted in captchas of `O`
+# and `0` alone, in answers of four characters.)
 
 # %% tags=["active-ipynb"]
-# from captcha_reader.scores import share
 # from captcha_reader.weights import available, measured
 #
 # if available("bank"):
@@ -144,8 +148,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"{'':22} {pair} {share(*found[pair])}")
 
 # %% [markdown]
-# (The pairs are counted in captchas of `O` and `0` alone.) Our bank agrees with the package in all three
-# numbers, within what chance allows. On captchas of the white bank the network takes `O` for `0` far more
+# Our bank agrees with the package in all three numbers, within what chance allows. On captchas of the white bank the network takes `O` for `0` far more
 # often, and `0` for `O` less often. Training may use our bank. Test sets are always drawn by the package.
 #
 # ## The recipe
@@ -190,7 +193,7 @@ class PracticeSequence(CaptchaSequence):
 
 
 # %% [markdown]
-# Sixteen texts of the first batch:
+# Sixteen texts of the first batch. Look for those that are crowded with `O` and `0`:
 
 # %% tags=["active-ipynb"]
 # data = PracticeSequence(64, STEPS, SEED, labels="ctc", epochs=2, workers=2)
@@ -239,7 +242,7 @@ def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
 #     print(f"{kind}: {original.count_params():,} parameters as in the original,", end=" ")
 #     print(f"{slim.count_params():,} slim")
 # if available("ctc"):
-#     print("drawn:", *texts[:5])
+#     print("drawn:", *texts)
 #     print("read: ", *read(finished("ctc")[0], np.stack(pictures[:5])))
 
 # %% [markdown]
@@ -251,7 +254,8 @@ def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
 #
 # - *One cycle.* The learning rate climbs for a short while, because the first gradients of a random network
 #   point anywhere. Then it is large, and falls to zero along half a cosine, so that the weights come to rest.
-# - *Clipping.* A gradient longer than 1 is shortened: one strange batch can't undo a hundred good ones.
+# - *Clipping.* If all gradients together, as one vector, are longer than 1, they are shortened to 1: one strange
+#   batch can't undo a hundred good ones.
 # - *Weight decay.* The optimizer, AdamW, shrinks the weights a little in each step, so that none grows without
 #   need.
 # - *Average.* It also keeps a moving average of the weights over up to 500 steps. While the rate is
@@ -300,8 +304,9 @@ def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
 #
 # Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch,
 # and keeps the save before, in case the power fails while it writes. A long run of many short epochs then
-# never loses more than one of them. `Resume` is that callback, with one thing added: it counts epochs by the
-# optimizer's steps. All three are in [training.py](../captcha_reader/training.py); here they are put together.
+# never loses more than one of them. `Resume` is that callback, with one thing changed: the number of the epoch
+# follows from the optimizer's steps, since a power cut can spoil the file that Keras keeps for it. `Average`,
+# `settle_norms` and `Resume` are in [training.py](../captcha_reader/training.py); here they are put together.
 
 # %%
 def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, more=()):
@@ -372,7 +377,7 @@ def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, mor
 #
 # You need not choose a device: Keras takes a GPU if it finds one. (The networks of this repository were
 # trained on two cores of a CPU.) TensorFlow takes all of a GPU's memory at once; *memory growth*, switched on
-# at the top of this lesson, lets it take only what it needs. Later would be too late.
+# at the top of this lesson, lets it take only what it needs. It must be set before TensorFlow starts.
 #
 # Several GPUs share each batch: every one computes a part of it, and the gradients are added up.
 
@@ -429,45 +434,50 @@ def best_precision() -> str:
 # %% [markdown]
 # ## Which ingredient pays?
 #
-# Change one thing, train on equally many captchas, and count. Each bar is two trainings together, with
-# two seeds, read on held-out captchas; the whiskers are 95 % intervals, and the dots are the two alone.
+# Change one thing, train on equally many captchas, and count. Each bar is two trainings together, read on held-out
+# captchas, and each dot is one of them. The whiskers are 95 % intervals, which know nothing of what a seed does.
 
 # %%
-def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
-    """Draw wrong captchas in percent with Wilson intervals; `counts` has (right, n) by name."""
-    for name, (right, n) in counts.items():
-        low, high = wilson(n - right, n)
-        share = 100 * (n - right) / n
-        spread = [[share - 100 * low], [100 * high - share]]
-        axes.barh(name, share, xerr=spread, color="tab:blue", capsize=3)
-    axes.set(title=title, xlabel="captchas not entirely right (%)")
+def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
+    """Draw and print wrong answers: a bar with its Wilson interval for a name, a dot for a seed.
+
+    The rows have columns name, right and n.
+    """
+    groups = dict(list(rows.groupby("name", sort=False)))
+    for place, (name, seeds) in enumerate(groups.items()):
+        wrong, n = int((seeds.n - seeds.right).sum()), int(seeds.n.sum())
+        low, high = wilson(wrong, n)
+        spread = [[wrong / n - low], [high - wrong / n]]
+        axes.barh(place, wrong / n, xerr=spread, color="tab:blue", capsize=3)
+        beside = place + np.linspace(-0.2, 0.2, len(seeds))
+        axes.plot(1 - seeds.right / seeds.n, beside, "o", color="tab:orange")
+        print(f"{name:28} {share(wrong, n)}")
+    axes.set(title=title, xlabel="captchas not entirely right")
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.invert_yaxis()
 
 # %% [markdown]
-# `last weights` is the recipe's own training, read without its average.
+# `last weights` is the recipe's own training, read without its average; and so is `constant rate, last weights`
+# that of the constant rate.
 
 # %% tags=["active-ipynb"]
 # if available("ablation"):
 #     ablation = measured("ablation")
 #     print("the recipe:", *ablation["recipe"].split(", "), sep="\n  ")
-#     rows = pd.DataFrame(ablation["rows"])
-#     both = rows.groupby("name", sort=False)[["right", "n"]].sum()
-#     counts = {name: (right, n) for name, right, n in both.itertuples()}
-#     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
+#     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
 #     title = f"One ingredient changed, {ablation['pictures']:,} captchas of training"
-#     plot_errors(axes, counts, title)
-#     axes.plot(100 - 100 * rows.right / rows.n, rows.name, "o", color="tab:orange", label="one seed")
-#     axes.legend()
+#     print("\nnot entirely right:")
+#     plot_errors(axes, pd.DataFrame(ablation["rows"]), title)
 #     plt.show()
-#     for name, count in counts.items():
-#         print(f"{name:28} {share(*count)}")
 
 # %% [markdown]
 # Look at the constant rate. Its last weights make about three times the errors, and their average repairs it: a
 # falling rate and an average do the same job. (We keep both: the average lets us judge a network and save it
-# while the rate is still high.) What ink, clipping, practice of `O` and `0`, and full precision bring
-# is so little here that it may be chance: the whiskers overlap. That doesn't prove them useless. The plateau of
-# lesson 3 is over long before 100,000 captchas, and our finished network saw sixty times as many. What each
+# while the rate is still high.) The other bars differ so little from the recipe's that it may be chance: the
+# whiskers overlap. A bank of glyphs saves time, then, and costs nothing that we can see. Ink, clipping, and
+# practice of `O` and `0` show no gain, which doesn't prove them useless. Ink shortens the plateau of lesson 3, and
+# after 100,000 captchas that head start is gone; our finished network saw sixty times as many captchas. What each
 # ingredient brings in so long a run, we have not measured.
 #
 # ## Which head wins?
@@ -478,13 +488,10 @@ def plot_errors(axes, counts: dict[str, tuple[int, int]], title: str) -> None:
 # %% tags=["active-ipynb"]
 # if available("heads"):
 #     heads = measured("heads")
-#     runs = sorted(heads["runs"], key=lambda run: (run["head"], run["seed"]))
-#     counts = {f"{run['head']}, seed {run['seed']}": (run["right"], run["n"]) for run in runs}
-#     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
-#     plot_errors(axes, counts, "Three kinds of heads, three seeds each")
+#     figure, axes = plt.subplots(figsize=(7, 2.4), layout="constrained")
+#     print("not entirely right:")
+#     plot_errors(axes, pd.DataFrame(heads["rows"]), "Three kinds of heads")
 #     plt.show()
-#     for name, count in counts.items():
-#         print(f"{name:26} {share(*count)}")
 
 # %% [markdown]
 # CTC without a GRU makes the fewest errors with each of the seeds. Perhaps because its columns share their

@@ -90,9 +90,9 @@ def test_only_one_row_computes_with_16_bits(run, monkeypatch):
 
 def test_heads_read_a_test_set(run, monkeypatch):
     monkeypatch.setattr(study, "HEADS", {"four heads": {"kind": "cnn"}})
-    (row,) = run("heads", "PICTURES=64", "SET=classic-100")["runs"]
+    (row,) = run("heads", "PICTURES=64", "SET=classic-100")["rows"]
     check_score(row, MODELS)
-    assert (row["head"], row["seed"], row["pictures"]) == ("four heads", 3, 64)
+    assert (row["name"], row["seed"], row["pictures"]) == ("four heads", 3, 64)
     assert 0 < row["parameters"] * 4 < row["bytes"]
 
 
@@ -154,5 +154,5 @@ def test_what_was_trained_says_by_which_recipe():
     for found in (ablation, heads):
         assert "paper = 1" in found["recipe"] or found["recipe"] == study.RECIPE
     assert {row["name"] for row in ablation["rows"]} == {*study.VARIANTS, *study.LAST.values()}
-    for run in heads["runs"]:
-        check_score(run, MODELS / "heads.json")
+    for row in heads["rows"]:
+        check_score(row, MODELS / "heads.json")

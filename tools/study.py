@@ -61,6 +61,7 @@ VARIANTS = {  # arguments of `fit` below
     "constant rate": {"recipe": {"fall": False}},
     "no clipping": {"recipe": {"clip": None}},
     "half precision": {"precision": "mixed_bfloat16"},
+    "drawn by the package": {"data": {"draw": draw_captchas}},
 }
 LAST = {  # what the last step's weights read, without their average, costs no training
     "the recipe": "last weights",
@@ -211,17 +212,16 @@ def heads_row(log, folder: Path, test_set: str) -> dict:
 def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Train each variant or head with each seed; write a row when it is done."""
     is_ablation = chosen["WHAT"] == "ablation"
-    names, name_of, rows_of = (VARIANTS, "name", "rows") if is_ablation else (HEADS, "head", "runs")
-    found = {"recipe": RECIPE, "pictures": pictures, rows_of: []}
+    found = {"recipe": RECIPE, "pictures": pictures, "rows": []}
     if out.exists():
         found = json.loads(out.read_text())
         if (found["recipe"], found["pictures"]) != (RECIPE, pictures):
             held = f"{found['pictures']} pictures each by the recipe {found['recipe']!r}"
             raise SystemExit(f"study: {out} holds {held}: move it away, or use OUT=another-file")
     for seed in seeds:
-        for name, changes in names.items():
-            key = {name_of: name, "seed": seed}
-            if any(key.items() <= row.items() for row in found[rows_of]):
+        for name, changes in (VARIANTS if is_ablation else HEADS).items():
+            key = {"name": name, "seed": seed}
+            if any(key.items() <= row.items() for row in found["rows"]):
                 print(f"{name}, seed {seed}: is in {out}")
                 continue
             print(f"{name}, seed {seed}", flush=True)
@@ -230,9 +230,9 @@ def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
             facts = {"seconds": round(log.seconds.sum()), "parameters": int(log.parameters[0])}
             row = {**key, "pictures": int(log.pictures.max()), **facts}
             row |= (ablation_row if is_ablation else heads_row)(log, folder, chosen["SET"])
-            found[rows_of].append(row)
+            found["rows"].append(row)
             if is_ablation and name in LAST:
-                found[rows_of].append(row | {"name": LAST[name], "right": row["last"]})
+                found["rows"].append(row | {"name": LAST[name], "right": row["last"]})
             write(out, found)
             print(share(row["right"], row["n"]), flush=True)
 
