@@ -46,7 +46,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import PercentFormatter
 
 from captcha_reader.bank import GlyphBank
 from captcha_reader.outputs import progress
@@ -447,14 +446,13 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
     for place, (name, seeds) in enumerate(groups.items()):
         wrong, n = int((seeds.n - seeds.right).sum()), int(seeds.n.sum())
         low, high = wilson(wrong, n)
-        spread = [[wrong / n - low], [high - wrong / n]]
-        axes.barh(place, wrong / n, xerr=spread, color="tab:blue", capsize=3)
+        bar, spread = 100 * wrong / n, [[100 * (wrong / n - low)], [100 * (high - wrong / n)]]
+        axes.barh(place, bar, xerr=spread, color="tab:blue", capsize=3)
         beside = place + np.linspace(-0.2, 0.2, len(seeds))
-        axes.plot(1 - seeds.right / seeds.n, beside, "o", color="tab:orange")
+        axes.plot(100 - 100 * seeds.right / seeds.n, beside, "o", color="tab:orange")
         print(f"{name:28} {share(wrong, n)}")
-    axes.set(title=title, xlabel="captchas not entirely right")
+    axes.set(title=title, xlabel="captchas not entirely right (%)")
     axes.set_yticks(range(len(groups)), list(groups))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.invert_yaxis()
 
 # %% [markdown]

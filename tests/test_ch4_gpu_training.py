@@ -244,10 +244,10 @@ def test_error_bars_are_errors_with_their_intervals(capsys):
     axes = Figure().subplots()
     rows = [("a", 4_901, 5_000), ("b", 50, 100), ("a", 4_901, 5_000)]
     ch4.plot_errors(axes, pd.DataFrame(rows, columns=["name", "right", "n"]), "T")
-    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.0198, 0.5])
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([1.98, 50])
     first = axes.collections[0].get_segments()[0][:, 0]
-    assert first == pytest.approx([0.0172, 0.0227], abs=1e-4) and axes.get_title() == "T"
+    assert first == pytest.approx([1.72, 2.27], abs=0.01) and axes.get_title() == "T"
     dots = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]
-    assert [len(x) for x in dots] == [2, 1] and dots[0][1][0] == pytest.approx(0.0198)
+    assert [len(x) for x in dots] == [2, 1] and dots[0][1][0] == pytest.approx(1.98)
     assert dots[0][0][1] != dots[0][1][1]  # equal seeds stand side by side
     assert capsys.readouterr().out.startswith("a                            1.98 % (1.72 to 2.27 %")
