@@ -67,8 +67,8 @@ def slash(texts: Sequence[str]) -> list[str]:
 # ## Knowledge or luck?
 #
 # The original tutorial ends with a question: can its network really tell `O0O0`, or does it guess? Here
-# are twelve captchas of `O` and `0` alone, in any order. Read them yourself before you look at the titles:
-# what the finished network reads. (In titles and labels of this lesson, zero has a slash.)
+# are twelve captchas of `O` and `0` alone, in any order. Read them yourself before you look at the titles,
+# the answers of the finished network. (Where this lesson shows what was drawn or read, zero has a slash.)
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -107,16 +107,19 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
 #
-# right = count_right(model, "O0", 100, SEED)
-# total, n = sum(right.values()), 100 * len(right)
-# bars = list(right.values())  # of 100 each, so these are per cent
-# ends = 100 * np.array([wilson(count, 100) for count in right.values()]).T
+# drawings = 100  # of each string
+# right = count_right(model, "O0", drawings, SEED)
+# total, n = sum(right.values()), drawings * len(right)
+# bars = 100 * np.array(list(right.values())) / drawings
+# ends = 100 * np.array([wilson(count, drawings) for count in right.values()]).T
 # figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
-# axes.bar(slash(right), bars, yerr=np.abs(ends - bars), capsize=3, color="lightsteelblue")
+# axes.bar(
+#     slash(map(" ".join, right)), bars, yerr=np.abs(ends - bars), capsize=3, color="lightsteelblue"
+# )
 # axes.axhline(100 / 16, color="crimson", ls=":", label="a fair coin: 1 in 16")
 # axes.set(xlabel="what was drawn", ylabel="read right (%)", ylim=(0, 122), yticks=range(0, 101, 20))
 # axes.set_title(f"O0O0 against a coin: {share(total, n)}")
-# axes.tick_params("x", labelfontfamily="monospace", labelsize=12)
+# axes.tick_params("x", labelfontfamily="monospace", labelrotation=60)
 # axes.legend(loc="upper left")
 # plt.show()
 # print(f"{len(right)} strings, {n} drawings, of which a coin gets {n / 16:.0f} right")
@@ -130,11 +133,11 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # ## What is left to see
 #
 # How can anybody tell them apart? In the font, both have the same stroke, and `0` is narrower than `O`. But the
-# captcha package cuts each glyph out, turns it, and **stretches it into a box of one width**. So width hardly says
-# anything. The narrower glyph is stretched more, and its stroke with it: the zero's becomes thicker.
+# captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners. So
+# width hardly says anything. The narrower glyph is stretched more, and its stroke with it: the zero's becomes thicker.
 #
 # As a number: what share of the area within the outline is ink? The rest is the *hole*: pixels with ink
-# above, below, to the left and to the right. Stretching alone would leave this share as it is.
+# above, below, to the left and to the right. An exact stretch keeps this share, and it differs already in the font.
 
 # %%
 def ink_and_hole(glyph: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -153,8 +156,8 @@ def measure(glyph: Glyph) -> dict[str, float]:
 
 
 # %% [markdown]
-# `stages`, from lesson 1, takes captchas apart. Here are a zero and an O of 56 points, each the median of
-# its kind: from the font, then only stretched into the box, and last as the package pastes them.
+# `stages`, from lesson 1, takes captchas apart. Here are a zero and an O of 56 points, each with the median share
+# of its kind: from the font, then only stretched into the box, and last as the package pastes them.
 
 # %% tags=["active-ipynb"]
 # from matplotlib.colors import ListedColormap
@@ -180,7 +183,7 @@ def measure(glyph: Glyph) -> dict[str, float]:
 
 # %% [markdown]
 # In the font the strokes are alike, and the O is wider. Stretched, both fill the same box. Warped, the
-# zero still has the larger share of ink. (Soft edges count as ink, so both shares grow.)
+# zero still has the larger share of ink. (With larger pictures come soft edges. They count as ink, so both shares grow.)
 #
 # These are two glyphs. Now take one number and a threshold: above it we say `0`, and below it `O`, or the other
 # way round. How often is that right?
@@ -213,7 +216,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 #     print(f"{name:18}, {size} points: {share(*try_threshold(numbers[name][one], zero[one]))} right")
 
 # %% [markdown]
-# The width is hardly better than a coin. The share of ink is right for most glyphs, and more so for large ones.
+# The width is hardly better than a coin. The share of ink is right for most glyphs, least often for small ones.
 # Both as histograms, for one size:
 
 # %% tags=["active-ipynb"]
@@ -328,9 +331,9 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by a
-# pixel, most of the `O` are. Right: a width of 26/30, the very difference between the two in the font, changes
+# pixel, most of the `O` are. (Thicker still, the holes begin to close, and both suffer.) Right: a width of 26/30, the very difference between the two in the font, changes
 # next to nothing, although upright strokes get thinner by it, too. So the network follows neither the width of
-# letters nor the thickness of strokes in pixels. It fits our number best: how much of a letter is ink, which no
+# letters nor the thickness of strokes in pixels. Our number fits best: how much of a letter is ink, which no
 # squeezing changes. Is that *all* it uses? We do not know. With unchanged strokes it is right more often than our
 # single number was, so it sees more than that, or measures it better.
 #
@@ -387,7 +390,7 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # assert STEPS < 40 or counts["0", "O"] + counts["O", "0"] > 0.3 * len(errors)
 
 # %% [markdown]
-# How many of those have happened?
+# Which of those have happened?
 
 # %% tags=["active-ipynb"]
 # figure, axes = plt.subplots(figsize=(5.8, 5.4), layout="constrained")
@@ -438,7 +441,7 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # ## Does it know when it is wrong?
 #
 # We sort the answers by the probability that the network gave them, and count how many were right. If
-# the network says 80 % of a hundred answers each and about 80 of them are right, it is *calibrated*.
+# it gives a hundred answers 80 % each, and about 80 of them are right, it is *calibrated*.
 
 # %% tags=["active-ipynb"]
 # sure, correct = np.minimum(sure, 1), np.array([text == answer for text, answer in pairs])
@@ -476,7 +479,7 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 #
 # ## On your own
 #
-# 1. Draw 20 of each string instead of 100. *Expected: whiskers more than twice as long.*
+# 1. Set `drawings` to 20. *Expected: whiskers more than twice as long.*
 # 2. Use `try_threshold` on all three sizes at once. *Expected: the share of ink is right less often,
 #    because small glyphs have thicker strokes: whoever does not know the size knows less.*
 # 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: they stay what they are; their

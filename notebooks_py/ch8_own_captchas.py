@@ -90,14 +90,16 @@ from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe
 # for name, picture in changed.items():
 #     picture.save(path := FOLDER / f"{name}.png")
 #     reading = read_captcha(path)
-#     titles.append(f"{reading.text or '(nothing)'}, {reading.confidence:.0%} sure")
-#     print(f"{name:21} {picture.size[0]}x{picture.size[1]}  {titles[-1]}")
+#     answer = f"{reading.text or '(nothing)'}, {reading.confidence:.0%} sure"
+#     print(f"{name:21} {picture.size[0]}x{picture.size[1]}  {answer}")
+#     titles.append(f"{name}\n{answer}")
 # forms = [np.asarray(picture.convert("RGB")) for picture in changed.values()]
 # show_captchas(forms, titles, columns=2, title="One captcha, four files")
 # plt.show()
 
 # %% [markdown]
-# Three times as large or grey, it is read the same. (Letters of another *size* cost a lot: `preview` in lesson 2.)
+# Three times as large or grey, it is read the same. (Every picture is scaled to 128x64. Smaller letters *in* it cost
+# a lot: `preview` in lesson 2.)
 # Upside down it reads something else, and is sure of it. So a low confidence is a warning, but a high one proves
 # nothing: lesson 6 found the network honest on captchas like those of its training, and only there.
 #
@@ -185,14 +187,14 @@ class AnyLength(PracticeSequence):
 
 
 # %% [markdown]
-# Four texts of its first batch, and their labels:
+# The texts of its first batch, and their labels:
 
 # %% tags=["active-ipynb"]
-# data = AnyLength(4, 1, SEED, draw=draw_wide)
+# data = AnyLength(8, 1, SEED, draw=draw_wide)
 # X, labels = data[0]
 # for text, row in zip(data.texts(stream(SEED, "train", 0, 0)), labels, strict=True):
 #     print(f"{text:6}", row)
-# assert data[0][0].shape == (4, HEIGHT, WIDE_WIDTH, 3)
+# assert data[0][0].shape == (8, HEIGHT, WIDE_WIDTH, 3)
 
 # %% [markdown]
 # ## Other alphabets, other fonts
@@ -327,7 +329,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
     epochs = max(1, round(32 * steps / len(X)))
     compile_recipe(pupil, epochs * math.ceil(len(X) / 32))
     pupil.fit(X, y, batch_size=32, epochs=epochs, verbose=0)
-    settle_norms(model, X[:500])
+    settle_norms(model, X[:500])  # as in lesson 4: fit ends with the average
 
 # %% [markdown]
 # A minute later:
@@ -368,13 +370,13 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # %% [markdown]
 # With 200 labels both matter: without the weights, or without the moves, next to nothing is read right. With
 # 1,000 the moves no longer matter. With 5,000 they are in the way: with them, the finished weights read no more
-# than a network that began with nothing. In equally many steps, it learns more from pictures as they are.
+# than a network that began with nothing (and was given moved pictures, too). Without them, they read most.
 #
 # ## Take it with you
 #
 # [ONNX](https://onnx.ai) is a file format for networks that many programs run. `make export` wrote
-# `models/ctc.onnx`: uint8 pictures go in, so nobody has to remember to divide by 255, and the probability
-# of each answer in each column comes out. ONNX Runtime reads it, without Keras and TensorFlow.
+# `models/ctc.onnx`: uint8 pictures go in, so nobody has to remember to divide by 255, and for
+# each column the probabilities come out, and the likeliest class. ONNX Runtime reads it, without Keras and TensorFlow.
 
 # %% tags=["active-ipynb"]
 # import onnxruntime
@@ -384,11 +386,11 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 #
 # session = onnxruntime.InferenceSession(MODELS / "ctc.onnx", providers=["CPUExecutionProvider"])
 # rng = stream(SEED, "onnx", epoch=0, index=0)
-# texts = random_texts(rng, 100)
-# pictures = draw_captchas(texts, rng)
-# probabilities, classes = session.run(None, {"pictures": pictures})
+# asked = random_texts(rng, 100)
+# drawn = draw_captchas(asked, rng)
+# probabilities, classes = session.run(None, {"pictures": drawn})
 # answers = [spell(collapse(path)) for path in classes]
-# figure = show_captchas(pictures[:12], texts, answers, columns=6)
+# figure = show_captchas(drawn[:12], asked, answers, 6, "Read by the finished network")
 # figure.savefig(FOLDER / "imgs" / "reading.png", dpi=80)
 # plt.show()
 # print(f"{answers[0]}: {classes[0]}")
@@ -398,10 +400,10 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 
 # %% tags=["active-ipynb"]
 # keras_model = finished("ctc")[0]
-# logits = keras_model.predict_on_batch(pictures.astype("float32") / 255)
+# logits = keras_model.predict_on_batch(drawn.astype("float32") / 255)
 # theirs = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-# same = sum(a == b for a, b in zip(answers, read_ctc(keras_model, pictures), strict=True))
-# print(f"same texts: {same} of {len(texts)}")
+# same = sum(a == b for a, b in zip(answers, read_ctc(keras_model, drawn), strict=True))
+# print(f"same texts: {same} of {len(asked)}")
 # assert np.abs(probabilities - theirs).max() < 1e-4
 
 # %% [markdown]
@@ -410,7 +412,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # %% tags=["active-ipynb"]
 # from notebooks_py.ch4_gpu_training import median_milliseconds
 #
-# one, first = {"pictures": pictures[:1]}, pictures[:1].astype("float32") / 255
+# one, first = {"pictures": drawn[:1]}, drawn[:1].astype("float32") / 255
 # times = {
 #     "ONNX Runtime": median_milliseconds(lambda: session.run(None, one), 20),
 #     "Keras": median_milliseconds(lambda: keras_model.predict_on_batch(first), 20),
@@ -422,7 +424,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # assert times["ONNX Runtime"] < times["Keras"]
 
 # %% [markdown]
-# ONNX Runtime answers in a fraction of the time, and it starts without TensorFlow. It runs in browsers, too:
+# ONNX Runtime answers sooner, and it starts without TensorFlow. It runs in browsers, too:
 # `make demo` opens a page on your machine that reads the captchas you drop on it, and shows the sixteen
 # answers under the picture. No picture leaves the page.
 #
@@ -442,7 +444,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 #
 # 1. Read a captcha of seven characters with a network for 256 pixels. *Expected: the weights fit,
 #    and most captchas are read right.*
-# 2. Fine-tune on the folder with `moved=False`. *Expected: fewer pictures are read right.*
+# 2. Fine-tune `finished("ctc")[0]` on the folder with `moved=False`. *Expected: fewer pictures are read right.*
 # 3. Let the fine-tuned network read the captchas of lesson 1. *Expected: it has forgotten about half of them; put
 #    some into the folder, and it keeps them.*
 #
