@@ -45,8 +45,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 
 # %% [markdown]
-# Everything random grows out of one visible number. Change it and run all, and you get other
-# captchas; leave it, and you get exactly the ones on this page.
+# Random captchas grow out of one visible number. Change it and run all, and you get others; leave it, and you get
+# exactly the ones on this page.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # the year of the tutorial that this one grew out of
@@ -94,8 +94,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # Cover the titles and try to read them. Most are easy. But who can tell `0` from `O`? Lesson 6
 # tries.
 #
-# A network trains on *batches* of captchas; some hundred batches are an *epoch*. `stream` gives each
-# batch its own generator, seeded by a *name* of four parts: seed, purpose, epoch and batch number.
+# A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each
+# batch its own generator, seeded by a *name* of four parts: seed, split, epoch and batch number.
 
 # %% tags=["active-ipynb"]
 # for name in [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("valid", 0, 0), ("train", 0, 0)]:
@@ -140,8 +140,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but
-# the warp stretches all letters of one size into the same box. (Here the zero still looks smaller: it was
-# turned and bent in other ways.) What is left of the difference, over many letters, lesson 6 measures.
+# the warp stretches both into the same box. (Here the zero still looks smaller: it was
+# turned and bent in other ways.) Lesson 6 measures what is left of the difference.
 #
 # Then the letters are put together.
 
@@ -149,12 +149,13 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # theirs = draw_captchas(["W0O7"], random.Random(6))[0]
 # figure, grid = plt.subplots(2, 3, figsize=(9, 3), layout="constrained")
 # panels = {**anatomy.pictures, "by the package": theirs}
+# widest = max(np.shape(stage)[1] for stage in panels.values())
 # for axes, (title, stage) in zip(grid.flat, panels.items(), strict=True):
 #     axes.imshow(stage)
-#     axes.set(xlim=(0, 190), xticks=[], yticks=[])  # all to one scale
+#     axes.set(xlim=(0, widest), xticks=[], yticks=[])  # all to one scale
 #     height, width = np.shape(stage)[:2]
 #     axes.set_title(f"{title}, {width}x{height}")
-# figure.suptitle("One captcha, five stages")
+# figure.suptitle("One captcha, five stages, and the package's own")
 # plt.show()
 # different = np.sum(np.asarray(anatomy.pictures["smoothed"]) != theirs)
 # print(f"bytes that differ from the package's picture: {different}")
@@ -187,8 +188,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# Compare each letter with the one below it. The third and the sixth lean less in the lower row, and the
-# printed means say it for all.
+# Compare each letter with the one below it. The third stands straighter in the lower row, and the printed means say
+# it for all. (`MODERN` draws as 0.7.1 does, from our generator.)
 #
 # ## From text to labels, and back
 #
@@ -235,7 +236,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # ## `CaptchaSequence`
 #
 # In Keras, a data set that is made while training runs is a `PyDataset`: it knows how many batches
-# an epoch has, and how to make batch number `index`. Background threads ask for batches, in any
+# an epoch has, and how to make batch number `index`. Several threads may ask for batches, in any
 # order. Ours asks `stream` for the generator with the right name, draws texts, then pictures, and
 # divides the bytes by 255. Labels come in two kinds: `"one-hot"` for the four heads of lesson 2, and
 # `"ctc"`, whole numbers from 1 to 36, for lesson 3, which needs the 0 for itself.
@@ -275,7 +276,7 @@ class CaptchaSequence(keras.utils.PyDataset):
 
 
 # %% [markdown]
-# A first batch, just as a network gets it:
+# A first batch, just as a network gets it: pictures are (batch, height, width, colour).
 
 # %% tags=["active-ipynb"]
 # data = CaptchaSequence(batch_size=128, steps=10, seed=SEED)
@@ -334,7 +335,7 @@ class SetEpoch(keras.callbacks.Callback):
 #
 # 1. Draw captchas of six characters instead of four. Which stage gets stronger? *Expected: the squeeze.
 #    Six letters need half as much room again, and become narrow.*
-# 2. Make a `CaptchaSequence` with the alphabet `"0123456789"` and look at the shape of its labels.
+# 2. Make a `CaptchaSequence` with the alphabet `"0123456789"` and look at the shape of each array of labels.
 #    *Expected: four arrays of `(batch, 10)`.*
 # 3. Draw the same letter ten times with `draw_glyph` and show what the warp does to it.
 #    *Expected: ten shapes, all in boxes of one of three sizes.*

@@ -18,7 +18,7 @@
 # # Read captchas with a convolutional network
 #
 # At the end of this lesson you have built the first network of the original tutorial, trained a
-# small one until most titles on the page turn green (two minutes on a laptop), and measured honestly
+# small one until it reads most captchas of digits (two minutes on a laptop), and measured honestly
 # what it and a finished one can read. You need [lesson 1](ch1_captcha_preview.ipynb), which draws the
 # data; a CPU is enough.
 
@@ -80,7 +80,7 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 #
 # The first half looks. A *convolution* slides small windows of weights, its *filters*, over the picture;
 # *max pooling* keeps the largest of each 2x2 values. Five *blocks*, each of two 3x3 convolutions and a
-# pooling, find strokes, then corners, then pieces of letters. Each block halves the picture, and up to
+# pooling, find strokes, then corners, then pieces of letters. Each block halves both sides, and up to
 # the fourth it doubles the number of filters: the plan of VGG, a network of 2014. Batch
 # normalisation after every convolution keeps the numbers near 0 and of the same spread.
 
@@ -142,7 +142,7 @@ def build_cnn(
 
 
 # %% [markdown]
-# Has the full size as many parameters as the original, 2,653,360?
+# Does the full size have the original's 2,653,360 parameters?
 
 # %% tags=["active-ipynb"]
 # full = build_cnn(ink=False)
@@ -155,7 +155,7 @@ def build_cnn(
 #
 # The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small
 # one: four blocks of one convolution each, fewer filters, and a first convolution that moves by two
-# pixels, so that everything after it works on a quarter of the picture.
+# pixels, so that everything after it works on a quarter of the pixels.
 
 # %% tags=["active-ipynb"]
 # from IPython.display import Image
@@ -307,20 +307,20 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # ## With more patience
 #
 # Those were digits, and two minutes. This repository also holds a finished network,
-# `models/cnn.keras`: four heads, all 36 characters. It took the blocks of lesson 3's network and learned
-# its heads anew, by the recipe of lesson 4.
+# `models/cnn.keras`: four heads, all 36 characters, a slim form of the large one above. It took its blocks
+# from lesson 3's network when that was younger, and learned on, with new heads, by the recipe of lesson 4.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, finished
 #
-# texts = random_texts(rng, 12)
-# pictures = draw_captchas(texts, rng)
+# drawn = random_texts(rng, 12)
+# shown = draw_captchas(drawn, rng)
 # if available("cnn"):
 #     network, results = finished("cnn")
-#     figure = show_captchas(pictures, texts, read_heads(network, pictures))
+#     figure = show_captchas(shown, drawn, read_heads(network, shown))
 #     figure.suptitle(f"All 36 characters, after {results['pictures']:,} captchas of training")
 #     plt.show()
-#     print("truth:", *texts)
+#     print("truth:", *drawn)
 
 # %% [markdown]
 # A number should be repeatable. So test sets have *names*, and the name decides every picture:
@@ -375,9 +375,9 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # 1. Compute the parameters of `build_cnn(ink=False)` by hand: a convolution from `a` to `b` channels has
 #    `9*a*b + b`, a batch normalisation four for each channel, a dense layer `a*b + b`. *Expected: the
 #    number above.*
-# 2. Build the network for captchas of six characters. How many parameters are added? *Expected: two
+# 2. Build `build_cnn(length=6, ink=False)`. How many parameters are added? *Expected: two
 #    more heads of 73,764 each.*
-# 3. Train on `"0123456789AB"`, or with `ink=False`. *Expected: both learn more slowly.*
+# 3. In a copy of this notebook, set `DIGITS = "0123456789AB"`, or build with `ink=False`, and run all. *Expected: both learn more slowly.*
 #
 # ## Further reading
 #

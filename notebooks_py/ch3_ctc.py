@@ -211,7 +211,7 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 # assert math.isclose(loss, loss_by_hand(chances, [1, 2]), rel_tol=1e-6)
 
 # %% [markdown]
-# The darker, the likelier. Every path goes down and to the right. It may end in `B` or in the blank behind
+# The darker, the likelier. Every path goes to the right, and never up. It may end in `B` or in the blank behind
 # it, so the two framed cells together are the probability of `AB`: thirty numbers instead of 729 paths,
 # and the same loss.
 #
@@ -343,7 +343,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"{STEPS * 32:,} pictures each, {len(losses[name])} losses")
 
 # %% [markdown]
-# The same captchas, three ways to look at them:
+# The same captchas, three trainings:
 
 # %% tags=["active-ipynb"]
 # figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
@@ -357,12 +357,12 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"four characters guessed: {4 * math.log(36):.1f}")
 
 # %% [markdown]
-# All fall quickly at first: the network learns that blank is the best answer of all. Then the first curve
+# All fall quickly at first: the network learns that blank is the likeliest answer. Then the first curve
 # stays at a loss between 15 and 16, a little above the dotted line, where four characters would be
 # guessed. Most columns say blank, and as long as they do, hardly any picture tells the network which of them
-# should speak up. The accuracy is 0, and in a larger network this can last for epochs. Larger steps
+# should speak up. In a larger network this can last for epochs. Larger steps
 # leave the plateau sooner, as the second curve shows. With ink = 1 there is none. Why? Perhaps because an
-# empty column is nearly all zeros now, so that a letter in it makes the difference from the first step on.
+# empty column is nearly all zeros now, so that a letter in it makes the difference from the first step on. (Colours are gone, too, which may help.)
 #
 # ## Watch it learn
 #
@@ -412,7 +412,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # assert right > 0.6 * len(texts) or STEPS < 200, f"only {right} right"
 
 # %% [markdown]
-# Green is right, entirely. In the red ones a character was taken for another, seen twice, or lost beside its
+# Green is right, entirely. In the red ones a character was taken for another, made up, or lost beside its
 # neighbour.
 #
 # ## With more patience
@@ -457,7 +457,8 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
         2, 1, figsize=(5.4, 5.8), layout="constrained", height_ratios=(1, 2)
     )
     top.imshow(picture, extent=(-0.5, len(chances) - 0.5, 0, 8), aspect="auto")
-    top.set(title=f"{text}, read {decode_ctc(logits)[0]}", yticks=[], xticks=range(len(chances)))
+    top.set_title(f"{text}, read {decode_ctc(logits)[0]}", family="monospace")
+    top.set(yticks=[], xticks=range(len(chances)))
     top.set_xticklabels(spell(chances.argmax(axis=-1)), family="monospace")
     bottom.imshow(chances.T, cmap="Blues", aspect="auto", vmin=0, vmax=1)
     bottom.set(xlabel="column", ylabel="answer", yticks=range(len(ALPHABET) + 1))
@@ -475,8 +476,8 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
 
 # %% [markdown]
 # Under the picture stands the likeliest answer of each column, `-` for the blank. In the map below a
-# dark cell is a sure answer. Most columns say blank, in the top row. Each letter speaks in one or two of the
-# columns that it covers, though nobody ever told the network where letters are. (`PP` are neighbours, so they are
+# dark cell is a sure answer. Most columns say blank, in the top row. Each letter speaks in one or two columns, here
+# at its left edge, though nobody ever told the network where letters are. (`PP` are neighbours, so they are
 # one `P`.) If `0` and `O` shared a column, in paler blue, the network would hesitate; here it is sure.
 #
 # ## Your own text
@@ -507,7 +508,7 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
 #
 # 1. Build the network for pictures of 192x64 pixels. How many steps has it, and how many equal characters
 #    can it read at most? *Expected: 24 steps, so up to 12: 12 characters and 11 blanks.*
-# 2. Let the network with paper = 1 train for ten times as long. *Expected: the plateau is over after a
+# 2. Train `small_ctc(SEED, False, 1e-3)` for ten times as many batches. *Expected: the plateau is over after a
 #    hundred batches, and cost only time.*
 # 3. Decode the answers of your own network with `strategy="beam_search"`. *Expected: a few more are
 #    right; a finished network gains next to nothing.*

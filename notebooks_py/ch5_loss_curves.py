@@ -61,8 +61,7 @@ from captcha_reader.weights import MODELS, read_log, read_results
 # ## The same numbers, twice
 #
 # A logarithmic axis gives every halving of the loss the same height. And beside the captchas that are right we draw
-# those that are wrong: from 98 to 99 % right looks like nothing, yet half of the errors are gone. One function
-# draws all four panels, for any log of these lessons.
+# those that are wrong: from 98 to 99 % right looks like nothing, yet half of the errors are gone.
 
 # %%
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
@@ -85,14 +84,14 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
         axes.plot(done, values, label=[name.removeprefix("val_") for name in values])
         axes.set(title=what, yscale=scale)
         axes.set_xlabel("thousands of captchas" if "pictures" in log else "epoch")
-        axes.legend()
+        axes.legend().set_visible(len(values.columns) > 1)
         for place in log.index[log.run.diff() > 0] if "run" in log else []:  # a new run begins
             axes.axvline(done[place], color="gray", ls=":")
     figure.suptitle(title)
     return figure
 
 # %% [markdown]
-# Four pictures of one log:
+# One log, four times:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -109,19 +108,19 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"classic-100k: {share(found['right'], found['n'])}")
 
 # %% [markdown]
-# Watch the panels on the right. What was a floor on the left is a slope. At each dotted line a
-# further run begins, at a high rate again, and at first the loss rises. What does such a run gain? Its thousand
-# held-out captchas, others in each run, are too few to tell: those of the last run happen to be easy. All of
-# `classic-100k` shows it: 98.28 %, 98.68 %, 99.01 %, 99.26 % and 99.34 % right after each run.
+# Watch the panels on the right. What was a floor on the left is, at first, a slope. At each dotted line a further run
+# begins: the rate climbs, `O` and `0` are frequent again (lesson 4), and the training loss rises. Near the end of
+# the run they become rarer, and it drops. What does a run gain? Its thousand held-out captchas, others in
+# each run, are too few to tell: those of the last run happen to be easy. All of `classic-100k` shows it: 98.28 %,
+# 98.68 %, 99.01 %, 99.26 % and 99.34 % right after the five.
 #
 # Almost from the start the *training* loss is the higher one. Training practises `O` and `0` more often than they
-# occur in held-out captchas (lesson 4), and those are hard. And it is measured with the weights as they tumble,
-# while held-out captchas are read with their average. Compare two losses only if both are measured on the same
-# kind of captchas, with the same weights.
+# occur in held-out captchas, and those are hard. And it is measured with the weights as they tumble,
+# while held-out captchas are read with their average.
 #
 # ## Two stages, or one cycle
 #
-# Now to the learning rate. The original trains in two *stages*, each with a rate of its own: Adam at
+# The original trains in two *stages*, each with a rate of its own: Adam at
 # 0.001 until the held-out loss has not improved for three epochs, then at 0.0001 from the best weights.
 # Our recipe has one cycle instead: the rate climbs quickly and falls to zero. We trained the small
 # network of lesson 3 both ways, on the very same captchas (`make study WHAT=stages`).
@@ -141,14 +140,13 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #     axes.set_xlabel("thousands of captchas")
 #     axes.legend()
 # plt.show()
-# print(f"{len(rows)} epochs, {rows.pictures.max():,} captchas each")
+# print(f"each recipe: {len(rows)} epochs, {rows.pictures.max():,} captchas")
 
 # %% [markdown]
-# Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*, another
-# one than that of lesson 3. The steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the
+# Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*. The steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the
 # rate, and the loss falls at once.
 #
-# The cycle has no such corner. Its rate falls a little in every epoch, and so does the loss. Only at the
+# The cycle has no such corner. After its climb the rate falls a little in every epoch, and so does the loss. Only at the
 # start it seems behind: the averaged weights that it is read with (lesson 4) still remember the random
 # ones.
 
@@ -159,30 +157,31 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #     print(f"{recipe:26} best held-out loss {best.val_loss:.2f}, right {right}")
 
 # %% [markdown]
-# One training of each, and our recipe also clips, averages, and starts three times as high: the gap is not
+# One training of each, and our recipe also clips, averages, decays, and peaks three times as high: the gap is not
 # the cycle's alone. And the cycle has a price: its length is chosen beforehand, while a stage ends when
 # its curve says so.
 #
 # ## Noise
 #
-# Here are fifteen imaginary networks that are *equally good*: each reads a captcha right with a
-# probability of 95 %, and each reads a thousand.
+# Fifteen imaginary networks are *equally good*: each reads a thousand captchas, and each of them right with a
+# probability of 95 %.
 
 # %% tags=["active-ipynb"]
-# right = np.random.default_rng(SEED).binomial(1_000, 0.95, size=15)
-# low, high = np.array([wilson(int(k), 1_000) for k in right]).T
+# n = 1_000
+# right = np.random.default_rng(SEED).binomial(n, 0.95, size=15)
+# low, high = 100 * np.array([wilson(int(k), n) for k in right]).T
+# dots = 100 * right / n
 # figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-# axes.errorbar(range(1, 16), right / 10, [right / 10 - 100 * low, 100 * high - right / 10], fmt="o")
+# axes.errorbar(range(1, 16), dots, [dots - low, high - dots], fmt="o")
 # axes.axhline(95, color="gray", ls=":", label="the truth")
 # axes.set(title="Fifteen equally good networks", xlabel="network", ylabel="right (%)")
 # axes.legend()
 # plt.show()
-# print(f"the luckiest: {share(int(right.max()), 1_000)}")
-# print(f"the unluckiest: {share(int(right.min()), 1_000)}")
+# print(f"the luckiest: {share(int(right.max()), n)}")
+# print(f"the unluckiest: {share(int(right.min()), n)}")
 
 # %% [markdown]
-# The dots differ by luck alone. The whiskers are Wilson's 95 % intervals; here all of them contain the
-# truth. Before you believe that one network is a point better than another, test on more captchas.
+# The dots differ by luck alone. All whiskers, Wilson's 95 % intervals, contain the truth here. Before you believe that one network is a point better than another, test on more captchas.
 #
 # ## What next?
 #
@@ -208,12 +207,12 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # plot_log(own, "The finished network of lesson 2")
 # plt.show()
 # best = own.loc[own.val_loss.idxmin()]
-# print(
-#     f"{len(own)} rows, the lowest held-out loss is {best.val_loss:.3f}, in epoch {best.epoch:.0f}"
-# )
+# when = f"{best.pictures:,.0f} captchas" if "pictures" in own else f"{best.epoch + 1:.0f} epochs"
+# print(f"{len(own)} rows, the lowest held-out loss is {best.val_loss:.3f}, after {when}")
 
 # %% [markdown]
-# This is its last run, which went on from good weights.
+# This is its last run, which went on from good weights. Training falls and held-out does not, and yet it learns
+# nothing by heart, as its captchas are fresh: `O` and `0` become rarer, and the weights tumble less.
 #
 # ---
 #
@@ -227,8 +226,8 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # ## On your own
 #
 # 1. Plot the log of your own run of lesson 2. *Expected: four accuracies.*
-# 2. Let the fifteen networks read 100,000 captchas each. *Expected: all within 0.2 points of 95 %.*
-# 3. Divide the cycle's `val_loss` by that of the two stages, row by row. *Expected: above 1 is the cycle
+# 2. Let the fifteen networks read `n = 100_000` captchas each. *Expected: all within 0.2 points of 95 %.*
+# 3. Divide the cycle's `val_loss` by that of the two stages, as arrays (`to_numpy`). *Expected: above 1 is the cycle
 #    behind, below 1 it is ahead; find where they cross.*
 #
 # ## Further reading
