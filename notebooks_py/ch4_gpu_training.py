@@ -480,8 +480,8 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 #
 # ## Which head wins?
 #
-# Four heads, CTC as above, and CTC with a GRU: the same blocks, captchas, steps and optimizer, three seeds each,
-# read on 10,000 captchas. (By an *earlier* recipe, without practice of O and 0, ink, clipping and averaging.)
+# Four heads, CTC as above, and CTC with a GRU: the same recipe, captchas and filters, three seeds each, read on
+# 10,000 captchas.
 
 # %% tags=["active-ipynb"]
 # if available("heads"):
@@ -494,8 +494,8 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 # %% [markdown]
 # CTC without a GRU makes the fewest errors with each of the seeds. Perhaps because its columns share their
 # weights: whatever it learns about a letter in one column it knows in all of them, while four heads learn every
-# letter four times. A GRU takes this gain away, and more: with it, CTC is behind the four heads. Random
-# characters give it little to remember. (With 100,000 captchas. The original's GRU saw 5.38 million of them.)
+# letter four times. A GRU adds half as many parameters again, and no gain: random characters give it little to
+# remember. (With 100,000 captchas. The original's GRU saw 5.38 million of them.)
 #
 # ---
 #
