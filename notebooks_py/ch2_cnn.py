@@ -377,7 +377,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #    number above.*
 # 2. Build `build_cnn(length=6, ink=False)`. How many parameters are added? *Expected: two
 #    more heads of 73,764 each.*
-# 3. In a copy of this notebook, set `DIGITS = "0123456789AB"`, or build with `ink=False`, and run all. *Expected: both learn more slowly.*
+# 3. In a copy of this notebook, set `DIGITS = "0123456789AB"`, or build with `ink=False`, and run all.
+#    *Expected: both learn more slowly.*
 #
 # ## Further reading
 #

@@ -217,11 +217,11 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 #
 # ## The network
 #
-# The five blocks are those of lesson 2, except that the last two poolings halve the height alone
-# (`tall=2`): 16 columns remain, each 2 high with 256 channels. We turn the picture on its side, and each
-# column becomes a vector of 512 numbers (256 in our small one). The original then lets two *bidirectional GRUs* read the
-# sequence, small recurrent networks with a memory that they carry from column to column, one from the
-# left and one from the right. A dense layer gives 37 logits for each column.
+# The five blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`):
+# 16 columns remain, each 2 high with 256 channels. We turn the picture on its side, and each column becomes a
+# vector of 512 numbers (256 in our small one). The original then lets two *bidirectional GRUs* read the
+# sequence, small recurrent networks with a memory that they carry from column to column, one from the left
+# and one from the right. A dense layer gives 37 logits for each column.
 
 # %%
 def build_ctc(
@@ -357,12 +357,12 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"four characters guessed: {4 * math.log(36):.1f}")
 
 # %% [markdown]
-# All fall quickly at first: the network learns that blank is the likeliest answer. Then the first curve
-# stays at a loss between 15 and 16, a little above the dotted line, where four characters would be
-# guessed. Most columns say blank, and as long as they do, hardly any picture tells the network which of them
-# should speak up. In a larger network this can last for epochs. Larger steps
-# leave the plateau sooner, as the second curve shows. With ink = 1 there is none. Why? Perhaps because an
-# empty column is nearly all zeros now, so that a letter in it makes the difference from the first step on. (Colours are gone, too, which may help.)
+# All fall quickly at first: the network learns that blank is the likeliest answer. Then the first curve stays
+# at a loss between 15 and 16, a little above the dotted line, where four characters would be guessed. Most
+# columns say blank, and as long as they do, hardly any picture tells the network which of them should speak
+# up. In a larger network this can last for epochs. Larger steps leave the plateau sooner, as the second curve
+# shows. With ink = 1 there is none. Why? Perhaps because an empty column is nearly all zeros now, so that a
+# letter in it makes the difference from the first step on. (Colours are gone, too, which may help.)
 #
 # ## Watch it learn
 #

@@ -147,8 +147,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"{'':22} {pair} {share(*found[pair])}")
 
 # %% [markdown]
-# Our bank agrees with the package in all three numbers, within what chance allows. On captchas of the white bank the network takes `O` for `0` far more
-# often, and `0` for `O` less often. Training may use our bank. Test sets are always drawn by the package.
+# Our bank agrees with the package in all three numbers, within what chance allows. On captchas of the white
+# bank the network takes `O` for `0` far more often, and `0` for `O` less often. Training may use our bank.
+# Test sets are always drawn by the package.
 #
 # ## The recipe
 #

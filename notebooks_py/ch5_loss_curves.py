@@ -143,12 +143,13 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"each recipe: {len(rows)} epochs, {rows.pictures.max():,} captchas")
 
 # %% [markdown]
-# Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*. The steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the
-# rate, and the loss falls at once.
+# Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*. The
+# steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the rate,
+# and the loss falls at once.
 #
-# The cycle has no such corner. After its climb the rate falls a little in every epoch, and so does the loss. Only at the
-# start it seems behind: the averaged weights that it is read with (lesson 4) still remember the random
-# ones.
+# The cycle has no such corner. After its climb the rate falls a little in every epoch, and so does the loss.
+# Only at the start it seems behind: the averaged weights that it is read with (lesson 4) still remember the
+# random ones.
 
 # %% tags=["active-ipynb"]
 # for recipe, rows in stages.groupby("recipe", sort=False):
@@ -181,7 +182,8 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"the unluckiest: {share(int(right.min()), n)}")
 
 # %% [markdown]
-# The dots differ by luck alone. All whiskers, Wilson's 95 % intervals, contain the truth here. Before you believe that one network is a point better than another, test on more captchas.
+# The dots differ by luck alone. All whiskers, Wilson's 95 % intervals, contain the truth here. Before you
+# believe that one network is a point better than another, test on more captchas.
 #
 # ## What next?
 #

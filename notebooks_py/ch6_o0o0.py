@@ -182,8 +182,9 @@ def measure(glyph: Glyph) -> dict[str, float]:
 # plt.show()
 
 # %% [markdown]
-# In the font the strokes are alike, and the O is wider. Stretched, both fill the same box. Warped, the
-# zero still has the larger share of ink. (With larger pictures come soft edges. They count as ink, so both shares grow.)
+# In the font the strokes are alike, and the O is wider. Stretched, both fill the same box. Warped, the zero
+# still has the larger share of ink. (With larger pictures come soft edges. They count as ink, so both shares
+# grow.)
 #
 # These are two glyphs. Now take one number and a threshold: above it we say `0`, and below it `O`, or the other
 # way round. How often is that right?
@@ -330,12 +331,13 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 # assert np.abs(np.subtract(slim[1], slim[2])).max() < 0.15 * n  # width hardly matters
 
 # %% [markdown]
-# Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by a
-# pixel, most of the `O` are. (Thicker still, the holes begin to close, and both suffer.) Right: a width of 26/30, the very difference between the two in the font, changes
-# next to nothing, although upright strokes get thinner by it, too. So the network follows neither the width of
-# letters nor the thickness of strokes in pixels. Our number fits best: how much of a letter is ink, which no
-# squeezing changes. Is that *all* it uses? We do not know. With unchanged strokes it is right more often than our
-# single number was, so it sees more than that, or measures it better.
+# Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by
+# a pixel, most of the `O` are. (Thicker still, the holes begin to close, and both suffer.) Right: a width of
+# 26/30, the very difference between the two in the font, changes next to nothing, although upright strokes
+# get thinner by it, too. So the network follows neither the width of letters nor the thickness of strokes in
+# pixels. Our number fits best: how much of a letter is ink, which no squeezing changes. Is that *all* it
+# uses? We do not know. With unchanged strokes it is right more often than our single number was, so it sees
+# more than that, or measures it better.
 #
 #
 # ## All errors
