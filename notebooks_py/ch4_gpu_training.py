@@ -18,7 +18,7 @@
 # # Train for real, with or without a GPU
 #
 # Lessons 2 and 3 trained for two minutes. At the end of this lesson you know what hours are spent
-# on: who waits for whom, what the parts of our recipe bring, how to stop and go on, and how to use a GPU,
+# on: who waits for whom, what the parts of our recipe bring in a short run, how to stop and go on, and how to use a GPU,
 # several of them, or half precision. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
 # long runs were made beforehand, by `make train` and `make study`, and this lesson reads what they found.
 
@@ -473,11 +473,10 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 # %% [markdown]
 # Look at the constant rate. Its last weights make about three times the errors, and their average repairs it: a
 # falling rate and an average do the same job. (We keep both: the average lets us judge a network and save it
-# while the rate is still high.) The other bars differ so little from the recipe's that it may be chance: the
-# whiskers overlap. A bank of glyphs saves time, then, and costs nothing that we can see. Ink, clipping, and
-# practice of `O` and `0` show no gain, which doesn't prove them useless. Ink shortens the plateau of lesson 3, and
-# after 100,000 captchas that head start is gone; our finished network saw sixty times as many captchas. What each
-# ingredient brings in so long a run, we have not measured.
+# while the rate is still high.) The other changes all make a few more errors, so few that it may be
+# chance: the whiskers overlap. So we can't say that a bank of glyphs, ink, clipping, practice of `O` and `0`, or full
+# precision helps here, nor that it doesn't. (A bank draws faster, and ink shortens the plateau of lesson 3.) Our
+# finished network saw sixty times as many captchas. What each ingredient brings in so long a run, we have not measured.
 #
 # ## Which head wins?
 #

@@ -214,7 +214,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 # %% [markdown]
 # This is its last run, which went on from good weights. Training falls and held-out does not, and yet it learns
-# nothing by heart, as its captchas are fresh: `O` and `0` become rarer, and the weights tumble less.
+# nothing by heart, as its captchas are fresh. Probably `O` and `0` become rarer, and the weights tumble less.
 #
 # ---
 #

@@ -332,7 +332,7 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by
-# a pixel, most of the `O` are. (Thicker still, the holes begin to close, and both suffer.) Right: a width of
+# a pixel, most of the `O` are. (Thicker still, both curves fall; perhaps holes close.) Right: a width of
 # 26/30, the very difference between the two in the font, changes next to nothing, although upright strokes
 # get thinner by it, too. So the network follows neither the width of letters nor the thickness of strokes in
 # pixels. Our number fits best: how much of a letter is ink, which no squeezing changes. Is that *all* it

@@ -420,7 +420,7 @@ def read(model, pictures):
 # `weights_only=True` refuses a file with anything but tensors.
 #
 # Finished weights come the same way. `models/ctc_pytorch.pt` is a slim network that began with the weights of
-# `models/ctc.keras`, lesson 3's finished network, and then saw wide captchas (`make train MODEL=pytorch`).
+# `models/ctc.keras`, lesson 3's finished network, and then saw wide captchas (`make train MODEL=pytorch START=models/ctc.keras`).
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
