@@ -40,6 +40,12 @@ def seeded_library(rng: random.Random) -> types.ModuleType:
     return library
 
 
+def random_size(rng: random.Random) -> tuple[int, int]:
+    """Draw a width and a height in pixels: 50 to 100 high, and 1.9 to 3.4 times as wide."""
+    height = rng.randint(50, 100)
+    return round(height * rng.uniform(1.9, 3.4)), height
+
+
 def draw_captchas(
     texts: Sequence[str], rng: random.Random, width: int = WIDTH, height: int = HEIGHT
 ) -> np.ndarray:
@@ -60,10 +66,8 @@ def draw_wide(texts: Sequence[str], rng: random.Random) -> np.ndarray:
 
 
 def draw_preview(texts: Sequence[str], rng: random.Random) -> np.ndarray:
-    """Draw each text at 170x80, and scale it: uint8 RGB, shape (len(texts), 64, 128, 3)."""
-    large = draw_captchas(texts, rng, PREVIEW_WIDTH, PREVIEW_HEIGHT)
-    scaled = [Image.fromarray(picture).resize((WIDTH, HEIGHT)) for picture in large]
-    return np.stack([np.asarray(picture) for picture in scaled])
+    """Draw each text with the captcha package: uint8 RGB, shape (len(texts), 80, 170, 3)."""
+    return draw_captchas(texts, rng, PREVIEW_WIDTH, PREVIEW_HEIGHT)
 
 
 def draw_modern(texts: Sequence[str], rng: random.Random) -> np.ndarray:
@@ -176,8 +180,8 @@ def stages(
         glyphs.append(draw_glyph(character, color, rng, version))
     pasted = _paste(glyphs, len(text), background, rng, size)
     squeezed = pasted.resize(size)
-    dots = _add_dots(squeezed.copy(), color, rng)
-    arc = _add_arc(dots.copy(), color, rng, version)
+    dots = add_dots(squeezed.copy(), color, rng)
+    arc = add_arc(dots.copy(), color, rng, version)
     pictures = {"pasted": pasted, "squeezed": squeezed, "dots": dots, "arc": arc}
     pictures["smoothed"] = arc.filter(ImageFilter.SMOOTH)
     return Anatomy(pictures, [glyph for glyph in glyphs if glyph.character != " "])
@@ -197,16 +201,19 @@ def _paste(
     return picture
 
 
-def _add_dots(picture: Image.Image, color: Color, rng: random.Random) -> Image.Image:
+def add_dots(picture: Image.Image, color: Color, rng: random.Random) -> Image.Image:
+    """Draw 30 dots into a picture as the package does; return the picture."""
+    pen = ImageDraw.Draw(picture)
     for _ in range(30):
         x, y = rng.randint(0, picture.width), rng.randint(0, picture.height)
-        ImageDraw.Draw(picture).line(((x, y), (x - 1, y - 1)), fill=color, width=3)
+        pen.line(((x, y), (x - 1, y - 1)), fill=color, width=3)
     return picture
 
 
-def _add_arc(
+def add_arc(
     picture: Image.Image, color: Color, rng: random.Random, version: Version
 ) -> Image.Image:
+    """Draw the arc into a picture as a version of the package does; return the picture."""
     w, h = picture.size
     left, right = version.ends(w, rng)
     top = rng.randint(int(h / 5), h - int(h / 5))

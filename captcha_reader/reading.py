@@ -1,8 +1,8 @@
 """Read captchas from pictures of any kind with the finished network of models/ctc.
 
-The network knows one style: four digits and capitals with dots and an arc, as the captcha package
-draws them at 128x64. It has an answer to every other picture as well. A low confidence, or a text
-that has not four characters, is the sign that the answer means nothing.
+The network knows one style: up to six digits and capitals with dots and an arc, as the captcha
+package draws them, at any size. It may have an answer to other pictures as well. A low confidence
+is a sign that the answer means nothing.
 
 ONNX Runtime reads models/ctc.onnx, without importing TensorFlow. Without that file, or without ONNX
 Runtime, Keras does. Both give the same texts.
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from captcha_reader.texts import ALPHABET, BLANK, HEIGHT, WIDTH
+from captcha_reader.texts import ALPHABET, BLANK, HEIGHT
 from captcha_reader.weights import MODELS, finished, sha256
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
@@ -55,7 +55,7 @@ def read_captcha(picture: Picture) -> Reading:
 
     An array is uint8, (height, width) for grey, or with a last axis of 1, 3 or 4 for grey, RGB and
     RGBA. The picture may have any size and mode: it is turned as its EXIF data say, laid on white
-    where it is transparent, and stretched to 128x64.
+    where it is transparent, and scaled to a height of 64 pixels.
 
     Raises:
         UnreadablePicture: there is no such file, or it holds no picture, or a damaged, an animated
@@ -68,18 +68,45 @@ def read_captcha(picture: Picture) -> Reading:
 
 def read_captchas(pictures: Sequence[Picture]) -> list[Reading]:
     """Read many captchas as `read_captcha` reads one; the first unreadable one raises its error."""
-    readings = []
+    readings = {}
     for start in range(0, len(pictures), BATCH):
-        pixels = np.stack([to_pixels(picture) for picture in pictures[start : start + BATCH]])
-        readings += [decode(columns) for columns in network()(pixels)]
-    return readings
+        by_width = {}  # the network takes pictures of one width at a time
+        for place, picture in enumerate(pictures[start : start + BATCH], start):
+            pixels = to_pixels(picture)
+            by_width.setdefault(pixels.shape[1], []).append((place, pixels))
+        for pairs in by_width.values():
+            answers = network()(np.stack([pixels for _, pixels in pairs]))
+            readings |= {place: decode(x) for (place, _), x in zip(pairs, answers, strict=True)}
+    return [readings[place] for place in range(len(pictures))]
 
 
 # Pictures
 
 
+def network_width(width: int, height: int) -> int:
+    """Return how wide the network gets a picture: 64 high, in eights, from 64 to 320 pixels."""
+    return min(320, max(64, 8 * ((16 * width + height) // (2 * height))))
+
+
+def scale(pictures: np.ndarray, width: int | None = None) -> np.ndarray:
+    """Scale uint8 RGB pictures (n, height, width, 3) for the network: (n, 64, `width`, 3).
+
+    Their shape decides the width (`network_width`), unless it is given: a network with four heads
+    has one width for all. The filter is Pillow's BILINEAR, which takes all pixels into account.
+    """
+    height = pictures.shape[1]
+    width = width or network_width(pictures.shape[2], height)
+    if pictures.shape[1:3] == (HEIGHT, width):
+        return pictures
+    return np.stack([np.asarray(_resize(Image.fromarray(picture), width)) for picture in pictures])
+
+
+def _resize(image: Image.Image, width: int) -> Image.Image:
+    return image.resize((width, HEIGHT), Image.Resampling.BILINEAR)
+
+
 def to_pixels(picture: Picture) -> np.ndarray:
-    """Bring a picture to what the network wants: uint8 RGB, shape (64, 128, 3).
+    """Bring a picture to what the network wants: uint8 RGB, (64, `network_width`, 3).
 
     Raises:
         UnreadablePicture: as `read_captcha`.
@@ -89,7 +116,7 @@ def to_pixels(picture: Picture) -> np.ndarray:
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's, about what it can live with
             image = ImageOps.exif_transpose(_open(_content(picture) if is_path else picture))
-            return np.asarray(_to_rgb(image).resize((WIDTH, HEIGHT)))
+            return np.asarray(_resize(_to_rgb(image), network_width(*image.size)))
     except UnreadablePicture as error:
         raise UnreadablePicture(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises all kinds, SyntaxError and MemoryError among them
@@ -167,9 +194,9 @@ def network() -> Network:
 def onnx_network(folder: Path = MODELS) -> Network | None:
     """Return `folder`/ctc.onnx as a function; None without it, or without ONNX Runtime.
 
-    The function turns uint8 pictures (n, 64, 128, 3) into the probabilities of the answers of each
-    column, float32 (n, 16, 37). A damaged file, or one that was not made from `folder`/ctc.keras,
-    is not used: one line on stderr says so.
+    The function turns uint8 pictures (n, 64, width, 3) into the probabilities of the answers of
+    each column, float32 (n, width / 8, 37). A damaged file, or one that was not made from
+    `folder`/ctc.keras, is not used: one line on stderr says so.
     """
     path, source = folder / "ctc.onnx", folder / "ctc.keras"
     try:

@@ -8,6 +8,7 @@ import numpy as np
 
 ALPHABET = string.digits + string.ascii_uppercase
 LENGTH = 4  # characters of a captcha
+LONGEST = 6  # characters that the finished CTC network has learned to read
 WIDTH, HEIGHT = 128, 64  # pixels, for networks
 PREVIEW_WIDTH, PREVIEW_HEIGHT = 170, 80  # pixels, as people get to see them
 WIDE_WIDTH = 192  # pixels, for the PyTorch model
@@ -19,6 +20,14 @@ def random_texts(
 ) -> list[str]:
     """Draw `count` texts of `length` characters, each character equally likely."""
     return ["".join(rng.choices(alphabet, k=length)) for _ in range(count)]
+
+
+def texts_of_any_length(
+    rng: random.Random, count: int, longest: int, alphabet: str = ALPHABET
+) -> list[str]:
+    """Draw `count` texts of 1 to `longest` characters (5 or 6), of one and two characters few."""
+    lengths = rng.choices(range(1, longest + 1), [1, 1, 5, 8, 5, 5][:longest], k=count)
+    return ["".join(rng.choices(alphabet, k=length)) for length in lengths]
 
 
 def encode(texts: Sequence[str], alphabet: str = ALPHABET, length: int = LENGTH) -> np.ndarray:
@@ -41,6 +50,23 @@ def encode(texts: Sequence[str], alphabet: str = ALPHABET, length: int = LENGTH)
             )
     places = [[alphabet.index(character) for character in text] for text in texts]
     return np.array(places, dtype=np.int32).reshape(len(texts), length)
+
+
+def ctc_labels(texts: Sequence[str], alphabet: str = ALPHABET, length: int = LONGEST) -> np.ndarray:
+    """Turn n texts of 0 to `length` characters into labels for CTC, int32 (n, length).
+
+    A character is its place in the alphabet and one, since 0 is the blank; rows are filled up with
+    zeros, and Keras' CTC loss looks at a row up to there. An empty text is a row of zeros.
+
+    Raises:
+        ValueError: a text is longer, or has a character that is not in the alphabet.
+    """
+    labels = np.full((len(texts), length), BLANK, np.int32)
+    for row, text in zip(labels, texts, strict=True):
+        if len(text) > length:
+            raise ValueError(f"the text {text!r} has {len(text)} characters; at most {length} fit")
+        row[: len(text)] = encode([text], alphabet, len(text))[0] + 1
+    return labels
 
 
 def decode(labels: np.ndarray, alphabet: str = ALPHABET) -> list[str]:

@@ -1,36 +1,42 @@
 """What long trainings need: reading with averaged weights, and going on after a stop."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
 
-def settle_norms(model: keras.Model, pictures: np.ndarray) -> None:
-    """Give batch normalisation the means and variances that `pictures` have with these weights."""
+def settle_norms(model: keras.Model, batches: Sequence[np.ndarray]) -> None:
+    """Give batch normalisation the means and variances that `batches` have with these weights."""
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0  # forget what was measured before
-    model(pictures, training=True)
+    for seen, batch in enumerate(batches):
+        for layer in norms:
+            layer.momentum = seen / (seen + 1)  # all batches count alike, and nothing before them
+        model(batch, training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
+
+
+HeldOut = dict[str, list[tuple[np.ndarray, object, list[str]]]]
 
 
 class Average(keras.callbacks.Callback):
     """After each epoch, logs how the averaged weights read held-out captchas, and saves them.
 
-    `X`, `y` are the captchas as a `CaptchaSequence` gives them, `texts` what they say, `decode`
-    turns the network's outputs into texts, and `sample` are some pictures of training. The log gets
-    val_loss, val_acc (the share of whole texts) and seconds; the network is in `path`.
+    `held_out` has batches of pictures, uint8 (n, 64, width, 3), their labels as for `fit` and their
+    texts: those of "classic", by which the log gets val_loss and val_acc (the share of whole
+    texts), and maybe those of other kinds, by which it gets val_KIND. `decode` turns the network's
+    outputs into texts, and `sample` are some batches of training. The network is saved to `path`.
     """
 
-    def __init__(self, X, y, texts: list[str], decode: Callable, sample: np.ndarray, path: Path):
+    def __init__(self, held_out: HeldOut, decode: Callable, sample: Sequence, path: Path):
         super().__init__()
-        self.X, self.y, self.texts, self.decode = X, y, texts, decode
-        self.sample, self.path = sample, path
+        self.held_out, self.decode, self.sample, self.path = held_out, decode, sample, path
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -40,15 +46,41 @@ class Average(keras.callbacks.Callback):
         model.optimizer.finalize_variable_values(model.trainable_variables)
         model.set_weights(model.get_weights())  # a copy, since JAX frees the arrays it trained
         settle_norms(model, self.sample)
-        outputs = model.predict(self.X, batch_size=64, verbose=0)
-        pairs = zip(self.decode(outputs), self.texts, strict=True)
-        logs["val_loss"] = float(model.compute_loss(y=self.y, y_pred=outputs))
-        logs["val_acc"] = np.mean([answer == text for answer, text in pairs])
+        logs |= self.read(model)
         logs["seconds"] = time.perf_counter() - self.start
         bare = type(model).from_config(model.get_config())  # without the optimizer's memory
         bare.set_weights(model.get_weights())
         bare.save(self.path)
         model.set_weights(own)
+
+    def read(self, model: keras.Model) -> dict[str, float]:
+        """Read the held-out captchas; return what the log gets."""
+        found = {}
+        for kind, batches in self.held_out.items():
+            losses, right = [], []
+            for pictures, y, texts in batches:
+                outputs = model.predict_on_batch(pictures.astype("float32") / 255)
+                if kind == "classic":
+                    losses.append(float(model.compute_loss(y=y, y_pred=outputs)))
+                right += [a == b for a, b in zip(self.decode(outputs), texts, strict=True)]
+            if kind == "classic":
+                found = {"val_loss": np.mean(losses), "val_acc": np.mean(right)}
+            else:
+                found[f"val_{kind}"] = np.mean(right)
+        return found
+
+
+def check_backup(folder: Path) -> None:
+    """Raise a ValueError if no saved state can be read; one torn in the first epoch just goes."""
+    names = ("latest.weights.h5", "latest.weights.h5.bkp")
+    states = [folder / name for name in names if (folder / name).exists()]
+    for state in states:
+        with contextlib.suppress(OSError), h5py.File(state):
+            return
+    if len(states) == 2:
+        raise ValueError(f"the backup in {folder} is damaged: start anew with OUT=another-folder")
+    for state in states:
+        state.unlink()
 
 
 class Resume(keras.callbacks.BackupAndRestore):
@@ -66,4 +98,4 @@ class Resume(keras.callbacks.BackupAndRestore):
         (Path(self.backup_dir) / "training_metadata.json").unlink(missing_ok=True)
         super().on_train_begin(logs)
         steps_made = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-        self.model._initial_epoch = steps_made // self.steps
+        self.model._initial_epoch = -(-steps_made // self.steps)  # the last epoch may be shorter

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from captcha_reader.scores import Score
 from captcha_reader.testsets import TEST_SETS
+from captcha_reader.texts import LENGTH
 
 if TYPE_CHECKING:
     import keras
@@ -43,13 +44,13 @@ def available(name: str, folder: Path = MODELS) -> bool:
 def check_score(score: dict, source: Path) -> None:
     """Raise a ValueError that names `source` unless a `Score.record` agrees with itself."""
     name, n, right = score["test_set"], score["n"], score["right"]
-    if name not in TEST_SETS or n != TEST_SETS[name][0]:
+    if name not in TEST_SETS or n != TEST_SETS[name].n:
         raise ValueError(f"{source}: no test set {name!r} of {n} captchas")
     expected = Score(name, n, right, tuple(score["right_by_position"])).record()
     for what, value in expected.items():
         if score.get(what) != value:
             raise ValueError(f"{source}: {what} of {name} is {score.get(what)}, expected {value}")
-    if right > min(score["right_by_position"]):
+    if right > n or TEST_SETS[name].length == LENGTH and right > min(score["right_by_position"]):
         raise ValueError(f"{source}: {name} has more captchas right than characters at a position")
 
 

@@ -85,18 +85,24 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # normalisation after every convolution keeps the numbers near 0 and of the same spread.
 
 # %%
-def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99):
+def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
     """Apply one block for each number in `filters`; the first convolution moves by `stride`.
 
-    The last `tall` blocks halve the height alone (lesson 3). `momentum` is batch normalisation's.
+    Batch normalisation comes behind "every" convolution, or "once" in a block, behind its pooling.
+    The last `tall` blocks halve the height alone (lesson 3). `momentum` is that of the norms.
     """
     for i, n in enumerate(filters):
         for j in range(convs):
             step = stride if i == j == 0 else 1
             x = layers.Conv2D(n, 3, step, padding="same", kernel_initializer="he_uniform")(x)
+            if norms == "every":
+                x = layers.BatchNormalization(momentum=momentum)(x)
+            if norms == "every" or j < convs - 1:
+                x = layers.Activation("relu")(x)
+        x = layers.MaxPooling2D(2 if i < len(filters) - tall else (2, 1))(x)
+        if norms == "once":
             x = layers.BatchNormalization(momentum=momentum)(x)
             x = layers.Activation("relu")(x)
-        x = layers.MaxPooling2D(2 if i < len(filters) - tall else (2, 1))(x)
     return x
 
 

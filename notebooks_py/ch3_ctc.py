@@ -225,18 +225,19 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 # %%
 def build_ctc(
-    classes=CLASSES, width=WIDTH, height=HEIGHT, filters=FILTERS, rnn=(), tall=2, ink=True, **more
+    classes=CLASSES, width=None, height=HEIGHT, filters=FILTERS, rnn=(), tall=2, ink=True, **more
 ):
     """Build the sequence model: float32 pictures (batch, height, width, 3) in [0, 1] to logits.
 
-    The logits are (batch, steps, classes + 1), class 0 is the blank. `rnn` has the size of each
-    bidirectional GRU: (128, 128) in the original. `more` goes to `blocks`.
+    The logits are (batch, steps, classes + 1), class 0 is the blank. Without a `width`, pictures may
+    have any. `rnn` has the size of each bidirectional GRU: (128, 128) in the original. `more` goes
+    to `blocks`.
     """
     picture = keras.Input((height, width, 3), name="picture")
     x = blocks(to_ink(picture) if ink else picture, filters, tall=tall, **more)
-    rows, columns, channels = x.shape[1:]
+    _, rows, _, channels = x.shape
     x = layers.Permute((2, 1, 3))(x)
-    x = layers.Reshape((columns, rows * channels))(x)
+    x = layers.Reshape((-1, rows * channels))(x)
     for size in rnn:
         x = layers.Bidirectional(layers.GRU(size, return_sequences=True))(x)
     logits = layers.Dense(classes + 1, name="logits", dtype="float32")(x)

@@ -38,19 +38,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # "A GPU, or several" says why
 
 import contextlib
-import functools
-import threading
+import math
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
+from keras import ops
 
 from captcha_reader.bank import GlyphBank
 from captcha_reader.outputs import progress
+from captcha_reader.practice import Practice
+from captcha_reader.reading import scale
 from captcha_reader.scores import share, wilson
-from captcha_reader.texts import ALPHABET, WIDTH, decode_heads
+from captcha_reader.texts import WIDTH, ctc_labels, decode_heads, encode, one_hot
 from captcha_reader.training import Average, Resume, settle_norms
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 from notebooks_py.ch2_cnn import build_cnn
@@ -150,63 +152,70 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # Our bank agrees with the package in all three numbers, within what chance allows. On captchas of the white
 # bank the network takes `O` for `0` far more often, and `0` for `O` less often. Training may use our bank.
 # Test sets are always drawn by the package.
-#
+
+# %% [markdown]
 # ## The recipe
 #
-# ### Practise what is hard
+# ### Practise what people have
 #
-# Most errors of a good network are `O` and `0` (lesson 6 counts them). A pupil who mixes up two letters gets
-# more of those to read, and so does our network: in half of the captchas, on average three of four
-# characters are `O` or `0`, and towards the end in a fifth. Every epoch has a bank of its own, so that
-# shapes never run out. (You can skip the code at first, and look at the texts below it.)
-
-# %%
-@functools.lru_cache(maxsize=2)
-def fresh_bank(seed: int, epoch: int, width: int) -> GlyphBank:
-    """Return the bank of one epoch; it has twenty times as many O and 0 as other characters."""
-    return GlyphBank(f"{seed}/{epoch}", ALPHABET + 19 * "O0", width)
-
-
-class PracticeSequence(CaptchaSequence):
-    """Captchas from a new bank in each of `epochs` epochs, with what is hard more often.
-
-    A share of the captchas, `hard[0]` in the first four fifths of the epochs and then `hard[1]`,
-    has an O or a 0 in each place with probability 3/4. Other arguments: `CaptchaSequence`.
-    """
-
-    lock = threading.Lock()  # without it, two threads would make the same bank twice
-
-    def __init__(self, *args, epochs=1, hard=(0.5, 0.2), width=WIDTH, **more):
-        super().__init__(*args, **{"draw": self.draw_from_bank, **more})
-        self.epochs, self.hard, self.width = epochs, hard, width
-
-    def draw_from_bank(self, texts, rng):
-        with self.lock:
-            bank = fresh_bank(self.seed, self.epoch, self.width)
-        return bank.draw(texts, rng)
-
-    def texts(self, rng):
-        part = self.hard[0] if self.epoch < 0.8 * self.epochs else self.hard[1]
-        often = self.alphabet + 53 * "O0"  # 108 of 142 characters
-        kinds = [often if rng.random() < part else self.alphabet for _ in range(self.batch_size)]
-        return ["".join(rng.choices(kind, k=self.length)) for kind in kinds]
-
-
-# %% [markdown]
-# Sixteen texts of the first batch. Look for those that are crowded with `O` and `0`:
+# The package draws captchas of any size, and people put margins around them or scan them askew. So half of
+# the batches are the main task, 128x64 with four characters; in the others the size is random, texts have up
+# to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*: mirrored
+# captchas, letters in lower case, noise, a photo. Their label is the empty text, and so the network learns to
+# say nothing. Every picture is scaled to a height of 64, and its width follows. And a pupil who mixes up two
+# letters gets more of those to read: in a fifth of the captchas most characters are `O` or `0`.
+#
+# All these shares are settings of a `Practice`. The seed and the number of a batch decide what is in it.
 
 # %% tags=["active-ipynb"]
-# data = PracticeSequence(64, STEPS, SEED, labels="ctc", epochs=2, workers=2)
-# print(" ".join(data.texts(stream(SEED, "train", 0, 0))[:16]))
+# practice = Practice(SEED)
+# figure, grid = plt.subplots(4, 4, figsize=(8, 3.6), layout="constrained")
+# for row, number in zip(grid, [0, 1, 5, 9], strict=True):
+#     pictures, texts = practice(number)
+#     row[0].set_ylabel(f"batch {number}")
+#     for axes, picture, text in zip(row, pictures, texts, strict=False):
+#         axes.imshow(picture)
+#         axes.set(xticks=[], yticks=[], title=text or "(nothing)")
+# figure.suptitle("The first captchas of four batches")
+# plt.show()
+# print(practice)
 
 # %% [markdown]
-# ### A slim network
-#
-# The first convolution moves by two pixels, and the early blocks, where pictures are large, have few
-# filters. `KINDS` says for each kind of network how it is built, taught and read.
+# For `fit` they become arrays.
 
 # %%
-SLIM = {"filters": (24, 48, 96, 192), "stride": 2}
+class PracticeSequence(keras.utils.PyDataset):
+    """Batches of a `Practice` for `fit`: X, float32 (batch, 64, width, 3) in [0, 1], and labels.
+
+    `draw(number)` draws a batch: the practice itself, or an `Ahead` that has it drawn by another
+    process. `labels` are "ctc" or "one-hot"; an epoch has `steps` batches.
+    """
+
+    def __init__(self, practice, draw=None, labels="ctc"):
+        super().__init__()
+        self.practice, self.draw, self.labels = practice, draw or practice, labels
+        self.epoch, self.steps = 0, practice.steps
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        pictures, texts = self.draw(self.epoch * self.practice.steps + index)
+        y = ctc_labels(texts) if self.labels == "ctc" else one_hot(encode(texts))
+        return pictures.astype("float32") / 255, y
+
+
+# %% [markdown]
+# ### A fast network
+#
+# Where does a training step spend its time? On a CPU, more of it in batch normalisation than in convolutions:
+# Keras takes a norm in many passes over memory. So our network has one norm for each block, behind the pooling,
+# where a quarter of the pixels are left. The first convolution moves by two pixels, and the early blocks,
+# where pictures are large, have few filters. `KINDS` says for each kind of network how it is built, taught and
+# read.
+
+# %%
+SLIM = {"filters": (24, 48, 96, 192), "stride": 2, "norms": "once"}
 FULL = {"cnn": {}, "ctc": {"rnn": (128, 128)}}  # the original's
 KINDS = {
     "cnn": {
@@ -225,7 +234,8 @@ KINDS = {
 
 
 def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
-    """Read uint8 pictures (n, height, width, 3) with a network of either kind."""
+    """Read uint8 pictures (n, height, width, 3) of any size with a network of either kind."""
+    pictures = scale(pictures, model.input_shape[2])
     return KINDS[model.name]["decode"](model.predict_on_batch(pictures.astype("float32") / 255))
 
 
@@ -242,41 +252,88 @@ def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
 #     print(f"{kind}: {original.count_params():,} parameters as in the original,", end=" ")
 #     print(f"{slim.count_params():,} slim")
 # if available("ctc"):
-#     print("drawn:", *texts)
-#     print("read: ", *read(finished("ctc")[0], np.stack(pictures[:5])))
+#     print("drawn:", *drawn)
+#     print("read: ", *read(finished("ctc")[0], np.stack(examples[:5])))
 
 # %% [markdown]
 # The CNN shrinks to a third of its parameters, the sequence model to a fifth.
 #
-# ### One cycle, clipped and averaged
+# ### Muon
 #
-# Four things in how the weights move:
+# Adam treats every number of a kernel on its own. But a kernel is a matrix: it takes what lies under the
+# window, `h * w * in` numbers, to `out` channels. The gradient of such a matrix is mostly one direction, and a
+# step along it makes the filters alike. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) replaces the
+# momentum by the nearest *orthogonal* matrix, so that all directions move equally far. Five steps of a
+# polynomial, due to Newton and Schulz, come near enough to it.
+#
+# Keras has Muon, but only for variables of two dimensions: it would leave all our convolutions to Adam, without a
+# word. Three methods cure that. The last layer, biases and norms stay with AdamW.
+
+# %%
+class Muon(keras.optimizers.Muon):
+    """Keras' Muon, for kernels of convolutions, too: each is a matrix (height * width * in, out)."""
+
+    def _should_use_adamw(self, variable):
+        last = any(name in variable.path for name in self.exclude_layers)
+        return len(variable.shape) < 2 or last
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+
+    def lr_adjust(self, x):
+        return x * max(1, x.shape[-1] / math.prod(x.shape[:-1])) ** 0.5
+
+
+# %% [markdown]
+# A kernel of four filters for windows of 3x3, and what Muon makes of it. Orthogonal means that every filter has
+# length 1 and a product of 0 with the others:
+
+# %% tags=["active-ipynb"]
+# kernel = np.random.default_rng(SEED).normal(size=(3, 3, 1, 4)).astype("float32")
+# kernel[..., 1] = kernel[..., 0] + 0.1 * kernel[..., 1]  # two filters nearly alike
+# step = ops.convert_to_numpy(Muon().zeropower_via_newtonschulz5(ops.convert_to_tensor(kernel), 5))
+# for name, values in {"momentum": kernel, "step of Muon": step}.items():
+#     filters = values.reshape(9, 4)
+#     print(name, (filters.T @ filters).round(1), sep="\n")
+
+# %% [markdown]
+# Ones on the diagonal and zeros elsewhere, roughly: five steps of the polynomial are not exact, and need not be.
+#
+# ### One cycle, averaged
 #
 # - *One cycle.* The learning rate climbs for a short while, because the first gradients of a random network
 #   point anywhere. Then it is large, and falls to zero along half a cosine, so that the weights come to rest.
-# - *Clipping.* If all gradients together, as one vector, are longer than 1, they are shortened to 1: one strange
-#   batch can't undo a hundred good ones.
-# - *Weight decay.* The optimizer, AdamW, shrinks the weights a little in each step, so that none grows without
-#   need.
+# - *Weight decay.* The optimizer shrinks the weights a little in each step, so that none grows without need.
 # - *Average.* It also keeps a moving average of the weights over up to 500 steps. While the rate is
 #   high, the weights tumble around a good place; their average lies in the middle of it.
 
 # %%
-def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
-    """Compile for `steps` steps of AdamW with one cycle of the learning rate, or a constant one.
+RATE = 0.03  # of Muon at its peak
 
-    The rate climbs to `peak` in a twentieth of the steps and falls to 0 along half a cosine.
-    Kernels decay, biases and norms don't. Weights are averaged over a tenth of the run, at most
-    500 steps.
+
+def compile_recipe(model, steps: int, rate=RATE, muon=True, fall=True, decay=0.01, clip=None):
+    """Compile for `steps` steps of Muon, or AdamW, with one cycle of the learning rate.
+
+    The rate climbs to `rate` in a twentieth of the steps and falls to 0 along half a cosine (unless
+    `fall` is False). AdamW moves by a tenth of it. Kernels decay, biases and norms don't. Weights
+    are averaged over a tenth of the run, at most 500 steps.
     """
     climb = max(1, steps // 20)
+    ratio = 0.1  # AdamW's rate for each of Muon's
+    peak = rate if muon else ratio * rate
     cycle = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - climb), warmup_target=peak, warmup_steps=climb
     )
-    optimizer = keras.optimizers.AdamW(
-        cycle if fall else peak, weight_decay=0.01, beta_2=0.99, global_clipnorm=clip,
-        use_ema=True, ema_momentum=min(0.998, 1 - 10 / max(20, steps)),
-    )  # fmt: skip
+    options = {
+        "learning_rate": cycle if fall else peak, "weight_decay": decay, "global_clipnorm": clip,
+        "use_ema": True, "ema_momentum": min(0.998, 1 - 10 / max(20, steps)),
+    }  # fmt: skip
+    if muon:
+        options |= {"adam_lr_ratio": ratio, "adam_weight_decay": ratio * decay, "adam_beta_2": 0.99}
+        optimizer = Muon(**options, exclude_layers=["logits", *model.output_names])
+    else:
+        optimizer = keras.optimizers.AdamW(**options, beta_2=0.99)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, KINDS[model.name]["loss"])
     return cycle
@@ -309,19 +366,23 @@ def compile_recipe(model, steps: int, peak=3e-3, fall=True, clip=1.0):
 # `settle_norms` and `Resume` are in [training.py](../captcha_reader/training.py); here they are put together.
 
 # %%
-def fit_recipe(model, data: PracticeSequence, held_out: tuple, folder: Path, more=()):
-    """Train a compiled model on `data`, or go on with the run in `folder`.
+def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path, more=()):
+    """Train a compiled model for `steps` steps, or go on with the run in `folder`.
 
-    `held_out` is X, y and the texts of captchas to read after each epoch. The folder gets the log,
-    log.csv, and the network with averaged weights, averaged.keras.
+    `held_out` are captchas to read after each epoch, as `Average` wants them. The folder gets the
+    log, log.csv, and the network with averaged weights, averaged.keras.
     """
     data.epoch = 0  # the same sample, whenever the run goes on
-    sample = np.concatenate([data[index][0] for index in range(8)])
-    decode = KINDS[model.name]["decode"]
-    average = Average(*held_out, decode, sample, folder / "averaged.keras")
+    sample = [data[index][0] for index in range(min(16, steps))]
+    average = Average(held_out, KINDS[model.name]["decode"], sample, folder / "averaged.keras")
     log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
-    callbacks = [SetEpoch(data), average, log, Resume(folder, data.steps), progress(), *more]
-    model.fit(data, epochs=data.epochs, callbacks=callbacks, shuffle=False, verbose=0)
+    resume = Resume(folder, data.practice.steps)
+    callbacks = [SetEpoch(data), average, log, resume, progress(), *more]
+    whole, rest = divmod(steps, data.practice.steps)
+    for epochs, batches in ((whole, data.practice.steps), (whole + 1, rest)):
+        data.steps = batches
+        if epochs and batches:  # whole epochs, then what is left
+            model.fit(data, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0)
     settle_norms(model, sample)  # fit ends with the average
 
 
@@ -409,27 +470,13 @@ def every_device():
 # ## Half precision
 #
 # With `mixed_bfloat16` the layers compute with 16 bits, while the weights and the loss keep 32. It pays
-# where the hardware has it: on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020.
-# Elsewhere 16 bits are emulated and slow. So `make train` looks at the processor before it chooses. (On an older
-# GPU, such as a T4, say `PRECISION=float32`.)
-
-# %%
-def best_precision() -> str:
-    """Return "mixed_bfloat16" where the processor has it, and on every GPU, else "float32"."""
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
-    gpu = any("gpu" in device.lower() for device in keras.distribution.list_devices())
-    half = gpu or "avx512_bf16" in flags or "amx_bf16" in flags
-    return "mixed_bfloat16" if half else "float32"
-
-
-# %% [markdown]
-# What a policy of this name does:
+# where the hardware computes so: on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020.
+# Elsewhere 16 bits are emulated, which takes many times as long. So `make train` looks at the device first, and
+# says `float32` where it has to. What a policy of this name does:
 
 # %% tags=["active-ipynb"]
 # policy = keras.DTypePolicy("mixed_bfloat16")
 # print(f"{policy.name}: computes in {policy.compute_dtype}, weights in {policy.variable_dtype}")
-# assert best_precision() in (policy.name, "float32")
 
 # %% [markdown]
 # ## Which ingredient pays?

@@ -124,10 +124,13 @@ class CaptchaBatches(Dataset):
 # says that an item is a batch already. For training, a bank of glyphs draws (lesson 4).
 
 # %% tags=["active-ipynb"]
+# from functools import partial
+#
 # from captcha_reader.bank import GlyphBank
 # from captcha_reader.texts import decode
 #
-# data = CaptchaBatches(32, SEED, draw=GlyphBank(SEED, width=WIDE_WIDTH).draw)
+# bank = GlyphBank(SEED)
+# data = CaptchaBatches(32, SEED, draw=partial(bank.draw, width=WIDE_WIDTH))
 # names = [(0, 0), (0, 1), (1, 0), (0, 0)]
 # loader = DataLoader(data, batch_size=None, sampler=names)
 # for name, (ink, labels) in zip(names, loader, strict=True):
@@ -152,15 +155,20 @@ class CaptchaBatches(Dataset):
 # keep track of them.
 
 # %%
-def blocks(channels, filters, convs, stride, tall):
+def blocks(channels, filters, convs, stride, tall, norms):
     """Return one block for each number in `filters`, as in lesson 2; `channels` come in."""
     parts = []
     for i, n in enumerate(filters):
         for j in range(convs):
-            step = stride if i == j == 0 else 1
-            parts += [nn.Conv2d(channels, n, 3, step, padding=1), nn.BatchNorm2d(n), nn.ReLU()]
+            parts.append(nn.Conv2d(channels, n, 3, stride if i == j == 0 else 1, padding=1))
+            if norms == "every":
+                parts.append(nn.BatchNorm2d(n))
+            if norms == "every" or j < convs - 1:
+                parts.append(nn.ReLU())
             channels = n
         parts.append(nn.MaxPool2d(2 if i < len(filters) - tall else (2, 1)))
+        if norms == "once":
+            parts += [nn.BatchNorm2d(n), nn.ReLU()]
     return nn.Sequential(*parts)
 
 
@@ -173,13 +181,15 @@ def blocks(channels, filters, convs, stride, tall):
 class CTCNet(nn.Module):
     """The sequence model: pictures (n, channels, 64, width) to logits (steps, n, 37).
 
-    `filters`, `convs`, `stride` and `tall` are those of lessons 2 and 3. `lstm` is the size of two
-    bidirectional LSTMs, one upon the other; 0 leaves them out.
+    `filters`, `convs`, `stride`, `tall` and `norms` are those of lessons 2 and 3. `lstm` is the
+    size of two bidirectional LSTMs, one upon the other; 0 leaves them out.
     """
 
-    def __init__(self, filters=(24, 48, 96, 128), convs=1, stride=2, tall=2, channels=1, lstm=0):
+    def __init__(
+        self, filters=(24, 48, 96, 128), convs=1, stride=2, tall=2, norms="once", channels=1, lstm=0
+    ):
         super().__init__()
-        self.blocks = blocks(channels, filters, convs, stride, tall)
+        self.blocks = blocks(channels, filters, convs, stride, tall, norms)
         features = filters[-1] * (HEIGHT // stride // 2 ** len(filters))
         self.lstm = nn.LSTM(features, lstm, 2, bidirectional=True) if lstm else None
         self.logits = nn.Linear(2 * lstm if lstm else features, len(ALPHABET) + 1)
@@ -204,7 +214,7 @@ SLIM = {"filters": (24, 48, 96, 192), "convs": 2}  # as in lesson 4
 
 # %% tags=["active-ipynb"]
 # small, slim = CTCNet(), CTCNet(**SLIM)
-# full = CTCNet((32, 64, 128, 256, 256), convs=2, stride=1, tall=1, channels=3, lstm=128)
+# full = CTCNet((32, 64, 128, 256, 256), 2, stride=1, tall=1, norms="every", channels=3, lstm=128)
 # for name, network, channels in [("small", small, 1), ("slim", slim, 1), ("original", full, 3)]:
 #     count = sum(weights.numel() for weights in network.parameters())
 #     logits = network(torch.zeros(2, channels, HEIGHT, WIDE_WIDTH))
@@ -262,37 +272,82 @@ def greedy(logits, alphabet=ALPHABET):
 
 
 # %% [markdown]
+# ## The optimizer
+#
+# Lesson 4 explains Muon: a kernel is a matrix, and its step is the momentum, made orthogonal by five steps of a
+# polynomial. PyTorch has it, too (`torch.optim.Muon`), for variables of two dimensions alone, and refuses
+# our kernels. In plain PyTorch it is two dozen lines.
+
+# %%
+def orthogonal(matrix):
+    """Return nearly the orthogonal matrix nearest to one: five Newton-Schulz steps.
+
+    The coefficients are Keller Jordan's, https://kellerjordan.github.io/posts/muon/.
+    """
+    x = matrix / (matrix.norm() + 1e-7)
+    x = x.T if x.shape[0] > x.shape[1] else x
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov's momentum; a kernel (out, in, height, width) is a matrix of `out` rows."""
+
+    def __init__(self, kernels, lr, momentum=0.95, weight_decay=0.01):
+        super().__init__(
+            kernels, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        )
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            rate, share = group["lr"], group["momentum"]
+            for kernel in group["params"]:
+                momentum = self.state[kernel].setdefault("momentum", torch.zeros_like(kernel))
+                momentum.mul_(share).add_(kernel.grad)
+                rows = (kernel.grad + share * momentum).flatten(1)
+                step = orthogonal(rows) * max(1, rows.shape[0] / rows.shape[1]) ** 0.5
+                kernel.mul_(1 - rate * group["weight_decay"])
+                kernel.sub_(rate * step.view_as(kernel))
+
+
+# %% [markdown]
 # ## The loop
 #
 # Here is what `fit` did for you. For each batch: compute the loss, forget the old gradients (PyTorch
-# *adds* new ones to them), compute new ones, shorten them (all together, as one vector) to length 1 if they
-# are longer, take a step, move the rate. The optimizer is lesson 4's, without the average of the weights: AdamW
-# shrinks the kernels a little in each step, and biases and norms not; the rate climbs and falls once.
+# *adds* new ones to them), compute new ones, take a step, move the rate. As in lesson 4, Muon moves the kernels of
+# convolutions, AdamW moves the rest at a tenth of the rate, and the rate climbs and falls once.
 
 # %%
-def adamw(model, steps, peak=3e-3):
-    """Return AdamW, and one cycle of its rate over `steps` steps."""
-    kernels = [weights for weights in model.parameters() if weights.ndim > 1]
+def recipe(model, steps, rate=0.03):
+    """Return Muon and AdamW, and for each of them one cycle of its rate over `steps` steps."""
+    kernels = [weights for weights in model.parameters() if weights.ndim == 4]
     others = [weights for weights in model.parameters() if weights.ndim == 1]
-    groups = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak, steps, pct_start=0.05, cycle_momentum=False
-    )
-    return optimizer, cycle
+    last = [weights for weights in model.parameters() if weights.ndim in (2, 3)]
+    groups = [{"params": last, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    climb = max(1, steps // 20)
+
+    def share(step):
+        fall = (step - climb) / max(1, steps - climb)
+        return step / climb if step < climb else (1 + np.cos(np.pi * min(1, fall))) / 2
+
+    adamw = torch.optim.AdamW(groups, lr=rate / 10, betas=(0.9, 0.99))
+    optimizers = [Muon(kernels, rate), adamw]
+    return optimizers, [torch.optim.lr_scheduler.LambdaLR(x, share) for x in optimizers]
 
 
-def train(model, batches, optimizer, cycle):
+def train(model, batches, optimizers, cycles):
     """Take a step for each of the batches, pairs of ink and labels; yield the losses."""
     device = next(model.parameters()).device
     model.train()
     for ink, labels in batches:
         loss = ctc_loss(model(ink.to(device)), labels.to(device))
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        cycle.step()
+        for part in (*optimizers, *cycles):
+            part.step()
         yield loss.item()
 
 
@@ -307,7 +362,7 @@ def train(model, batches, optimizer, cycle):
 # model = CTCNet().to("cuda" if torch.cuda.is_available() else "cpu")
 # names = [(epoch, index) for epoch in range(EPOCHS) for index in range(STEPS)]
 # batches = tqdm(DataLoader(data, batch_size=None, sampler=names), leave=False)
-# losses = list(train(model, batches, *adamw(model, len(names))))
+# losses = list(train(model, batches, *recipe(model, len(names))))
 # print(f"{EPOCHS} epochs of {STEPS} batches, {EPOCHS * STEPS * 32:,} pictures")
 
 # %% [markdown]
@@ -419,17 +474,17 @@ def read(model, pictures):
 # gradient changes. The architecture is not in it, so build the network first, then load.
 # `weights_only=True` refuses a file with anything but tensors.
 #
-# Finished weights come the same way. `models/ctc_pytorch.pt` is a slim network that began with the weights of
+# Finished weights come the same way. `models/pytorch.pt` is a slim network that began with the weights of
 # `models/ctc.keras`, lesson 3's finished network, and then saw wide captchas (`make train MODEL=pytorch START=models/ctc.keras`).
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
 # from captcha_reader.weights import MODELS, available, check_weights, read_results
 #
-# torch.save(model.state_dict(), fresh_folder("ch7_ctc_pytorch") / "ctc_pytorch.pt")
-# if available("ctc_pytorch"):
-#     results = read_results("ctc_pytorch")
-#     path = check_weights(MODELS / "ctc_pytorch.pt", results["sha256"])
+# torch.save(model.state_dict(), fresh_folder("ch7_ctc_pytorch") / "pytorch.pt")
+# if available("pytorch"):
+#     results = read_results("pytorch")
+#     path = check_weights(MODELS / "pytorch.pt", results["sha256"])
 #     network = CTCNet(**SLIM)
 #     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 #     right = sum(a == b for a, b in zip(read(network, pictures), texts, strict=True))

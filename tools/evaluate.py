@@ -16,7 +16,7 @@ with options.quietly():
     from notebooks_py import ch4_gpu_training as ch4
 
 DEFAULTS = {"MODEL": "ctc", "SET": "classic-10k"}
-FINISHED = {"cnn": ".keras", "ctc": ".keras", "ctc_pytorch": ".pt"}
+FINISHED = {"cnn": ".keras", "ctc": ".keras", "pytorch": ".pt"}
 NAMES = ", ".join(FINISHED)  # or any model.keras, or slim model.pt
 ALLOWED = {"MODEL": rf"{'|'.join(FINISHED)}|.*\.(keras|pt) one of {NAMES}, or a .keras or .pt file"}
 NEAR = 3  # captchas that another machine may read otherwise, by rounding
@@ -36,14 +36,14 @@ def reader(path: Path, size: str = "slim"):
 def main() -> int:
     """Print the score; 1 if models/ tells another one."""
     chosen = options.read(sys.argv[1:], "evaluate", DEFAULTS, ALLOWED)
-    name, results = chosen["MODEL"], {"scores": {}, "size": "slim"}
+    name, results = chosen["MODEL"], {"scores": {}, "settings": {"SIZE": "slim"}}
     path = Path(name)
     try:
         if name in FINISHED:
             results = weights.read_results(name, weights.MODELS)
             path = weights.MODELS / f"{name}{FINISHED[name]}"
             weights.check_weights(path, results["sha256"])
-        score = scores.evaluate(reader(path, results["size"]), chosen["SET"])
+        score = scores.evaluate(reader(path, results["settings"]["SIZE"]), chosen["SET"])
     except (OSError, ValueError, RuntimeError) as error:
         raise SystemExit(f"evaluate: {error}") from error
     print(score)

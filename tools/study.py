@@ -1,10 +1,11 @@
-"""Measure what lessons 4, 5 and 8 show: `make study WHAT=bank`, ablation, heads, stages...
+"""Measure what lessons 4, 5 and 8 show: `make study WHAT=bank`, ablation, heads, stages, tuning.
 
-The functions below say what each of them measures. bank and stages take minutes, lengths and tuning
-half an hour, ablation and heads hours: there, what is finished is not trained again, and what was
-stopped goes on.
+The functions below say what each of them measures. bank and stages take minutes, tuning half an
+hour, ablation and heads hours: there, what is finished is not trained again, and what was stopped
+goes on. A training lies in a folder that is named by its settings and by the code that made it.
 """
 
+import hashlib
 import json
 import math
 import random
@@ -15,71 +16,86 @@ from pathlib import Path
 
 import options
 import pandas as pd
+import runs
+from lessons import write
 from matplotlib import font_manager
-from train import hardware, held_out
+from PIL import Image, ImageDraw
 
 from captcha_reader import weights
 from captcha_reader.bank import GlyphBank
-from captcha_reader.drawing import draw_captchas, draw_wide, mask_of, stream
-from captcha_reader.scores import evaluate, share
-from captcha_reader.texts import ALPHABET, WIDE_WIDTH, encode, random_texts
-
-with options.quietly():
-    import keras
-
-    from notebooks_py import ch3_ctc as ch3
-    from notebooks_py import ch4_gpu_training as ch4
-    from notebooks_py import ch8_own_captchas as ch8
-    from notebooks_py.ch1_captcha_preview import SetEpoch
+from captcha_reader.drawing import draw_captchas, mask_of, stream
+from captcha_reader.practice import Ahead, Practice
+from captcha_reader.scores import share
+from captcha_reader.testsets import draw_test_set
+from captcha_reader.texts import (
+    HEIGHT,
+    PREVIEW_HEIGHT,
+    PREVIEW_WIDTH,
+    WIDTH,
+    ctc_labels,
+    encode,
+    random_texts,
+)
 
 DEFAULTS = {
     "WHAT": "",
     "PICTURES": "0",  # 0: as many as the study usually takes
-    "SEEDS": "2019,2020,2021",  # all but ablation and heads take the first
+    "SEEDS": "2019,2020",  # all but ablation and heads take the first
     "OUT": "",  # a file; the default is models/bank.json, ..., models/stages.csv
     "RUNS": "build/study",  # a folder for trainings
-    "SET": "classic-10k",  # what the networks of heads read
 }
 ALLOWED = {
-    "WHAT": "bank|ablation|heads|stages|lengths|tuning "
-    "one of bank, ablation, heads, stages, lengths, tuning",
+    "WHAT": "bank|ablation|heads|stages|tuning one of bank, ablation, heads, stages, tuning",
     "PICTURES": options.WHOLE,
     "SEEDS": options.WHOLES,
 }
-PRACTISED = ALPHABET + 19 * "O0"  # what the banks of lesson 4 are made of
 NEW_BANK = 1_000  # captchas from one bank
-VALID = 2_000  # held-out captchas that a network reads
+VALID = 2_000  # held-out captchas that a network of stages and tuning reads
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
-RECIPE = (
-    "AdamW 3e-3, one cycle, clipped at 1, averaged, a new bank for each epoch, much O and 0, "
-    "ink = 1, batches of 64, full precision"
-)
-VARIANTS = {  # arguments of `fit` below
+RECIPE = {  # arguments of `fit` below
+    "kind": "ctc",
+    "network": {},
+    "recipe": {},
+    "practice": {},
+    "precision": "mixed_bfloat16",
+}
+VARIANTS = {  # what is changed of it
     "the recipe": {},
+    "AdamW instead of Muon": {"recipe": {"muon": False}},
+    "a norm behind each convolution": {"network": {"norms": "every"}},
     "paper is 1": {"network": {"ink": False}},
-    "no practice of O and 0": {"data": {"hard": (0, 0)}},
+    "batches of 64": {"practice": {"batch": 64}, "recipe": {"rate": 0.02}},
+    "no practice of O and 0": {"practice": {"hard": 0.0}},
+    "more practice of O and 0": {"practice": {"hard": 0.5}},
+    "clipped at 1": {"recipe": {"clip": 1.0}},
+    "no weight decay": {"recipe": {"decay": 0.0}},
     "constant rate": {"recipe": {"fall": False}},
-    "no clipping": {"recipe": {"clip": None}},
-    "half precision": {"precision": "mixed_bfloat16"},
-    "drawn by the package": {"data": {"draw": draw_captchas}},
+    "full precision": {"precision": "float32"},
+    "classic captchas alone": {"practice": {"sizes": 0.0}},
 }
 LAST = {  # what the last step's weights read, without their average, costs no training
     "the recipe": "last weights",
     "constant rate": "constant rate, last weights",
 }
-HEADS = {"four heads": {"kind": "cnn"}, "CTC": {}, "CTC with a GRU": {"network": {"rnn": (128,)}}}
+CLASSIC = {"practice": {"sizes": 0.0}}
+HEADS = {
+    "four heads": CLASSIC | {"kind": "cnn"},
+    "CTC": CLASSIC,
+    "CTC with a GRU": CLASSIC | {"network": {"rnn": (128,)}},
+}
 
 
-def write(out: Path, found: dict) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found | {"machine": hardware()}, indent=1) + "\n")
+def write_json(out: Path, found: dict) -> None:
+    """Write what was measured, and on which machine."""
+    write(out, json.dumps(found | {"machine": runs.hardware()}, indent=1) + "\n")
 
 
 class WhiteBank(GlyphBank):
     """The counter-example: glyphs drawn in white and coloured afterwards, as strong as theirs."""
 
-    def _glyph(self, character, color):
-        white = self.painter._draw_character(character, self.canvas, (255, 255, 255, 255))
+    def glyph(self, painter, character, color):
+        canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+        white = painter._draw_character(character, canvas, (255, 255, 255, 255))
         colored = white.copy()
         colored.paste(color[:3], (0, 0, *white.size))
         strength = mask_of(colored).getpixel((0, 0)) / 255
@@ -88,19 +104,21 @@ class WhiteBank(GlyphBank):
 
 PAINTERS = {
     "by the package": lambda seed: draw_captchas,
-    "by a glyph bank": lambda seed: GlyphBank(seed, PRACTISED).draw,
-    "by a bank of white glyphs": lambda seed: WhiteBank(seed, PRACTISED).draw,
+    "by a glyph bank": lambda seed: GlyphBank(seed).draw,
+    "by a bank of white glyphs": lambda seed: WhiteBank(seed).draw,
 }
 
 
-def answers_to(network, texts: list[str], painter: str, seed: int) -> list[str]:
+def answers_to(network, texts: list[str], painter: str, size: tuple, seed: int) -> list[str]:
     """Let a network read each text as the painter draws it, a new bank for each 1,000."""
+    from notebooks_py import ch4_gpu_training as ch4
+
     answers = []
     for start in range(0, len(texts), 100):
         if start % NEW_BANK == 0:
             draw = PAINTERS[painter](f"{seed}/{start}")
         rng = stream(seed, painter, epoch=len(texts), index=start)
-        answers += ch4.read(network, draw(texts[start : start + 100], rng))
+        answers += ch4.read(network, draw(texts[start : start + 100], rng, *size))
     return answers
 
 
@@ -150,165 +168,169 @@ def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     letters = list("O0" * pictures)
     rng.shuffle(letters)
     hard = ["".join(letters[i : i + 4]) for i in range(0, len(letters), 4)]
-    found, theirs = {}, None
-    for name in PAINTERS:
-        easy, difficult = (answers_to(network, x, name, seeds[0]) for x in (uniform, hard))
-        counts = {
-            "right": [right(easy, uniform), pictures],
-            "0 as O": mistaken(hard, difficult, "0", "O"),
-            "O as 0": mistaken(hard, difficult, "O", "0"),
-            "O and 0 alone": [right(difficult, hard), len(hard)],
-        }
-        theirs = theirs or counts  # the package comes first
-        for what, count in counts.items():
-            z = apart(*count, *theirs[what])
-            verdict = "chance" if abs(z) < 2.58 else "another thing"
-            print(f"{name:26}{what:14}{share(*count)}  z = {z:.1f}, {verdict}", flush=True)
-        found[name] = {"n": pictures, **counts, "right": counts["right"][0]}
+    found = {}
+    for width, height in ((WIDTH, HEIGHT), (PREVIEW_WIDTH, PREVIEW_HEIGHT)):
+        package = None
+        for name in PAINTERS:
+            easy, difficult = (
+                answers_to(network, texts, name, (width, height), seeds[0])
+                for texts in (uniform, hard)
+            )
+            counts = {
+                "right": [right(easy, uniform), pictures],
+                "0 as O": mistaken(hard, difficult, "0", "O"),
+                "O as 0": mistaken(hard, difficult, "O", "0"),
+                "O and 0 alone": [right(difficult, hard), len(hard)],
+            }
+            package = package or counts  # the package comes first
+            print(f"{name}, {width}x{height}")
+            for what, count in counts.items():
+                z = apart(*count, *package[what])
+                verdict = "within chance" if abs(z) < 2.58 else "different"
+                print(f"  {what:14}{share(*count)}  z = {z:.1f}, {verdict}", flush=True)
+            found.setdefault(f"{width}x{height}", {})[name] = counts
     network = {"name": "ctc", "sha256": results["sha256"]}
-    write(out, {"network": network, "pictures": found, "speed": speed})
+    write_json(out, {"network": network, "pictures": found, "speed": speed})
 
 
 def fit(
-    folder, seed, pictures, kind="ctc", network=None, recipe=None, data=None, precision="float32"
-):
-    """Train by the recipe with some arguments changed, or go on in `folder`; return the log."""
-    folder.mkdir(parents=True, exist_ok=True)
-    keras.backend.clear_session()  # which forgets the precision, too
-    keras.mixed_precision.set_dtype_policy(precision)
-    keras.utils.set_random_seed(seed)
-    build, labels, _, decode = ch4.KINDS[kind].values()
-    X, y, texts = held_out(seed, VALID, labels)
-    model = build(**ch4.SLIM | (network or {}))
-    epochs = min(5, pictures // 64)
-    steps = pictures // 64 // epochs
-    ch4.compile_recipe(model, epochs * steps, **recipe or {})
-    more = {"labels": labels, "epochs": epochs, "workers": 2} | (data or {})
-    sequence = ch4.PracticeSequence(64, steps, seed, **more)
+    parent: Path, seed: int, pictures: int, kind: str, network: dict, recipe: dict, practice: dict,
+    precision: str,
+):  # fmt: skip
+    """Train from nothing, or go on in the folder of these settings in `parent`; return it.
 
-    def read_with_last_weights(epoch, logs):  # `val_acc` is read with averaged ones
-        answers = decode(model.predict(X, batch_size=100, verbose=0))
-        logs["last"] = right(answers, texts) / VALID
+    The folder gets averaged.keras, log.csv, and the last weights in backup.
+    """
+    import keras
 
-    both = keras.callbacks.LambdaCallback(on_epoch_end=read_with_last_weights)
-    log = keras.callbacks.CSVLogger(folder / "both.csv", append=True)
-    ch4.fit_recipe(model, sequence, (X, y, texts), folder, [both, log])
-    log = pd.read_csv(folder / "both.csv").drop_duplicates("epoch", keep="last")
-    return log.assign(pictures=(log.epoch + 1) * steps * 64, parameters=model.count_params())
+    from notebooks_py import ch4_gpu_training as ch4
 
-
-def ablation_row(log, folder: Path, test_set: str) -> dict:
-    right, last = (round(log[name].iloc[-1] * VALID) for name in ("val_acc", "last"))
-    return {"n": VALID, "right": right, "last": last}
-
-
-def heads_row(log, folder: Path, test_set: str) -> dict:
-    path = folder / "averaged.keras"
-    network = keras.models.load_model(path, compile=False)
-    score = evaluate(lambda pictures: ch4.read(network, pictures), test_set).record()
-    return score | {"bytes": path.stat().st_size}
+    settings = {"seed": seed, "pictures": pictures, "kind": kind, "network": network,
+                "recipe": recipe, "practice": practice, "precision": precision}  # fmt: skip
+    name = hashlib.sha256(json.dumps([settings, runs.code_hash()]).encode()).hexdigest()[:16]
+    out, job = parent / name, Practice(seed, **practice)
+    steps = round(pictures / job.batch)
+    with runs.locked(out), Ahead(job) as draw:
+        if not (out / runs.RUN).exists():
+            write(out / runs.RUN, json.dumps({"settings": settings, "steps": steps}) + "\n")
+        keras.backend.clear_session()  # which forgets the precision, too
+        keras.mixed_precision.set_dtype_policy(precision)
+        keras.utils.set_random_seed(seed)
+        model = ch4.KINDS[kind]["build"](**ch4.SLIM | network)
+        ch4.compile_recipe(model, steps, **recipe)
+        data = ch4.PracticeSequence(job, draw, ch4.KINDS[kind]["labels"])
+        ch4.fit_recipe(model, data, steps, {}, out)
+        sample = [data[index][0] for index in range(16)]
+    return out, model, sample
 
 
 def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Train each variant or head with each seed; write a row when it is done."""
+    import keras
+
+    from captcha_reader.training import settle_norms
+    from notebooks_py import ch4_gpu_training as ch4
+
     is_ablation = chosen["WHAT"] == "ablation"
-    found = {"recipe": RECIPE, "pictures": pictures, "rows": []}
-    if out.exists():
-        found = json.loads(out.read_text())
-        if (found["recipe"], found["pictures"]) != (RECIPE, pictures):
-            held = f"{found['pictures']} pictures each by the recipe {found['recipe']!r}"
-            raise SystemExit(f"study: {out} holds {held}: move it away, or use OUT=another-file")
+    judge = list(draw_test_set("judge-20k" if is_ablation else "judge-classic-10k"))
+    header = {"recipe": RECIPE | {"network": ch4.SLIM, "recipe": {"rate": ch4.RATE}},
+              "pictures": pictures, "code": runs.code_hash()}  # fmt: skip
+    found = json.loads(out.read_text()) if out.exists() else {"rows": []}
+    header = json.loads(json.dumps(header))
+    if found["rows"] and any(found.get(name) != value for name, value in header.items()):
+        raise ValueError(f"{out} holds rows of another recipe, number of pictures or code: "
+                         "move it away, or use OUT=another-file")  # fmt: skip
+    found |= header
+
+    def row_of(model, **facts) -> dict:
+        keras.mixed_precision.set_dtype_policy("float32")
+        counts = [sum(a == b for a, b in zip(ch4.read(model, x), y, strict=True)) for x, y in judge]
+        n = [len(texts) for _, texts in judge]
+        row = facts | {"right": sum(counts), "n": sum(n), "classic": sum(counts[:100])}
+        print(f"{facts['name']}, seed {facts['seed']}: {share(row['right'], row['n'])}", flush=True)
+        return row
+
     for seed in seeds:
         for name, changes in (VARIANTS if is_ablation else HEADS).items():
-            key = {"name": name, "seed": seed}
-            if any(key.items() <= row.items() for row in found["rows"]):
+            if any((row["name"], row["seed"]) == (name, seed) for row in found["rows"]):
                 print(f"{name}, seed {seed}: is in {out}")
                 continue
-            print(f"{name}, seed {seed}", flush=True)
-            folder = Path(chosen["RUNS"]) / f"{name.replace(' ', '-')}-{seed}-{pictures}"
-            log = fit(folder, seed, pictures, **changes)
-            facts = {"seconds": round(log.seconds.sum()), "parameters": int(log.parameters[0])}
-            row = {**key, "pictures": int(log.pictures.max()), **facts}
-            row |= (ablation_row if is_ablation else heads_row)(log, folder, chosen["SET"])
-            found["rows"].append(row)
+            folder, model, sample = fit(Path(chosen["RUNS"]), seed, pictures, **RECIPE | changes)
+            log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
+            facts = {"seed": seed, "seconds": round(log.seconds.sum()),
+                     "parameters": model.count_params()}  # fmt: skip
+            rows = [row_of(model, name=name, **facts)]
             if is_ablation and name in LAST:
-                found["rows"].append(row | {"name": LAST[name], "right": row["last"]})
-            write(out, found)
-            print(share(row["right"], row["n"]), flush=True)
+                model.load_weights(folder / "backup" / "latest.weights.h5")
+                settle_norms(model, sample)
+                rows.append(row_of(model, name=LAST[name], **facts))
+            found["rows"] += rows
+            write_json(out, found)
 
 
-def two_stages(model, data, valid: tuple, folder: Path):
+def two_stages(model, data, valid: dict, folder: Path):
     """Train as the original did: until the loss stops falling, then on from the best weights."""
-    X, y, texts = valid
+    import keras
+    import numpy as np
+
+    from notebooks_py import ch3_ctc as ch3
+    from notebooks_py.ch1_captcha_preview import SetEpoch
+
+    ((pictures, y, texts),) = valid["classic"]
     best, logs, done = folder / "best.weights.h5", [], 0
-    watch = [SetEpoch(data), ch3.Evaluate((255 * X).round().astype("uint8"), texts)]
+    watch = [SetEpoch(data), ch3.Evaluate(pictures, texts)]
     keep = keras.callbacks.ModelCheckpoint(best, save_best_only=True, save_weights_only=True)
+    valid = pictures.astype("float32") / 255, y
     for rate, end in ((1e-3, max(1, data.epochs * 2 // 3)), (1e-4, data.epochs)):
         model.compile(keras.optimizers.Adam(rate, amsgrad=True), keras.losses.CTC())
         stop = [] if logs else [keras.callbacks.EarlyStopping(patience=3)]
-        options = {"validation_data": (X, y), "callbacks": [*watch, keep, *stop], "verbose": 2}
+        options = {"validation_data": valid, "callbacks": [*watch, keep, *stop], "verbose": 2}
         history = model.fit(data, initial_epoch=done, epochs=end, shuffle=False, **options)
-        logs.append(pd.DataFrame(history.history).assign(epoch=history.epoch, rate=rate))
+        logs.append(pd.DataFrame(history.history).assign(epoch=np.array(history.epoch), rate=rate))
         done = history.epoch[-1] + 1
         model.load_weights(best)
     return pd.concat(logs)
 
 
-def one_cycle(model, data, valid: tuple, folder: Path):
+def one_cycle(model, data, valid: dict, folder: Path):
     """Train by the recipe of lesson 4."""
-    cycle = ch4.compile_recipe(model, data.epochs * data.steps)
-    ch4.fit_recipe(model, data, valid, folder)
+    from notebooks_py import ch4_gpu_training as ch4
+
+    steps = data.epochs * data.steps
+    cycle = ch4.compile_recipe(model, steps)
+    ch4.fit_recipe(model, data, steps, valid, folder)
     log = pd.read_csv(folder / "log.csv")
     return log.assign(rate=[float(cycle(data.steps * (epoch + 1))) for epoch in log.epoch])
 
 
 def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Train lesson 3's small network in two stages and in one cycle, on the same captchas."""
-    steps = max(1, min(64, pictures // 64))
-    epochs, valid, logs = max(2, pictures // (32 * steps)), held_out(seeds[0], 1_000), []
+    from captcha_reader import practice
+    from notebooks_py import ch3_ctc as ch3
+    from notebooks_py import ch4_gpu_training as ch4
+
+    rng = stream(seeds[0], "valid", epoch=0, index=0)
+    texts = random_texts(rng, 1_000)
+    valid = {"classic": [(draw_captchas(texts, rng), ctc_labels(texts), texts)]}
+    practice.EPOCH, logs = min(2_048, pictures), []  # short epochs, for a curve with many points
     for recipe, train in {"two stages": two_stages, "one cycle": one_cycle}.items():
         print(recipe, flush=True)
-        more = {"labels": "ctc", "epochs": epochs, "hard": (0, 0), "workers": 2}
-        data = ch4.PracticeSequence(32, steps, seeds[0], **more)
+        data = ch4.PracticeSequence(Practice(seeds[0], batch=32, sizes=0.0, hard=0.0))
+        data.epochs = max(2, pictures // (32 * data.steps))
         with tempfile.TemporaryDirectory() as folder:
             log = train(ch3.small_ctc(seeds[0]), data, valid, Path(folder))
-        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * steps))
+        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * data.steps))
     columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat(logs)[columns].to_csv(out, index=False, float_format="%.5g")
-
-
-def lengths(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
-    """Let the finished CTC network read 3 to 6 characters, train it on these, and read again."""
-    seed, each, folder = seeds[0], range(3, 7), Path(chosen["RUNS"]) / "lengths"
-    folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(seed)
-    model, (start, results) = ch4.build_ctc(width=WIDE_WIDTH, **ch4.SLIM), weights.finished("ctc")
-    model.set_weights(start.get_weights())
-    found = {"before": ch8.right_by_length(model, each, VALID, seed)}
-    print(f"before: {found['before']} of {VALID}", flush=True)
-    steps = min(200, pictures // 64)
-    epochs = round(pictures / 64 / steps)
-    valid = ch8.AnyLength(VALID // 2, 1, seed, "valid", draw=draw_wide, hard=(0, 0))
-    unseen = (*valid[0], valid.texts(stream(seed, "valid", 0, 0)))
-    keras.mixed_precision.set_dtype_policy(ch4.best_precision())
-    trained = ch4.build_ctc(width=WIDE_WIDTH, **ch4.SLIM)
-    trained.set_weights(model.get_weights())
-    ch4.compile_recipe(trained, epochs * steps, 1e-3)
-    data = ch8.AnyLength(64, steps, seed, epochs=epochs, hard=(0.5, 0.2), workers=2)
-    ch4.fit_recipe(trained, data, unseen, folder)
-    keras.mixed_precision.set_dtype_policy("float32")  # which the network that reads has
-    model.set_weights(trained.get_weights())
-    found["after"] = ch8.right_by_length(model, each, VALID, seed)
-    print(f"after: {found['after']} of {VALID}")
-    log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
-    facts = {"pictures": epochs * steps * 64, "seconds": round(log.seconds.sum())}
-    curve = {"seen": [64 * steps * (e + 1) for e in log.epoch], "curve": log.val_acc.tolist()}
-    write(out, {"start": results["sha256"], "n": VALID, "right": found, **facts, **curve})
+    write(out, pd.concat(logs)[columns].to_csv(index=False, float_format="%.5g"))
 
 
 def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Learn another style from few pictures, from finished weights and from nothing."""
+    import keras
+
+    from notebooks_py import ch4_gpu_training as ch4
+    from notebooks_py import ch8_own_captchas as ch8
+
     seed, font = seeds[0], font_manager.findfont("DejaVu Serif:bold")
 
     def draw(split: str, count: int) -> tuple:
@@ -331,15 +353,15 @@ def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
             answers = [x for i in range(0, VALID, 50) for x in ch4.read(model, unseen[i : i + 50])]
             rows[name][count] = right(answers, truth)
             print(f"{name}, {count}: {share(rows[name][count], VALID)}", flush=True)
-    write(out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": rows})
+    write_json(out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": rows})
 
 
+LEAST = 128  # captchas: one batch
 STUDIES = {  # what measures it, where it goes, and with how many pictures
     "bank": (bank, "models/bank.json", 10_000),
     "ablation": (trainings, "models/ablation.json", 100_000),
     "heads": (trainings, "models/heads.json", 100_000),
     "stages": (stages, "models/stages.csv", 61_440),
-    "lengths": (lengths, "models/lengths.json", 64_000),
     "tuning": (tuning, "models/tuning.json", 19_200),
 }
 
@@ -348,7 +370,17 @@ def main() -> None:
     chosen = options.read(sys.argv[1:], "study", DEFAULTS, ALLOWED)
     study, out, pictures = STUDIES[chosen["WHAT"]]
     out, seeds = Path(chosen["OUT"] or out), [int(seed) for seed in chosen["SEEDS"].split(",")]
-    study(chosen, out, int(chosen["PICTURES"]) or pictures, seeds)
+    pictures = int(chosen["PICTURES"]) or pictures
+    if max(seeds) >= 2**32:
+        raise SystemExit(f"study: SEEDS={chosen['SEEDS']} must be less than {2**32}")
+    if pictures < LEAST:
+        raise SystemExit(f"study: PICTURES={pictures} must be at least {LEAST}")
+    with options.quietly():
+        import keras  # noqa: F401
+    try:
+        study(chosen, out, pictures, seeds)
+    except ValueError as error:
+        raise SystemExit(f"study: {error}") from error
     print(f"written: {out}")
 
 

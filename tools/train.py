@@ -1,225 +1,248 @@
-"""Train a network without a notebook: `make train MODEL=ctc BUDGET=20min`.
+"""Train a network from nothing: `make train MODEL=ctc` is how models/ctc.keras was made.
 
 The same command goes on where it was stopped. Nothing of Jupyter or TensorFlow is needed:
 `PYTHONPATH=. KERAS_BACKEND=jax python tools/train.py MODEL=ctc SIZE=full BUDGET=5000000`.
+
+Keras is imported inside the functions: processes that draw import this file, and need none.
 """
 
 import contextlib
-import json
-import os
-import platform
-import re
 import sys
 import time
-from functools import partial
-from importlib import metadata
 from pathlib import Path
 
-import h5py
+import numpy as np
 import options
 import pandas as pd
-from filelock import FileLock, Timeout
+import runs
 
-from captcha_reader.drawing import draw_captchas, stream
-from captcha_reader.scores import evaluate
-from captcha_reader.texts import encode, one_hot, random_texts
+from captcha_reader.drawing import draw_captchas, draw_wide, stream
+from captcha_reader.practice import Ahead, Practice
+from captcha_reader.reading import scale
+from captcha_reader.testsets import in_any_size
+from captcha_reader.texts import (
+    HEIGHT,
+    WIDE_WIDTH,
+    WIDTH,
+    ctc_labels,
+    encode,
+    one_hot,
+    random_texts,
+)
 from captcha_reader.weights import sha256
 
-with options.quietly():
-    import keras
-
-    from notebooks_py import ch4_gpu_training as ch4
-
+BUDGETS = {"ctc": "8000000", "cnn": "4000000", "pytorch": "4000000"}  # captchas
 DEFAULTS = {
     "MODEL": "ctc",  # or cnn, or pytorch for the network of lesson 7, 192x64
     "SIZE": "slim",  # or full, the original's
-    "BUDGET": "20min",  # minutes, or a number of pictures
-    "OUT": "",  # a folder; the default is build/train/MODEL-SIZE
+    "BUDGET": "",  # captchas, or minutes as in 20min; the default is that of the finished network
     "SEED": "2019",
-    "START": "",  # a file whose weights this run trains further, or their blocks under another head
-    "RATE": "0.003",  # the peak of the learning rate
-    "HARD": "0.5,0.2",  # share of captchas with many O and 0: first, and in the last fifth
-    "BATCH": "64",
-    "WORKERS": "2",  # threads that draw
-    "PRECISION": "auto",
+    "SIZES": "",  # share of batches in any size; ctc 0.5, the others 0
+    "HARD": "0.2",  # share of captchas with many O and 0
+    "BATCH": "128",
+    "RATE": "0.03",  # the peak of Muon's learning rate
+    "PRECISION": "auto",  # half precision where the device computes in it
+    "OUT": "",  # a folder; the default is named by the settings, in build/train
+    "WORKERS": "1",  # processes that draw; with 0 the training does it itself
 }
+SHARE = r"0(\.\d+)?|1(\.0+)? a number between 0 and 1, such as 0.2"
 ALLOWED = {
     "MODEL": "cnn|ctc|pytorch one of cnn, ctc, pytorch",
     "SIZE": "full|slim one of full, slim",
-    "BUDGET": r"[1-9]\d*(min)? minutes as in 20min, or pictures as in 300000",
+    "BUDGET": r"|[1-9]\d*(min)? minutes as in 20min, or captchas as in 300000",
     "SEED": options.WHOLE,
-    "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.003",
-    "HARD": r"(0(\.\d+)?|1),(0(\.\d+)?|1) two numbers between 0 and 1, such as 0.5,0.2",
+    "SIZES": f"|{SHARE}",
+    "HARD": SHARE,
     "BATCH": options.POSITIVE,
-    "WORKERS": options.POSITIVE,
+    "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.03",
     "PRECISION": "auto|float32|mixed_bfloat16 one of auto, float32, mixed_bfloat16",
+    "WORKERS": options.WHOLE,
 }
-EPOCH = 200  # steps: short, since an interruption costs at most one epoch
-VALID = 1_000  # held-out captchas to watch a run by
+VALID = 5_000  # held-out captchas of each kind that are read after each epoch
+QUICK = 1_000  # as many where the budget is in minutes
 
 
-def hardware() -> dict:
-    """Return what a number depends on: processor, cores, device, backend and versions."""
-    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"^model name\s*: (.+)", told, re.M)
-    cpu = model[1] if model else platform.processor() or platform.machine()
-    names = ("keras", "tensorflow", "jax", "torch", "captcha", "pillow", "numpy")
-    installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
-    return {
-        "device": keras.distribution.list_devices()[0].split(":")[0].upper(),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "backend": keras.backend.backend(),
-        "python": platform.python_version(),
-        "versions": {name: installed[name] for name in names if name in installed},
-    }
-
-
-def build(chosen: dict):
-    """Build the network that the options name."""
-    size = ch4.SLIM if chosen["SIZE"] == "slim" else ch4.FULL[chosen["MODEL"]]
-    return ch4.KINDS[chosen["MODEL"]]["build"](**size)
-
-
-def new_model(chosen: dict, steps: int):
-    """Build and compile the network, with the weights of START if it is given."""
-    keras.utils.set_random_seed(int(chosen["SEED"]))
-    model = build(chosen)
-    if chosen["START"]:
-        earlier = keras.models.load_model(chosen["START"], compile=False)
-        pairs = zip(*([x for x in m.layers if x.weights] for m in (model, earlier)), strict=False)
-        for layer, other in pairs:
-            if [w.shape for w in layer.weights] == [w.shape for w in other.weights]:
-                layer.set_weights(other.get_weights())
-    ch4.compile_recipe(model, steps, float(chosen["RATE"]))
-    return model
-
-
-def plan(chosen: dict, seconds_a_step) -> tuple[int, int]:
-    """Return the number of epochs and of steps in each that the budget pays for."""
-    batch = int(chosen["BATCH"])
-    if chosen["BUDGET"].endswith("min"):
-        step = 1.1 * seconds_a_step()  # a tenth for banks and held-out captchas
-        total = int(chosen["BUDGET"][:-3]) * 60 / step
-        print(f"{batch / step:.0f} captchas a second: {total * batch:,.0f} in {chosen['BUDGET']}")
-    else:
-        total = int(chosen["BUDGET"]) / batch
-    steps = max(1, min(EPOCH, round(total)))
-    return max(1, round(total / steps)), steps
-
-
-def open_run(out: Path, chosen: dict, seconds_a_step) -> tuple[int, int]:
-    """Start a run in a folder, or find the same one there; return its epochs and steps."""
-    note = out / "run.json"
+def settle(chosen: dict) -> dict:
+    """Return the settings of a run: what decides its captchas and weights, all of it filled in."""
     settings = {name: value for name, value in chosen.items() if name not in ("OUT", "WORKERS")}
-    if not note.exists():
-        if chosen["START"] and not Path(chosen["START"]).is_file():
-            raise ValueError(f"START={chosen['START']} is no file")
-        epochs, steps = plan(chosen, seconds_a_step)
-        run = {"settings": settings, "epochs": epochs, "steps": steps}
-        (draft := out / "run.json.new").write_text(json.dumps(run))
-        draft.replace(note)
-    run = json.loads(note.read_text())
-    for name, value in settings.items():
-        if run["settings"][name] != value:
-            held = f"{out} holds a run with {name}={run['settings'][name]}, not {value}"
-            raise ValueError(f"{held}: use that to go on with it, or OUT=another-folder")
-    if (out / "results.json").exists():
-        raise ValueError(f"{out} holds a finished run: use OUT=another-folder")
-    return run["epochs"], run["steps"]
+    model = settings["MODEL"]
+    settings["BUDGET"] = settings["BUDGET"] or BUDGETS[model]
+    settings["SIZES"] = settings["SIZES"] or ("0.5" if model == "ctc" else "0")
+    if model != "ctc" and float(settings["SIZES"]):
+        raise ValueError(f"SIZES={settings['SIZES']}: {model} has one size, so SIZES must be 0")
+    if int(settings["SEED"]) >= 2**32:
+        raise ValueError(f"SEED={settings['SEED']} must be less than {2**32}")
+    if settings["BUDGET"].isdecimal() and int(settings["BUDGET"]) < int(settings["BATCH"]):
+        raise ValueError(f"BUDGET={settings['BUDGET']} is less than one batch: use at least "
+                         f"{settings['BATCH']} captchas, or a smaller BATCH=")  # fmt: skip
+    return settings
 
 
-def check_backup(folder: Path) -> None:
-    """Raise a ValueError if no saved state can be read; one torn in the first epoch just goes."""
-    names = ("latest.weights.h5", "latest.weights.h5.bkp")
-    states = [folder / name for name in names if (folder / name).exists()]
-    for state in states:
-        with contextlib.suppress(OSError), h5py.File(state):
-            return
-    if len(states) == 2:
-        raise ValueError(f"the backup in {folder} is damaged: start anew with OUT=another-folder")
-    for state in states:
-        state.unlink()
+def folder(settings: dict) -> Path:
+    """Name a folder by the settings: those that are not the default's stand in it."""
+    usual = settle(DEFAULTS | {"MODEL": settings["MODEL"]})
+    first = [settings[name] for name in ("MODEL", "SIZE", "BUDGET", "SEED")]
+    others = [f"{name.lower()}{settings[name]}" for name in ("SIZES", "HARD", "BATCH", "RATE")
+              if settings[name] != usual[name]]  # fmt: skip
+    return Path("build/train") / "-".join([*first, *others, settings["PRECISION"]])
 
 
-def held_out(seed: int, count: int, labels: str = "ctc") -> tuple:
-    """Draw held-out captchas with the package: X and y as for `fit`, and the texts."""
-    rng = stream(seed, "valid", epoch=0, index=0)
-    texts = random_texts(rng, count)
-    X, places = draw_captchas(texts, rng).astype("float32") / 255, encode(texts)
-    return X, places + 1 if labels == "ctc" else one_hot(places), texts
+def practice(settings: dict) -> Practice:
+    """Return what the network of these settings practises."""
+    return Practice(
+        int(settings["SEED"]),
+        int(settings["BATCH"]),
+        (WIDE_WIDTH if settings["MODEL"] == "pytorch" else WIDTH, HEIGHT),
+        sizes=float(settings["SIZES"]),
+        hard=float(settings["HARD"]),
+    )
 
 
-def train(chosen: dict, out: Path) -> dict:
-    """Train as the options say, write model.keras, and return what came out."""
-    keras.mixed_precision.set_dtype_policy(chosen["PRECISION"])
-    seed, batch = int(chosen["SEED"]), int(chosen["BATCH"])
-    labels = ch4.KINDS[chosen["MODEL"]]["labels"]
-    hard = tuple(float(share) for share in chosen["HARD"].split(","))
+def held_out(settings: dict) -> dict:
+    """Draw held-out captchas with the package, for `captcha_reader.training.Average`."""
+    seed, count = int(settings["SEED"]), QUICK if settings["BUDGET"].endswith("min") else VALID
+    draw = draw_wide if settings["MODEL"] == "pytorch" else draw_captchas
 
-    def make_data(steps: int, epochs: int) -> ch4.PracticeSequence:
-        more = {"labels": labels, "workers": int(chosen["WORKERS"])}
-        return ch4.PracticeSequence(batch, steps, seed, epochs=epochs, hard=hard, **more)
+    def batches(kind: int, size: int, draw_batch) -> list[tuple]:
+        """Draw `count` captchas, and put those that are equally wide for the network together."""
+        by_width = {}
+        for index in range(count // size):
+            pictures, texts = draw_batch(stream(seed, "valid", kind, index), size)
+            for picture, text in zip(scale(pictures), texts, strict=True):
+                by_width.setdefault(picture.shape[1], []).append((picture, text))
+        found = []
+        for pairs in by_width.values():
+            for start in range(0, len(pairs), 200):
+                pictures, texts = zip(*pairs[start : start + 200], strict=True)
+                four_heads = settings["MODEL"] == "cnn"
+                labels = one_hot(encode(texts)) if four_heads else ctc_labels(texts)
+                found.append((np.stack(pictures), labels, list(texts)))
+        return found
 
-    def seconds_a_step() -> float:  # with a network that is thrown away
-        model, data = new_model(chosen, 1_000), make_data(12, 1)
-        model.fit(data, shuffle=False, verbose=0)
+    def classic(rng, size: int) -> tuple:
+        texts = random_texts(rng, size)
+        return draw(texts, rng), texts
+
+    found = {"classic": batches(0, 100, classic)}
+    return found | ({"sizes": batches(1, 20, in_any_size)} if float(settings["SIZES"]) else {})
+
+
+def plan(settings: dict, began: float, seconds_a_step) -> dict:
+    """Return how many steps the budget pays for, to the nearest.
+
+    Minutes are those of the whole command, from `began`: a few seconds are kept for its end.
+    """
+    batch, budget = int(settings["BATCH"]), settings["BUDGET"]
+    if budget.isdecimal():
+        return {"steps": round(int(budget) / batch)}
+    seconds = seconds_a_step()
+    left = 60 * int(budget[:-3]) - (time.perf_counter() - began) - 10
+    steps = max(1, round(left / seconds))
+    print(f"{batch / seconds:.0f} captchas a second: {steps * batch:,} in {budget}", flush=True)
+    return {"steps": steps}
+
+
+def build(settings: dict):
+    """Build the Keras network that the settings name."""
+    from notebooks_py import ch4_gpu_training as ch4
+
+    size = ch4.SLIM if settings["SIZE"] == "slim" else ch4.FULL[settings["MODEL"]]
+    return ch4.KINDS[settings["MODEL"]]["build"](**size)
+
+
+def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
+    """Train as the settings say, write model.keras, and return the record of the run."""
+    import keras
+
+    from captcha_reader.training import check_backup
+    from notebooks_py import ch4_gpu_training as ch4
+
+    keras.mixed_precision.set_dtype_policy(settings["PRECISION"])
+    valid = held_out(settings)
+
+    def new_model(steps: int):
+        keras.utils.set_random_seed(int(settings["SEED"]))
+        with ch4.every_device():
+            model = build(settings)
+            ch4.compile_recipe(model, steps, float(settings["RATE"]))
+        return model
+
+    stack = contextlib.ExitStack()
+    job = practice(settings)
+    draw = stack.enter_context(Ahead(job, workers)) if workers else job
+    data = ch4.PracticeSequence(job, draw, ch4.KINDS[settings["MODEL"]]["labels"])
+
+    def seconds_a_step() -> float:
+        """Time a network that is thrown away, and the reading after each epoch."""
+        model, data.steps = new_model(1_000), 20
+        for _ in range(2):  # the first time it is compiled
+            start = time.perf_counter()
+            model.fit(data, shuffle=False, verbose=0)
+        step = (time.perf_counter() - start) / data.steps
+        average = ch4.Average(valid, ch4.KINDS[settings["MODEL"]]["decode"], [], out / "none")
         start = time.perf_counter()
-        model.fit(data, shuffle=False, verbose=0)
-        return (time.perf_counter() - start) / 12
+        average.read(model)
+        data.steps = data.practice.steps
+        return step + (time.perf_counter() - start) / data.practice.steps
 
-    epochs, steps = open_run(out, chosen, seconds_a_step)
-    check_backup(out / "backup")
-    valid = held_out(seed, VALID, labels)
-    with ch4.every_device():
-        model = new_model(chosen, epochs * steps)
-    print(f"{epochs} epochs of {steps} batches of {batch}, in {out}", flush=True)
-    ch4.fit_recipe(model, make_data(steps, epochs), valid, out)
+    with stack:
+        record = open_run(seconds_a_step)
+        check_backup(out / "backup")
+        model = new_model(record["steps"])
+        print(f"{record['steps']:,} batches of {settings['BATCH']}, in {out}", flush=True)
+        ch4.fit_recipe(model, data, record["steps"], valid, out)
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
-    finished = build(chosen)
+    finished = build(settings)
     finished.set_weights(model.get_weights())  # the average, with which the training ends
     finished.save(out / "model.keras")
-    score = evaluate(lambda pictures: ch4.read(finished, pictures), "classic-1k")
-    print(score)
-    seen = {"pictures": epochs * steps * batch, "parameters": model.count_params()}
-    return {"model": chosen["MODEL"], **seen, "classic-1k": score.right}
-
-
-def write_results(chosen: dict, out: Path, results: dict) -> None:
-    """Write results.json: what came out, from what, and on which machine."""
-    log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
-    weights = out / ("model.pt" if chosen["MODEL"] == "pytorch" else "model.keras")
-    start = sha256(Path(chosen["START"])) if chosen["START"] else None
-    facts = {"size": chosen["SIZE"], "settings": chosen, "start": start}
-    facts |= {"seconds": round(float(log.seconds.sum())), "sha256": sha256(weights)}
-    results = hardware() | facts | results
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written: {weights}, results.json, log.csv")
+    device = keras.distribution.list_devices()[0].split(":")[0].upper()
+    return record | {
+        "device": device,
+        "backend": keras.backend.backend(),
+        "parameters": model.count_params(),
+        "sha256": sha256(out / "model.keras"),
+    }
 
 
 def main() -> int:
     """Train with a lock on the folder; 3 if Ctrl-C stopped it, so that a script can tell."""
+    began = time.perf_counter()
     chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
-    if chosen["PRECISION"] == "auto":
-        chosen["PRECISION"] = ch4.best_precision()
-    out = Path(chosen["OUT"] or f"build/train/{chosen['MODEL']}-{chosen['SIZE']}")
+    command = " ".join(["make train", *sys.argv[1:]])
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / ".lock", timeout=0):
-            if chosen["MODEL"] == "pytorch":
-                import train_torch
+        settings = settle(chosen)
+        if settings["MODEL"] == "pytorch":
+            from train_torch import RANK, train
+        else:
+            RANK, train = 0, train_keras
+            with options.quietly():
+                import keras  # noqa: F401
+        if settings["PRECISION"] == "auto":
+            settings["PRECISION"] = runs.best_precision(settings["MODEL"] == "pytorch")
+        out = Path(chosen["OUT"]) if chosen["OUT"] else folder(settings)
 
-                results = train_torch.train(chosen, out, partial(open_run, out, chosen), VALID)
-            else:
-                results = train(chosen, out)
-            write_results(chosen, out, results)
-    except Timeout:
-        raise SystemExit(f"train: another process trains in {out}: wait, or use OUT=") from None
+        def open_run(seconds_a_step) -> dict:
+            def planned() -> dict:
+                return plan(settings, began, seconds_a_step)
+
+            return runs.open_run(out, settings, command, planned)
+
+        with runs.locked(out) if RANK == 0 else contextlib.nullcontext():
+            record = train(settings, out, int(chosen["WORKERS"]), open_run)
+            if RANK > 0:
+                return 0
+            log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
+            pictures = record["steps"] * int(settings["BATCH"])
+            results = {"pictures": pictures, "seconds": round(float(log.seconds.sum()))}
+            runs.finish_run(out, record, results)
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"train: {error}") from error
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from {out}")
+        print("\nstopped; the same command goes on where it was")
         return 3
+    right = f"{100 * log.val_acc.iloc[-1]:.1f} % of held-out captchas read right"
+    print(f"{pictures:,} captchas in {results['seconds']:,} seconds of training; {right}")
+    print(f"written: {out}/model.*, {runs.RESULTS}, log.csv")
     return 0
 
 

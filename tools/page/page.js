@@ -4,7 +4,7 @@ import * as ort from "./ort.wasm.bundle.min.mjs";
 
 const NAMES = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"; // of the 37 answers
 const BLANK = 0; // CTC's answer for "nothing new here"
-const [WIDTH, HEIGHT, LENGTH] = [128, 64, 4];
+const [HEIGHT, NARROWEST, WIDEST] = [64, 64, 320]; // pixels, as the network wants a picture
 const MOST = 25_000_000; // bytes of a file, and pixels of a picture
 const SURE = 0.7; // below, the page warns
 const $ = (id) => document.getElementById(id);
@@ -14,9 +14,9 @@ const $ = (id) => document.getElementById(id);
 ort.env.wasm.numThreads = 1; // a captcha is so little work that sharing it costs more
 const network = ort.InferenceSession.create("ctc.onnx");
 
-// Returns one array for each of the sixteen columns: the probabilities of its 37 answers.
+// Returns one array for each column of 8 pixels: the probabilities of its 37 answers.
 async function columnsOf(rgb) {
-  const pictures = new ort.Tensor("uint8", rgb, [1, HEIGHT, WIDTH, 3]);
+  const pictures = new ort.Tensor("uint8", rgb, [1, HEIGHT, rgb.length / HEIGHT / 3, 3]);
   const { probabilities } = await (await network).run({ pictures }, ["probabilities"]);
   const [, steps, classes] = probabilities.dims;
   const column = (_, t) => probabilities.data.slice(t * classes, (t + 1) * classes);
@@ -66,14 +66,20 @@ async function load(file) {
   return createImageBitmap(picture).catch(() => { throw refusal("is damaged"); });
 }
 
-// Draws a picture as the network wants it, on white and stretched to 128x64; returns its RGB bytes.
+// Draws a picture as the network wants it, on white and 64 high; returns its RGB bytes. The width
+// follows as in captcha_reader/reading.py.
 function draw(picture) {
+  const [w, h] = [picture.naturalWidth || picture.width, picture.naturalHeight || picture.height];
+  const wanted = 8 * Math.floor((16 * w + h) / (2 * h));
+  const width = Math.min(WIDEST, Math.max(NARROWEST, wanted));
+  $("picture").width = width;
+  $("picture").style.aspectRatio = width / HEIGHT;
   const canvas = $("picture").getContext("2d", { willReadFrequently: true });
   canvas.fillStyle = "white";
-  canvas.fillRect(0, 0, WIDTH, HEIGHT);
+  canvas.fillRect(0, 0, width, HEIGHT);
   canvas.imageSmoothingQuality = "high";
-  canvas.drawImage(picture, 0, 0, WIDTH, HEIGHT);
-  const rgba = canvas.getImageData(0, 0, WIDTH, HEIGHT).data;
+  canvas.drawImage(picture, 0, 0, width, HEIGHT);
+  const rgba = canvas.getImageData(0, 0, width, HEIGHT).data;
   return new Uint8Array(rgba.filter((_, i) => i % 4 !== 3));
 }
 
@@ -95,7 +101,7 @@ async function read(source, name, truth) {
     const milliseconds = Math.round(performance.now() - start);
     const percent = (Math.floor(1000 * chance) / 10).toFixed(1); // rounded down: it is never 100 % sure
     const right = text === truth;
-    const strange = text.length !== LENGTH ? "Not four characters" : chance < SURE && "Not very sure";
+    const strange = text ? chance < SURE && "Not very sure" : "Nothing found";
     say({
       text: text || "(nothing)",
       says: `${percent} % sure, read in ${milliseconds} ms`,
@@ -133,6 +139,8 @@ function show(columns, path, name) {
     Object.assign(document.createElement(strong ? "b" : "span"), { textContent });
   $("path").replaceChildren(...path.map((answer) => tag(answer !== BLANK, NAMES[answer])));
   $("names").replaceChildren(...[...NAMES].map((name, answer) => tag(path.includes(answer), name)));
+  $("figure").style.setProperty("--columns", columns.length);
+  $("map").width = columns.length;
   const map = $("map").getContext("2d");
   const cells = map.createImageData(columns.length, NAMES.length); // a pixel each; style.css enlarges
   columns.forEach((column, t) =>
@@ -172,7 +180,7 @@ try {
   const captchas = await (await fetch("captchas.json")).json();
   const buttons = captchas.map(({ file, truth }) => {
     const button = document.createElement("button");
-    const picture = Object.assign(new Image(WIDTH, HEIGHT), { src: file, alt: `Captcha ${truth}` });
+    const picture = Object.assign(new Image(128, 64), { src: file, alt: `Captcha ${truth}` });
     button.title = truth;
     button.append(picture);
     button.onclick = () => read(picture.decode().then(() => picture), truth, truth);

@@ -1,0 +1,222 @@
+"""What a network practises: batches of captchas by number, drawn in processes of their own.
+
+A batch has one size. Some batches are the main task, 128x64 and four characters; the others have
+any size, up to six characters, and now and then a margin, a slant, or nothing to read. Processes
+that draw import this module, so it must not import Keras.
+"""
+
+import functools
+import multiprocessing
+import os
+import random
+import signal
+import string
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import cbook
+from PIL import Image, ImageFilter, ImageOps
+
+from captcha_reader.bank import GlyphBank
+from captcha_reader.drawing import Size, random_size, stream
+from captcha_reader.reading import scale
+from captcha_reader.texts import (
+    ALPHABET,
+    HEIGHT,
+    LONGEST,
+    WIDTH,
+    random_texts,
+    texts_of_any_length,
+)
+
+EPOCH = 64_000  # captchas from one bank
+WIDE = 2.6  # a picture that is so many times as wide as high has up to LONGEST characters
+# These look like no character when they are mirrored, or turned by 180 degrees.
+LOST = {"mirrored": "4679BCDFGKPQR", "turned": "4BCDFGJKPRTUY"}
+LOWER_CASE = "abdefghnqrt"  # those that resemble no capital
+NOTHING = ("mirrored", "turned", "lower case", "blank", "scribble", "noise", "stripes", "photo")
+
+
+@dataclass(frozen=True)
+class Practice:
+    """A recipe for training captchas; `seed` and the number of a batch decide all its bytes.
+
+    `size` is the width and height of the main task in pixels, and `batch` a number of captchas.
+    `sizes` is the share of batches in any other size. In a share `hard` of all captchas a character
+    is O or 0 with probability 3/4. Of the batches in other sizes a share `margins` has a margin of
+    up to a quarter of the height, on paper or white, and a share `slants` is turned by up to 5
+    degrees; a share `nothing` of their pictures has nothing to read. All shares are in [0, 1].
+    """
+
+    seed: int
+    batch: int = 128
+    size: Size = (WIDTH, HEIGHT)
+    sizes: float = 0.5
+    hard: float = 0.2
+    margins: float = 0.25
+    slants: float = 0.2
+    nothing: float = 0.05
+    colors: int = 60  # of a bank
+
+    @property
+    def steps(self) -> int:
+        """How many batches an epoch has; each epoch draws from a bank of its own."""
+        return EPOCH // self.batch
+
+    def __call__(self, number: int) -> tuple[np.ndarray, list[str]]:
+        """Draw a batch: uint8 RGB pictures (batch, 64, width, 3) and what they say."""
+        epoch, index = divmod(number, self.steps)
+        rng = stream(self.seed, "train", epoch, index)
+        bank = fresh_bank(self.seed, epoch, self.colors)
+        # Keras' `fit` takes the shapes of all batches from the first two: 128 and 168 wide.
+        in_any_size = self.sizes and (index == 1 or index > 1 and rng.random() < self.sizes)
+        if not in_any_size:
+            texts = [self.crowd(text, rng) for text in random_texts(rng, self.batch)]
+            return scale(bank.draw(texts, rng, *self.size)), texts
+        width, height = size = (160, 60) if index == 1 else random_size(rng)
+        longest = LONGEST if width >= WIDE * height else LONGEST - 1
+        texts = [self.crowd(text, rng) for text in texts_of_any_length(rng, self.batch, longest)]
+        pictures = list(bank.draw(texts, rng, width, height))
+        for i in range(self.batch):
+            if rng.random() < self.nothing:
+                pictures[i], texts[i] = nothing_to_read(rng, bank, size), ""
+        if index > 1 and rng.random() < self.margins:
+            border = rng.randint(0, height // 4), rng.randint(0, height // 4)
+            pictures = [add_margin(picture, border, rng) for picture in pictures]
+        if rng.random() < self.slants:
+            pictures = [slant(picture, rng.uniform(-5, 5)) for picture in pictures]
+        return scale(np.stack(pictures)), texts
+
+    def crowd(self, text: str, rng: random.Random) -> str:
+        """Return a text, or with probability `hard` one that is crowded with O and 0."""
+        if rng.random() >= self.hard:
+            return text
+        return "".join(rng.choice("O0") if rng.random() < 0.75 else c for c in text)
+
+
+@functools.lru_cache(maxsize=2)
+def fresh_bank(seed: int, epoch: int, colors: int) -> GlyphBank:
+    """Return the bank of one epoch; it has ten times as many O and 0 as other characters."""
+    return GlyphBank(f"{seed}/{epoch}", ALPHABET + 9 * "O0", colors)
+
+
+@functools.cache
+def lower_case_bank() -> GlyphBank:
+    """Return a bank of letters that the network must not take for capitals."""
+    return GlyphBank("lower case", LOWER_CASE + string.ascii_lowercase, 20, 2)
+
+
+@functools.cache
+def photo() -> Image.Image:
+    """Return the photograph that Matplotlib comes with."""
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        return Image.open(file).convert("RGB")
+
+
+def paper(picture: np.ndarray) -> tuple[int, ...]:
+    """Return the colour that most of a captcha has."""
+    return tuple(int(level) for level in np.median(picture[::3, ::3], axis=(0, 1)))
+
+
+def add_margin(picture: np.ndarray, border: Size, rng: random.Random) -> np.ndarray:
+    """Put a captcha on a larger page, white or of its own paper."""
+    page = paper(picture) if rng.random() < 0.5 else (255, 255, 255)
+    return np.asarray(ImageOps.expand(Image.fromarray(picture), border, page))
+
+
+def slant(picture: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn a captcha a little, as a careless scan does."""
+    turned = Image.fromarray(picture).rotate(
+        degrees, Image.Resampling.BILINEAR, fillcolor=paper(picture)
+    )
+    return np.asarray(turned)
+
+
+def nothing_to_read(rng: random.Random, bank: GlyphBank, size: Size) -> np.ndarray:
+    """Draw a picture of a width and height in which no text can be read: uint8 RGB."""
+    width, height = size
+    kind = rng.choice(NOTHING)
+    generator = np.random.default_rng(rng.getrandbits(32))
+    if kind in LOST:
+        text = rng.choices(LOST[kind], k=2) + rng.choices(ALPHABET, k=rng.randint(1, 3))
+        rng.shuffle(text)
+        picture = bank.draw(["".join(text)], rng, width, height)[0]
+        return picture[:, ::-1] if kind == "mirrored" else picture[::-1, ::-1]
+    if kind == "lower case":
+        text = rng.choices(LOWER_CASE, k=2) + rng.choices(string.ascii_lowercase, k=2)
+        rng.shuffle(text)
+        return lower_case_bank().draw(["".join(text)], rng, width, height)[0]
+    color = np.array([rng.randint(0, 255) for _ in range(3)], np.uint8)
+    page = np.broadcast_to(color, (height, width, 3))
+    if kind == "blank":
+        return page
+    if kind == "scribble":  # dots and arcs, as on a captcha, and no text
+        return bank.scribble(rng, width, height)
+    if kind == "noise":  # fine or coarse
+        noise = generator.integers(0, 256, (height, width, 3), np.uint8)
+        radius = rng.choice((0, 1, 3, 8))
+        return np.asarray(
+            ImageOps.autocontrast(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(radius)))
+        )
+    if kind == "stripes":
+        y, x = np.mgrid[:height, :width]
+        angle, wave = rng.uniform(0, np.pi), rng.uniform(4, 60)
+        phase = (x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / wave
+        shade = (np.sin(phase) + rng.choice((0, 1)) * np.cos(y * 2 * np.pi / wave))[..., None]
+        return np.clip(color * (1 + shade) / 2, 0, 255).astype(np.uint8)
+    whole = photo()
+    part = rng.uniform(0.1, 1)
+    w, h = int(whole.width * part), int(whole.width * part * height / width)
+    left, top = rng.randint(0, whole.width - w), rng.randint(0, whole.height - h)
+    return np.asarray(whole.resize((width, height), box=(left, top, left + w, top + h)))
+
+
+class Ahead:
+    """Calls `job(number)` in processes of their own, some numbers before they are asked for.
+
+    Numbers are expected one after another, `stride` apart. The result of a number is the same
+    whichever process makes it. Close it at the end, or use it in a `with` statement.
+    """
+
+    def __init__(
+        self, job: Callable[[int], object], processes: int = 1, ahead: int = 24, stride: int = 1
+    ):
+        self.job, self.ahead, self.stride = job, ahead, stride
+        self.pool = ProcessPoolExecutor(
+            processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        )
+        self.waiting: dict[int, Future] = {}
+
+    def __call__(self, number: int) -> object:
+        """Return job(number)."""
+        for coming in range(number, number + self.ahead * self.stride, self.stride):
+            if coming not in self.waiting:
+                self.waiting[coming] = self.pool.submit(self.job, coming)
+        result = self.waiting.pop(number).result()
+        for passed in [other for other in self.waiting if other < number]:
+            self.waiting.pop(passed).cancel()
+        return result
+
+    def close(self) -> None:
+        """End the processes."""
+        self.pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the main process, and end when that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
