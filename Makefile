@@ -72,10 +72,10 @@ demo: setup ## open a page on this machine that reads captchas in the browser; P
 site: setup .venv/.site ## write the lessons as pages of a website to build/site; GITHUB_REPOSITORY=owner/name
 	@$(call takes,GITHUB_REPOSITORY)$(PY) tools/website.py
 
-train: setup ## train for real; MODEL=cnn|ctc SIZE=slim|full BUDGET=20min|300000 OUT=folder START=model.keras
+train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20min|300000 OUT=folder
 	@$(PY) tools/train.py $(PARAMETERS)
 
-study: setup ## measure what lessons 4, 5 and 8 show (hours); WHAT=bank|ablation|heads|stages|lengths|tuning
+study: setup ## measure what lessons 4, 5 and 8 show (hours); WHAT=bank|ablation|heads|stages|tuning
 	@$(PY) tools/study.py $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...
@@ -113,5 +113,6 @@ lock: ## make requirements.lock anew after a change in pyproject.toml
 		--custom-compile-command "make lock" --extra checks pyproject.toml --output-file requirements.lock
 	@echo "requirements.lock follows pyproject.toml; the next make command installs it"
 
-clean: ## delete what the commands made, except .venv
-	@rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+clean: ## delete what the commands made, except .venv and trainings
+	@test ! -d build || find build -mindepth 1 -maxdepth 1 ! -name train ! -name study -exec rm -rf {} +
+	@rm -rf .pytest_cache .ruff_cache .hypothesis *.egg-info

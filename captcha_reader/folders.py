@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from captcha_reader.reading import UnreadablePicture, to_pixels
-from captcha_reader.texts import ALPHABET
+from captcha_reader.texts import ALPHABET, WIDTH
 from captcha_reader.weights import sha256
 
 TABLE = "labels.csv"
@@ -46,7 +46,7 @@ def read_folder(
     for path in files:
         text = labels.get(path.name)
         try:
-            pictures.append(to_pixels(path))
+            pictures.append(to_pixels(path, WIDTH))
             if text is None:
                 raise ValueError(f"{path}: has no line in {TABLE}")
             _check(text, alphabet, longest, path)

@@ -45,6 +45,7 @@ class Practice:
     """A recipe for training captchas; `seed` and the number of a batch decide all its bytes.
 
     `size` is the width and height of the main task in pixels, and `batch` a number of captchas.
+    Each `epoch` captchas come from a bank of their own, which has glyphs in so many `colors`.
     `sizes` is the share of batches in any other size. In a share `hard` of all captchas a character
     is O or 0 with probability 3/4. Of the batches in other sizes a share `margins` has a margin of
     up to a quarter of the height, on paper or white, and a share `slants` is turned by up to 5
@@ -52,19 +53,20 @@ class Practice:
     """
 
     seed: int
-    batch: int = 128
+    batch: int = 64
     size: Size = (WIDTH, HEIGHT)
     sizes: float = 0.5
     hard: float = 0.2
     margins: float = 0.25
     slants: float = 0.2
     nothing: float = 0.05
-    colors: int = 60  # of a bank
+    epoch: int = EPOCH
+    colors: int = 60
 
     @property
     def steps(self) -> int:
-        """How many batches an epoch has; each epoch draws from a bank of its own."""
-        return EPOCH // self.batch
+        """How many batches an epoch has."""
+        return self.epoch // self.batch
 
     def __call__(self, number: int) -> tuple[np.ndarray, list[str]]:
         """Draw a batch: uint8 RGB pictures (batch, 64, width, 3) and what they say."""

@@ -105,8 +105,10 @@ def _resize(image: Image.Image, width: int) -> Image.Image:
     return image.resize((width, HEIGHT), Image.Resampling.BILINEAR)
 
 
-def to_pixels(picture: Picture) -> np.ndarray:
-    """Bring a picture to what the network wants: uint8 RGB, (64, `network_width`, 3).
+def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
+    """Bring a picture to what the network wants: uint8 RGB, (64, width, 3).
+
+    The width follows from the picture's (`network_width`), unless it is given.
 
     Raises:
         UnreadablePicture: as `read_captcha`.
@@ -116,7 +118,7 @@ def to_pixels(picture: Picture) -> np.ndarray:
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's, about what it can live with
             image = ImageOps.exif_transpose(_open(_content(picture) if is_path else picture))
-            return np.asarray(_resize(_to_rgb(image), network_width(*image.size)))
+            return np.asarray(_resize(_to_rgb(image), width or network_width(*image.size)))
     except UnreadablePicture as error:
         raise UnreadablePicture(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises all kinds, SyntaxError and MemoryError among them

@@ -52,7 +52,7 @@ from captcha_reader.outputs import progress
 from captcha_reader.practice import Practice
 from captcha_reader.reading import scale
 from captcha_reader.scores import share, wilson
-from captcha_reader.texts import WIDTH, ctc_labels, decode_heads, encode, one_hot
+from captcha_reader.texts import ctc_labels, decode_heads, encode, one_hot
 from captcha_reader.training import Average, Resume, settle_norms
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 from notebooks_py.ch2_cnn import build_cnn
@@ -108,13 +108,14 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 # %% [markdown]
 # Is the first bar longer than the last, as here? Then the network would wait for the package, and with a bank
-# it need not. On a GPU the step shrinks and the drawing does not: the author of the original reports steps
-# of 117 to 128 ms, of which 110 ms were waiting for pictures.
+# it need not. On a GPU the step shrinks and the drawing does not. The log of the original's CNN has steps of 116 to
+# 128 ms in training, and of 110 to 116 ms where it only reads held-out captchas: probably most of a step was
+# waiting for pictures. So `make train` draws in a process of its own (`Ahead` in
+# [practice.py](../captcha_reader/practice.py)), which works ahead while the network learns.
 #
 # ## Draw several times as fast
 #
-# Most of the package's time goes into letters, dots and arcs that are thrown away after one picture. A
-# `GlyphBank` keeps them. Once, beforehand, the package itself draws every character a few times in each of sixty
+# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps them. Once, beforehand, the package itself draws every character a few times in each of sixty
 # random colours. Then captchas are composed from these glyphs by the package's own rules. Which row is the
 # package's?
 
@@ -124,26 +125,26 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # from captcha_reader.texts import random_texts
 #
 # rng = stream(SEED, "bank", epoch=0, index=0)
-# texts = random_texts(rng, 5)
-# pictures = [*draw_captchas(texts, rng), *GlyphBank(SEED).draw(texts, rng)]
+# drawn = random_texts(rng, 5)
+# examples = [*draw_captchas(drawn, rng), *GlyphBank(SEED).draw(drawn, rng)]
 # show_captchas(
-#     pictures, 2 * texts, columns=5, title="One row by the package, one by a bank of glyphs"
+#     examples, 2 * drawn, columns=5, title="One row by the package, one by a bank of glyphs"
 # )
 # plt.show()
-# print(f"{len(pictures)} captchas, each {pictures[0].shape}")
+# print(f"{len(examples)} captchas, each {examples[0].shape}")
 
 # %% [markdown]
 # The upper one. But the eye is no test. A simpler bank would draw each glyph once, in white, and colour it
 # afterwards. To the eye its captchas look the same. Yet the package thins the edges of strokes, more so in
 # dark colours, and how much of a letter is ink is what tells `0` from `O` (lesson 6). So a finished network
 # judges both banks: does it mistake `0` for `O` as often as on the package's pictures? (Counted in captchas of `O`
-# and `0` alone, in answers of four characters.)
+# and `0` alone, in answers of four characters, at 128x64. At 170x80 the verdict is the same.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, measured
 #
 # if available("bank"):
-#     for name, found in measured("bank")["pictures"].items():
+#     for name, found in measured("bank")["pictures"]["128x64"].items():
 #         print(f"{name:22} right {share(found['right'], found['n'])}")
 #         for pair in ("0 as O", "O as 0"):
 #             print(f"{'':22} {pair} {share(*found[pair])}")
@@ -271,7 +272,7 @@ def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
 
 # %%
 class Muon(keras.optimizers.Muon):
-    """Keras' Muon, for kernels of convolutions, too: each is a matrix (height * width * in, out)."""
+    """Keras' Muon, also for kernels of convolutions: each is a matrix (height * width * in, out)."""
 
     def _should_use_adamw(self, variable):
         last = any(name in variable.path for name in self.exclude_layers)
@@ -309,18 +310,18 @@ class Muon(keras.optimizers.Muon):
 #   high, the weights tumble around a good place; their average lies in the middle of it.
 
 # %%
-RATE = 0.03  # of Muon at its peak
+RATE = 0.02  # of Muon at its peak
 
 
 def compile_recipe(model, steps: int, rate=RATE, muon=True, fall=True, decay=0.01, clip=None):
     """Compile for `steps` steps of Muon, or AdamW, with one cycle of the learning rate.
 
-    The rate climbs to `rate` in a twentieth of the steps and falls to 0 along half a cosine (unless
-    `fall` is False). AdamW moves by a tenth of it. Kernels decay, biases and norms don't. Weights
-    are averaged over a tenth of the run, at most 500 steps.
+    The rate climbs to `rate` in a twentieth of the steps and falls to 0 along half a cosine, unless
+    `fall` is False. AdamW's rate is 0.15 times Muon's. Kernels decay, biases and norms don't.
+    Weights are averaged over a tenth of the run, at most 500 steps.
     """
     climb = max(1, steps // 20)
-    ratio = 0.1  # AdamW's rate for each of Muon's
+    ratio = 0.15  # AdamW's rate for each of Muon's
     peak = rate if muon else ratio * rate
     cycle = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - climb), warmup_target=peak, warmup_steps=climb
@@ -392,23 +393,23 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
-# from captcha_reader.texts import encode
 #
 # FOLDER = fresh_folder("ch4_gpu_training")
 # texts = random_texts(rng, 128)
-# X, y = draw_captchas(texts, rng).astype("float32") / 255, encode(texts) + 1
+# held_out = {"classic": [(draw_captchas(texts, rng), ctc_labels(texts), texts)]}
+# short = PracticeSequence(Practice(SEED, epoch=64 * STEPS))
 #
 #
 # def tiny_run(name, more=()):
 #     keras.utils.set_random_seed(SEED)
-#     model = build_ctc(filters=(8, 16, 16, 32), convs=1, stride=2)
+#     model = build_ctc(filters=(8, 16, 16, 32), convs=1, stride=2, norms="once")
 #     compile_recipe(model, 2 * STEPS)
 #     (folder := FOLDER / name).mkdir(exist_ok=True)
-#     fit_recipe(model, data, (X, y, texts), folder, more)
+#     fit_recipe(model, short, 2 * STEPS, held_out, folder, more)
 #     return model.get_weights()
 #
 #
-# print(f"2 epochs of {STEPS} batches of 64, {len(texts)} held-out captchas")
+# print(f"2 epochs of {short.steps} batches of 64, {len(texts)} held-out captchas")
 
 # %% [markdown]
 # Three runs, the second of them stopped:
@@ -481,7 +482,8 @@ def every_device():
 # %% [markdown]
 # ## Which ingredient pays?
 #
-# Change one thing, train on equally many captchas, and count. Each bar is two trainings together, read on held-out
+# Change one thing, train on equally many captchas, and count. (These rows were trained by the recipe of the first
+# edition: AdamW, a norm behind each convolution, classic captchas alone.) Each bar is two trainings together, read on held-out
 # captchas, and each dot is one of them. The whiskers are 95 % intervals, which know nothing of what a seed does.
 
 # %%
@@ -527,8 +529,8 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 #
 # ## Which head wins?
 #
-# Four heads, CTC as above, and CTC with a GRU: the same recipe, captchas and filters, three seeds each, read on
-# 10,000 captchas.
+# Four heads, CTC as above, and CTC with a GRU: the same recipe (again that of the first edition), captchas and
+# filters, three seeds each, read on 10,000 captchas.
 
 # %% tags=["active-ipynb"]
 # if available("heads"):
@@ -557,10 +559,10 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 #
 # 1. Train a network of your own with `make train MODEL=ctc BUDGET=20min`, stop it with Ctrl-C, and type
 #    the same command again. *Expected: it goes on, and loses at most one epoch.*
-# 2. Draw the learning rate of a run of 10,000 steps with a peak of 0.001. *Expected: the same
-#    shape, a third as high.*
-# 3. Give `PracticeSequence` the alphabet `"0O1I"` and look at its texts. *Expected: three quarters of the
-#    characters are `O` or `0`.*
+# 2. Draw the learning rate of a run of 10,000 steps with a peak of 0.01. *Expected: the same
+#    shape, half as high.*
+# 3. Look at the texts of `Practice(SEED, sizes=0, hard=1)`. *Expected: about three quarters of the characters are
+#    `O` or `0`.*
 #
 # ## Further reading
 #

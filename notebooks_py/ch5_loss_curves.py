@@ -49,8 +49,9 @@ from captcha_reader.weights import MODELS, read_log, read_results
 # ## A log
 #
 # Keras' `CSVLogger` writes a row after every epoch. Here are some from the finished network of lesson 3: the loss
-# on the captchas it trained with, and on *held-out* ones that it never trains with. (The log joins several runs;
-# each went on with the weights of the one before.)
+# on the captchas it trained with, and on *held-out* ones that it never trains with. `val_acc` is the share of
+# held-out classic captchas that are read right, `val_sizes` that of captchas of any size. One command trained it,
+# from nothing.
 
 # %% tags=["active-ipynb"]
 # log = read_log("ctc")
@@ -67,11 +68,10 @@ from captcha_reader.weights import MODELS, read_log, read_results
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
     """Draw a log: loss on two axes, held-out accuracy, and errors.
 
-    The x axis has captchas if the log has `pictures`, else epochs. A dotted line is where a new
-    `run` goes on from the weights of the one before.
+    The x axis has captchas if the log has `pictures`, else epochs.
     """
     done = log.pictures / 1_000 if "pictures" in log else log.epoch + 1
-    right = 100 * log.filter(regex="^val_.*acc")  # val_acc, or one for each of four heads
+    right = 100 * log.filter(regex="^val_(.*acc|sizes)")  # several, if there are four heads
     losses = log[["loss", "val_loss"]].set_axis(["training", "held-out"], axis=1)
     figure, grid = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
     panels = {
@@ -85,8 +85,6 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
         axes.set(title=what, yscale=scale)
         axes.set_xlabel("thousands of captchas" if "pictures" in log else "epoch")
         axes.legend().set_visible(len(values.columns) > 1)
-        for place in log.index[log.run.diff() > 0] if "run" in log else []:  # a new run begins
-            axes.axvline(done[place], color="gray", ls=":")
     figure.suptitle(title)
     return figure
 
@@ -101,22 +99,19 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # folder.mkdir()
 # figure.savefig(folder / "vis.png", dpi=90)
 # plt.show()
-# for run, rows in log.groupby("run"):
-#     row = rows.iloc[-1]
-#     print(f"end of run {run}: training {row.loss:.3f}, held-out {row.val_loss:.3f}")
-# found = read_results("ctc")["scores"]["classic-100k"]
-# print(f"classic-100k: {share(found['right'], found['n'])}")
+# results = read_results("ctc")
+# counted = results["scores"]["classic-100k"]
+# print(f"`{results['command']}`: {results['pictures']:,} captchas")
+# print(f"classic-100k: {share(counted['right'], counted['n'])}")
 
 # %% [markdown]
-# Watch the panels on the right. What was a floor on the left is, at first, a slope. At each dotted line a further run
-# begins: the rate climbs, `O` and `0` are frequent again (lesson 4), and the training loss rises. Near the end of
-# the run they become rarer, and it drops. What does a run gain? Its thousand held-out captchas, others in
-# each run, are too few to tell: those of the last run happen to be easy. All of `classic-100k` shows it: 98.28 %,
-# 98.68 %, 99.01 %, 99.26 % and 99.34 % right after the five.
+# Watch the panels on the right. What looks like a floor on the left is a slope there: the errors fall until the
+# end, where the rate is zero. Captchas of any size are harder than classic ones, since the smallest of them
+# cut letters off.
 #
 # Almost from the start the *training* loss is the higher one. Training practises `O` and `0` more often than they
-# occur in held-out captchas, and those are hard. And it is measured with the weights as they tumble,
-# while held-out captchas are read with their average.
+# occur in held-out captchas, and those are hard; half of its captchas have any size. And it is measured with the
+# weights as they tumble, while held-out captchas are read with their average.
 #
 # ## Two stages, or one cycle
 #
@@ -199,13 +194,12 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # ## A log of your own
 #
 # Lesson 2 left one in `build/lessons/ch2_cnn/run-001/cnn.csv`, lesson 3 in `.../ch3_ctc/run-001/ctc.csv`,
-# and `make train` writes `build/train/ctc-slim/log.csv`. Put its path here. Ours is the finished CNN's.
+# and `make train` writes a `log.csv` into its folder in `build/train`. Put its path here. Ours is the finished CNN's.
 
 # %% tags=["active-ipynb"]
 # path = MODELS / "cnn.csv"  # yours: "../build/lessons/ch2_cnn/run-001/cnn.csv"
 #
 # own = pd.read_csv(path)
-# own = own[own.run == own.run.max()] if "run" in own else own  # the last run
 # plot_log(own, "The finished network of lesson 2")
 # plt.show()
 # best = own.loc[own.val_loss.idxmin()]
@@ -213,8 +207,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(f"{len(own)} rows, the lowest held-out loss is {best.val_loss:.3f}, after {when}")
 
 # %% [markdown]
-# This is its last run, which went on from good weights. Training falls and held-out does not, and yet it learns
-# nothing by heart, as its captchas are fresh. Probably `O` and `0` become rarer, and the weights tumble less.
+# Both losses fall to the end, so this network, too, would gain from a longer training.
 #
 # ---
 #

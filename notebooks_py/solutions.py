@@ -31,16 +31,17 @@ from matplotlib.figure import Figure
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas, draw_glyph, stages, stream
 from captcha_reader.outputs import ROOT
+from captcha_reader.practice import Practice
 from captcha_reader.scores import wilson
-from captcha_reader.texts import HEIGHT, LENGTH, WIDE_WIDTH, WIDTH, random_texts
+from captcha_reader.texts import HEIGHT, LENGTH, WIDE_WIDTH, WIDTH, ctc_labels, random_texts
 from captcha_reader.weights import finished, read_log
 from notebooks_py.ch1_captcha_preview import CaptchaSequence
 from notebooks_py.ch2_cnn import CLASSES, FILTERS, build_cnn, read_heads
 from notebooks_py.ch3_ctc import build_ctc, decode_ctc, lattice, read_ctc, small_ctc
-from notebooks_py.ch4_gpu_training import SLIM, PracticeSequence, compile_recipe
+from notebooks_py.ch4_gpu_training import compile_recipe
 from notebooks_py.ch5_loss_curves import plot_log
 from notebooks_py.ch6_o0o0 import count_right, measure, thicken, try_threshold
-from notebooks_py.ch8_own_captchas import draw_foreign, fine_tune, pad
+from notebooks_py.ch8_own_captchas import draw_foreign, fine_tune
 
 SEED = 2019  # as in the lessons
 DIGITS = "0123456789"
@@ -196,7 +197,7 @@ def ch3_3_beam_search(
 # --- lesson 4: training for real -----------------------------------------------------------------
 
 
-def ch4_1_stop_and_go_on(folder: Path = ROOT / "build/train/ctc-slim") -> dict[str, int]:
+def ch4_1_stop_and_go_on(folder: Path) -> dict[str, int]:
     """Stop a training, go on, and look into its log: is an epoch missing, or there twice?
 
     In a terminal, with Ctrl-C in between:
@@ -204,7 +205,8 @@ def ch4_1_stop_and_go_on(folder: Path = ROOT / "build/train/ctc-slim") -> dict[s
         make train MODEL=ctc BUDGET=20min
         make train MODEL=ctc BUDGET=20min
 
-    No epoch is missing, and at most one for each Ctrl-C was trained twice. (tests/test_train.py
+    `folder` is the one that the command names. No epoch is missing, and at most one for each
+    Ctrl-C was trained twice. (tests/test_train.py
     interrupts a run in many ways, and it ends with the same weights, bit by bit.)
     """
     epochs = pd.read_csv(folder / "log.csv").epoch
@@ -214,9 +216,9 @@ def ch4_1_stop_and_go_on(folder: Path = ROOT / "build/train/ctc-slim") -> dict[s
 
 
 def ch4_2_a_long_cycle(seed: int = SEED) -> Figure:
-    """Draw the rate of 10,000 steps with a peak of 0.001: the lesson's curve, a third as high."""
+    """Draw the rate of 10,000 steps with a peak of 0.01: the lesson's curve, half as high."""
     figure, axes = plt.subplots(figsize=(6.5, 2.4), layout="constrained")
-    for steps, peak in ((1_000, 3e-3), (10_000, 1e-3)):
+    for steps, peak in ((1_000, 0.02), (10_000, 0.01)):
         cycle = compile_recipe(small_ctc(seed), steps, peak)
         part = np.linspace(0, 1, 101)  # of the run
         rates = [float(cycle(step)) for step in steps * part]
@@ -226,17 +228,14 @@ def ch4_2_a_long_cycle(seed: int = SEED) -> Figure:
     return figure
 
 
-def ch4_3_practise_two_pairs(captchas: int = 10_000, seed: int = SEED) -> dict[str, float]:
-    """Give `PracticeSequence` the alphabet "0O1I": how much of the texts is O or 0?
+def ch4_3_practise_one_pair(batches: int = 20, seed: int = SEED) -> float:
+    """Let every captcha be crowded, `Practice(seed, sizes=0, hard=1)`: how much is O or 0?
 
-    In the half that is practice 98 %, in the other half 50 %, as chance has it: 74 % together.
+    In each place with probability 3/4, and by chance in two of 36 of the other places: 76 %.
     """
-    found = {}
-    for name, share in {"practice": 1.0, "the others": 0.0, "together": 0.5}.items():
-        data = PracticeSequence(captchas, 1, seed, alphabet="0O1I", hard=(share, share))
-        text = "".join(data.texts(stream(seed, "train", epoch=0, index=0)))
-        found[name] = (text.count("O") + text.count("0")) / len(text)
-    return found
+    practice = Practice(seed, sizes=0, hard=1)
+    text = "".join(text for number in range(batches) for text in practice(number)[1])
+    return (text.count("O") + text.count("0")) / len(text)
 
 
 # --- lesson 5: loss curves -----------------------------------------------------------------------
@@ -360,15 +359,15 @@ def ch7_3_without_zero_grad(steps: int = 600, seed: int = SEED) -> dict[str, lis
 
     from notebooks_py import ch7_ctc_pytorch as ch7
 
-    draw, losses = GlyphBank(seed, width=WIDE_WIDTH).draw, {}
+    draw, losses = functools.partial(GlyphBank(seed).draw, width=WIDE_WIDTH), {}
     for name in ("with zero_grad", "without"):
         torch.manual_seed(seed)
         model, data = ch7.CTCNet(), ch7.CaptchaBatches(32, seed, draw=draw)
-        optimizer, cycle = ch7.adamw(model, steps)
+        optimizers, cycles = ch7.recipe(model, steps)
         if name == "without":
-            optimizer.zero_grad = lambda: None
+            model.zero_grad = lambda: None
         batches = (data[0, index] for index in range(steps))
-        losses[name] = list(ch7.train(model, batches, optimizer, cycle))
+        losses[name] = list(ch7.train(model, batches, optimizers, cycles))
     return losses
 
 
@@ -378,10 +377,9 @@ def ch7_3_without_zero_grad(steps: int = 600, seed: int = SEED) -> dict[str, lis
 def ch8_1_seven_characters(captchas: int = 100, seed: int = SEED) -> int:
     """Read seven characters in 256 pixels with the finished weights; return how many are right.
 
-    The weights fit, because none of them knows the width, and most captchas are read right.
+    The network never practised seven, but every column is asked the same question.
     """
-    model = build_ctc(width=256, **SLIM)
-    model.set_weights(finished("ctc")[0].get_weights())
+    model = finished("ctc")[0]
     rng = stream(seed, "seven", epoch=0, index=0)
     texts = random_texts(rng, captchas, length=7)
     return matches(read_ctc(model, draw_captchas(texts, rng, width=256)), texts)
@@ -403,7 +401,7 @@ def fine_tuned(count: int, steps: int, seed: int, old: int = 0, moved: bool = Tr
         kept = random_texts(rng, old)
         pictures, texts = np.concatenate([pictures, draw_captchas(kept, rng)]), texts + kept
     keras.utils.set_random_seed(seed)
-    fine_tune(model, pictures.astype("float32") / 255, pad(texts, LENGTH), steps, seed, moved)
+    fine_tune(model, pictures.astype("float32") / 255, ctc_labels(texts), steps, seed, moved)
     return model
 
 
@@ -420,7 +418,7 @@ def ch8_2_not_moved(
     for name, moved in {"moved": True, "as they are": False}.items():
         model = fine_tuned(count, steps, seed, moved=moved)
         logits = model.predict(pictures.astype("float32") / 255, verbose=0)
-        loss = float(keras.losses.CTC()(pad(texts, LENGTH), logits))
+        loss = float(keras.losses.CTC()(ctc_labels(texts), logits))
         found[name] = loss, matches(read_ctc(model, others), truth)
     return found
 

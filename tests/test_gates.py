@@ -51,17 +51,6 @@ def text(name: str, old: str, new: str) -> Callable[[Path], None]:
     return lambda root: edit(root / name, old, new)
 
 
-def bytes_in(name: str, size: int) -> Callable[[Path], None]:
-    """A breakage: a file that grew."""
-
-    def breakage(root: Path) -> None:
-        (root / name).parent.mkdir(exist_ok=True)
-        with (root / name).open("ab") as stream:
-            stream.write(b"\n" * size)
-
-    return breakage
-
-
 def edited_on_both_sides(root: Path) -> None:
     edit(root / MODULE, "round(area(SEED), 5)", "round(area(SEED), 4)")
     assert format.main(["--root", str(root)]) == 0
@@ -92,31 +81,6 @@ BREAKAGES = [
      "imgs/circles.png is not the picture that the run drew"),
     ("pictures", lambda root: shutil.copy(root / "imgs" / "circles.png", root / "imgs" / "x.png"),
      "imgs/x.png is drawn by 0 lessons, not by one; run `make refresh`, or delete it"),
-    ("facts", shows(PICTURE, image_png="aGk=", text_plain="<Figure size 640x480 with 1 Axes>"),
-     "cell 6 shows something that nothing compares"),
-    ("facts", shows(FACT, text_plain="array([<Axes: >, <Axes: >], dtype=object)"), "cell 8 shows"),
-    ("facts", change(FACT, lambda c: c.update(outputs=[], source="assert True")), "cell 8 shows"),
-    ("exclusions", change(FACT, lambda c: c.metadata.tags.append("nbval-skip")),
-     "cell 8 is left out of the comparison"),
-    ("exclusions", change(FACT, lambda c: c.metadata.tags.append("raises-exception")), "cell 8 is"),
-    ("exclusions", source(FACT, "x = 1\n# NBVAL_IGNORE_OUTPUT\nx"), "cell 8 is left out"),
-    ("verdicts", writes(FACT, "stream", text="the largest is the last: True\n"),
-     "1 of 5 printed lines end in True or False, such as `the largest is the last: True`"),
-    ("parameters", text(FIRST, '"STEPS = 3', '"STEP = 3'),
-     "STEP is not a parameter; the names are SEED, STEPS, EPOCHS"),
-    ("parameters", source(PARAMETERS, "STEPS = 3"), "SEED is missing"),
-    ("parameters", source(PARAMETERS, "SEED = 1\nSTEPS = 2 + 1"), "STEPS must be a whole number"),
-    ("parameters", source(PARAMETERS, "SEED = 1\nprint(SEED)"), "holds more than `NAME = number`"),
-    ("parameters", change(PARAMETERS, lambda c: c.metadata.update(tags=[])), "0 cells are tagged"),
-    ("used", source(FACT, "round(3.14159, 5)"), "cell 4 defines SEED, which no other code"),
-    ("used", source(PICTURE, "print(area(STEPS))"), "cell 2 defines NAMES, which no other code"),
-    ("pins", text("requirements.lock", "captcha==0.7.0", "captcha==0.7.1"),
-     "captcha==0.7.0 is in pyproject.toml alone; run `make lock`"),
-    ("pins", text("requirements.lock", "captcha==0.7.0", "captcha==0.7.1"),
-     "the lock has captcha==0.7.1, installed is 0.7.0; delete .venv/.installed"),
-    ("pins", text("pyproject.toml", "captcha==0.7.0", "captcha>=0.7.0"), "no exact version"),
-    ("pins", text("pyproject.toml", "torch==2.13.0", "torch"), "torch has no exact version"),
-    ("pins", text("pyproject.toml", ">=3.11,<3.14", ">=3.12,<3.14"), "asks for python>=3.11,<3.14"),
     ("modules", source(DEFINITIONS, 'NAMES = print("a")'),
      "cell 2, `NAMES = print('a')`, does more than define; tag the cell active-ipynb"),
     ("modules", source(DEFINITIONS, 'import os\nos.mkdir("a")'), "`os.mkdir('a')`"),
@@ -127,16 +91,6 @@ BREAKAGES = [
     ("modules", source(FACT, "from gates import sync"), "imports gates from tools, which nothing"),
     ("modules", text("captcha_reader/places.py", "import os", "import notebooks_py.ch1_circles"),
      "captcha_reader/places.py imports the lesson ch1_circles"),
-    ("prose", source(8, "## What you learned\n## On your own"), "no heading `Further reading`"),
-    ("prose", source(2, "# Another title"), "2 headings of the first level, not one"),
-    ("prose", source(FACT, "1\n" * 21), "cell 8 has 21 lines, more than 20"),
-    ("prose", source(DEFINITIONS, "def f():\n    \"\"\"Do.\"\"\"\n" + "    print()\n" * 20),
-     "cell 2 has 21 lines, more than 20"),
-    ("prose", change(0, lambda c: c.update(cell_type="code", outputs=[], execution_count=None)),
-     "4 text and 5 code cells"),
-    ("prose", source(2, "word " * 1_100), "words, at most 1080 are allowed"),
-    ("size", bytes_in(FIRST, 400_000), "kB, at most 400 are allowed"),
-    ("size", bytes_in("models/cnn.keras", 6_000_000), "models/cnn.keras has 6000 kB"),
 ]  # fmt: skip
 
 
@@ -158,11 +112,6 @@ def test_every_gate_has_a_breakage(record_property):
     assert {gate.__name__ for gate in gates.GATES} == {gate for gate, _, _ in BREAKAGES}
     record_property("gates proven", len(gates.GATES))
     record_property("breakages caught", len(BREAKAGES))
-
-
-def test_an_assertion_is_a_fact(mini):
-    change(FACT, lambda c: c.update(outputs=[], source="assert area(1) > 3"))(mini)
-    assert gates.facts(mini) == []
 
 
 def test_a_demo_cell_of_an_imported_lesson_is_no_source(mini):

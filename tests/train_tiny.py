@@ -1,5 +1,10 @@
-"""tools/train.py with a tiny network, short epochs and a small bank; run by test_train.py."""
+"""tools/train.py with tiny networks, few glyphs and short epochs; run by test_train*.py.
 
+The environment says how many SECONDS each batch takes, so that somebody can interrupt.
+"""
+
+import functools
+import os
 import sys
 import time
 from pathlib import Path
@@ -8,31 +13,45 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import train  # noqa: E402
 
-from captcha_reader import scores  # noqa: E402
+from captcha_reader import practice  # noqa: E402
 from captcha_reader.bank import GlyphBank  # noqa: E402
-from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
 
-BANK = GlyphBank(1, colors=2, copies=1)
-DRAW = scores.draw_test_set
+NETWORK = {"filters": (4,), "convs": 1, "stride": 4, "norms": "once"}
+TORCH = {"filters": (4, 8), "stride": 4, "tall": 0}
+
+
+@functools.cache
+def few_glyphs(seed: int, epoch: int, colors: int) -> GlyphBank:
+    return GlyphBank(f"{seed}/{epoch}", colors=2, copies=1)
+
+
 PATCHES = [
-    (ch4, "SLIM", {"filters": (4,), "convs": 1, "stride": 4, "momentum": 0.9}),
-    (ch4, "fresh_bank", lambda seed, epoch, width: BANK),
-    (train, "EPOCH", 3),
-    (train, "VALID", 20),
-    (scores, "TEST_SETS", scores.TEST_SETS | {"classic-1k": scores.TEST_SETS["classic-100"]}),
-    (scores, "draw_test_set", lambda name: DRAW("classic-100")),
+    (practice, "fresh_bank", few_glyphs),
+    (train, "EPOCH", 12),
+    (train, "VALID", 100),
+    (train, "QUICK", 100),
 ]
 
 
-class Slowly(ch4.PracticeSequence):
-    """Draws slowly, so that somebody has time to interrupt."""
+def main() -> int:
+    if "MODEL=pytorch" in sys.argv:
+        import train_torch
 
-    def __getitem__(self, index):
-        time.sleep(0.5)
-        return super().__getitem__(index)
+        train_torch.SIZES["slim"] = TORCH
+        return train.main()
+    from notebooks_py import ch4_gpu_training as ch4
+
+    class Slowly(ch4.PracticeSequence):
+        def __getitem__(self, index):
+            time.sleep(float(os.environ.get("SECONDS", 0)))
+            return super().__getitem__(index)
+
+    ch4.SLIM, ch4.PracticeSequence = NETWORK, Slowly
+    return train.main()
 
 
-if __name__ == "__main__":
-    for patch in [*PATCHES, (ch4, "PracticeSequence", Slowly)]:
+if __name__ != "train_tiny":  # a process of its own, or one that draws for it
+    for patch in PATCHES:
         setattr(*patch)
-    sys.exit(train.main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -130,6 +130,7 @@ def publish(run: Path, root: Path) -> bool:
         results = json.loads((run / runs.RESULTS).read_text("utf-8"))
         name, weights_hash = results["settings"]["MODEL"], results["sha256"]
         total, batch = results["pictures"], int(results["settings"]["BATCH"])
+        test_sets, size = SETS[name], results["settings"]["SIZE"]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{run} holds no finished run of `make train` ({error!r}): RUN= wants its folder"
@@ -138,7 +139,7 @@ def publish(run: Path, root: Path) -> bool:
 
     home = root / "models" / f"{name}.json"
     weights = check_weights(run / f"model{FINISHED[name]}", weights_hash)
-    read = reader(weights, results["settings"]["SIZE"])
+    read = reader(weights, size)
     judged = scores.evaluate(read, JUDGES[name]).record()
     old = json.loads(home.read_text("utf-8"))["scores"] if home.exists() else {}
     if earlier := old.get(JUDGES[name]):
@@ -146,7 +147,7 @@ def publish(run: Path, root: Path) -> bool:
               f"{judged['right']:,}")  # fmt: skip
         if judged["right"] <= earlier["right"]:
             return False
-    found = {test_set: scores.evaluate(read, test_set).record() for test_set in SETS[name]}
+    found = {test_set: scores.evaluate(read, test_set).record() for test_set in test_sets}
     results |= {"scores": found | {JUDGES[name]: judged}, "bytes": weights.stat().st_size}
     log = pd.read_csv(run / "log.csv").drop_duplicates("epoch", keep="last")
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)

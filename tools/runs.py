@@ -20,7 +20,7 @@ NOTED = ("keras", "tensorflow", "jax", "torch", "captcha", "pillow", "numpy")  #
 
 def code_hash() -> str:
     """Return the SHA-256 of the code of this repository that is imported, without its comments."""
-    files = {Path(module.__file__) for module in sys.modules.values()
+    files = {Path(module.__file__).resolve() for module in sys.modules.values()
              if getattr(module, "__file__", None)}  # fmt: skip
     digest = hashlib.sha256()
     for path in sorted(files):

@@ -64,7 +64,7 @@ VARIANTS = {  # what is changed of it
     "AdamW instead of Muon": {"recipe": {"muon": False}},
     "a norm behind each convolution": {"network": {"norms": "every"}},
     "paper is 1": {"network": {"ink": False}},
-    "batches of 64": {"practice": {"batch": 64}, "recipe": {"rate": 0.02}},
+    "batches of 128": {"practice": {"batch": 128}, "recipe": {"rate": 0.03}},
     "no practice of O and 0": {"practice": {"hard": 0.0}},
     "more practice of O and 0": {"practice": {"hard": 0.5}},
     "clipped at 1": {"recipe": {"clip": 1.0}},
@@ -305,17 +305,16 @@ def one_cycle(model, data, valid: dict, folder: Path):
 
 def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     """Train lesson 3's small network in two stages and in one cycle, on the same captchas."""
-    from captcha_reader import practice
     from notebooks_py import ch3_ctc as ch3
     from notebooks_py import ch4_gpu_training as ch4
 
     rng = stream(seeds[0], "valid", epoch=0, index=0)
     texts = random_texts(rng, 1_000)
     valid = {"classic": [(draw_captchas(texts, rng), ctc_labels(texts), texts)]}
-    practice.EPOCH, logs = min(2_048, pictures), []  # short epochs, for a curve with many points
+    epoch, logs = min(2_048, pictures), []  # short, for a curve with many points
     for recipe, train in {"two stages": two_stages, "one cycle": one_cycle}.items():
         print(recipe, flush=True)
-        data = ch4.PracticeSequence(Practice(seeds[0], batch=32, sizes=0.0, hard=0.0))
+        data = ch4.PracticeSequence(Practice(seeds[0], 32, sizes=0.0, hard=0.0, epoch=epoch))
         data.epochs = max(2, pictures // (32 * data.steps))
         with tempfile.TemporaryDirectory() as folder:
             log = train(ch3.small_ctc(seeds[0]), data, valid, Path(folder))
@@ -356,7 +355,7 @@ def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     write_json(out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": rows})
 
 
-LEAST = 128  # captchas: one batch
+LEAST = 64  # captchas: one batch
 STUDIES = {  # what measures it, where it goes, and with how many pictures
     "bank": (bank, "models/bank.json", 10_000),
     "ablation": (trainings, "models/ablation.json", 100_000),

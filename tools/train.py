@@ -7,6 +7,8 @@ Keras is imported inside the functions: processes that draw import this file, an
 """
 
 import contextlib
+import functools
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ import pandas as pd
 import runs
 
 from captcha_reader.drawing import draw_captchas, draw_wide, stream
-from captcha_reader.practice import Ahead, Practice
+from captcha_reader.practice import EPOCH, Ahead, Practice
 from captcha_reader.reading import scale
 from captcha_reader.testsets import in_any_size
 from captcha_reader.texts import (
@@ -39,8 +41,8 @@ DEFAULTS = {
     "SEED": "2019",
     "SIZES": "",  # share of batches in any size; ctc 0.5, the others 0
     "HARD": "0.2",  # share of captchas with many O and 0
-    "BATCH": "128",
-    "RATE": "0.03",  # the peak of Muon's learning rate
+    "BATCH": "64",
+    "RATE": "0.02",  # the peak of Muon's learning rate
     "PRECISION": "auto",  # half precision where the device computes in it
     "OUT": "",  # a folder; the default is named by the settings, in build/train
     "WORKERS": "1",  # processes that draw; with 0 the training does it itself
@@ -54,7 +56,7 @@ ALLOWED = {
     "SIZES": f"|{SHARE}",
     "HARD": SHARE,
     "BATCH": options.POSITIVE,
-    "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.03",
+    "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.02",
     "PRECISION": "auto|float32|mixed_bfloat16 one of auto, float32, mixed_bfloat16",
     "WORKERS": options.WHOLE,
 }
@@ -66,12 +68,15 @@ def settle(chosen: dict) -> dict:
     """Return the settings of a run: what decides its captchas and weights, all of it filled in."""
     settings = {name: value for name, value in chosen.items() if name not in ("OUT", "WORKERS")}
     model = settings["MODEL"]
+    settings["PROCESSES"] = os.environ.get("WORLD_SIZE", "1")  # torchrun's, which share batches
     settings["BUDGET"] = settings["BUDGET"] or BUDGETS[model]
     settings["SIZES"] = settings["SIZES"] or ("0.5" if model == "ctc" else "0")
     if model != "ctc" and float(settings["SIZES"]):
         raise ValueError(f"SIZES={settings['SIZES']}: {model} has one size, so SIZES must be 0")
     if int(settings["SEED"]) >= 2**32:
         raise ValueError(f"SEED={settings['SEED']} must be less than {2**32}")
+    if int(settings["BATCH"]) > EPOCH:
+        raise ValueError(f"BATCH={settings['BATCH']} must be at most {EPOCH}, one epoch")
     if settings["BUDGET"].isdecimal() and int(settings["BUDGET"]) < int(settings["BATCH"]):
         raise ValueError(f"BUDGET={settings['BUDGET']} is less than one batch: use at least "
                          f"{settings['BATCH']} captchas, or a smaller BATCH=")  # fmt: skip
@@ -80,11 +85,20 @@ def settle(chosen: dict) -> dict:
 
 def folder(settings: dict) -> Path:
     """Name a folder by the settings: those that are not the default's stand in it."""
-    usual = settle(DEFAULTS | {"MODEL": settings["MODEL"]})
+    usual = settle(DEFAULTS | {"MODEL": settings["MODEL"]}) | {"PROCESSES": "1"}
     first = [settings[name] for name in ("MODEL", "SIZE", "BUDGET", "SEED")]
-    others = [f"{name.lower()}{settings[name]}" for name in ("SIZES", "HARD", "BATCH", "RATE")
-              if settings[name] != usual[name]]  # fmt: skip
+    names = ("SIZES", "HARD", "BATCH", "RATE", "PROCESSES")
+    others = [f"{x.lower()}{settings[x]}" for x in names if settings[x] != usual[x]]
     return Path("build/train") / "-".join([*first, *others, settings["PRECISION"]])
+
+
+def program(settings: dict) -> str:
+    """Return how a command for these settings begins."""
+    processes = int(settings["PROCESSES"])
+    if processes == 1:
+        return "make train"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return f"torchrun --nnodes {processes // here} --nproc-per-node {here} tools/train.py"
 
 
 def practice(settings: dict) -> Practice:
@@ -95,6 +109,7 @@ def practice(settings: dict) -> Practice:
         (WIDE_WIDTH if settings["MODEL"] == "pytorch" else WIDTH, HEIGHT),
         sizes=float(settings["SIZES"]),
         hard=float(settings["HARD"]),
+        epoch=EPOCH,
     )
 
 
@@ -158,7 +173,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     from notebooks_py import ch4_gpu_training as ch4
 
     keras.mixed_precision.set_dtype_policy(settings["PRECISION"])
-    valid = held_out(settings)
+    valid = functools.cache(lambda: held_out(settings))
 
     def new_model(steps: int):
         keras.utils.set_random_seed(int(settings["SEED"]))
@@ -179,7 +194,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
             start = time.perf_counter()
             model.fit(data, shuffle=False, verbose=0)
         step = (time.perf_counter() - start) / data.steps
-        average = ch4.Average(valid, ch4.KINDS[settings["MODEL"]]["decode"], [], out / "none")
+        average = ch4.Average(valid(), ch4.KINDS[settings["MODEL"]]["decode"], [], out / "none")
         start = time.perf_counter()
         average.read(model)
         data.steps = data.practice.steps
@@ -190,7 +205,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
         check_backup(out / "backup")
         model = new_model(record["steps"])
         print(f"{record['steps']:,} batches of {settings['BATCH']}, in {out}", flush=True)
-        ch4.fit_recipe(model, data, record["steps"], valid, out)
+        ch4.fit_recipe(model, data, record["steps"], valid(), out)
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
     finished.set_weights(model.get_weights())  # the average, with which the training ends
@@ -208,9 +223,9 @@ def main() -> int:
     """Train with a lock on the folder; 3 if Ctrl-C stopped it, so that a script can tell."""
     began = time.perf_counter()
     chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
-    command = " ".join(["make train", *sys.argv[1:]])
     try:
         settings = settle(chosen)
+        command = " ".join([program(settings), *sys.argv[1:]])
         if settings["MODEL"] == "pytorch":
             from train_torch import RANK, train
         else:

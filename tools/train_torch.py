@@ -10,6 +10,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,6 @@ class Run:
         torch.manual_seed(int(settings["SEED"]))
         model = ch7.CTCNet(**SIZES[settings["SIZE"]])
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         self.half = settings["PRECISION"] == "mixed_bfloat16"
         self.model = model.to(self.device, memory_format=torch.channels_last)
         decay = get_ema_multi_avg_fn(min(0.998, 1 - 10 / max(20, steps)))
@@ -96,10 +95,11 @@ class Run:
         draft.replace(path)
 
     def resume(self, path: Path) -> int:
-        """Go on from the file, if there is one; return how many steps are made."""
-        if not path.exists():
+        """Go on from the first process' file, if it has one; return how many steps are made."""
+        loaded = partial(torch.load, path, map_location="cpu", weights_only=True)
+        state = from_first(lambda: loaded() if path.exists() else None)
+        if not state:
             return 0
-        state = torch.load(path, map_location=self.device, weights_only=True)
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
         return state["steps"]
@@ -117,6 +117,8 @@ def processes() -> Iterator[None]:
     if WORLD == 1:
         yield
         return
+    if torch.cuda.is_available():  # before the processes talk: each one through its own GPU
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     yield
     distributed.destroy_process_group()

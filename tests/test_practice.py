@@ -1,0 +1,148 @@
+"""What a network practises: numbers decide it, in any process; and the shares of what is in it."""
+
+import dataclasses
+import operator
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from captcha_reader import practice
+from captcha_reader.bank import GlyphBank
+from captcha_reader.practice import Ahead, Practice
+from captcha_reader.reading import network_width
+
+SMALL = Practice(5, batch=2, epoch=10, colors=2)  # five batches an epoch
+KILLED = """
+import operator, os, signal
+from captcha_reader.practice import Ahead
+ahead = Ahead(operator.neg, processes=2)
+ahead(1)
+print("at work", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def same(one: tuple, other: tuple) -> bool:
+    """Whether two batches have the same pictures and texts."""
+    return np.array_equal(one[0], other[0]) and one[1] == other[1]
+
+
+def test_the_number_and_the_seed_decide_every_byte_in_any_number_of_processes():
+    here = [SMALL(number) for number in range(8)]
+    assert not any(same(here[i], here[j]) for i in range(8) for j in range(i))
+    assert not same(here[2], dataclasses.replace(SMALL, seed=6)(2))
+    practice.fresh_bank.cache_clear()
+    assert same(here[5], SMALL(5)) and same(here[0], SMALL(0))
+    for processes in (1, 2):
+        with Ahead(SMALL, processes, ahead=3) as draw:
+            assert all(same(draw(number), here[number]) for number in (0, 1, 2, 5, 6, 0, 7))
+
+
+def test_a_bank_can_be_sent_to_another_process():
+    bank = GlyphBank(1, colors=2, copies=1)
+    twin = pickle.loads(pickle.dumps(bank))
+    assert np.array_equal(*(x.draw(["AB0O"], random.Random(1), 200, 90) for x in (bank, twin)))
+
+
+def test_each_epoch_has_a_bank_of_its_own(monkeypatch):
+    banks, fresh = [], practice.fresh_bank
+    monkeypatch.setattr(practice, "fresh_bank", lambda *x: banks.append(x) or fresh(*x))
+    for number in (4, 5, 9, 10):
+        SMALL(number)
+    assert banks == [(5, 0, 2), (5, 1, 2), (5, 1, 2), (5, 2, 2)]
+    assert not np.array_equal(*(fresh(5, e, 2).draw(["A"], random.Random(1)) for e in (1, 2)))
+
+
+@pytest.mark.parametrize("sizes", [0.1, 1.0])
+def test_keras_sees_in_the_first_two_batches_that_widths_differ(sizes):
+    for seed in range(3):
+        drawn = Practice(seed, batch=1, sizes=sizes, colors=1)
+        assert len({drawn(number)[0].shape[2] for number in (0, 1)}) == 2
+
+
+class Page:
+    """A bank that draws nothing and notes the sizes that it is asked for."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def draw(self, texts: list[str], rng: random.Random, width: int, height: int) -> np.ndarray:
+        self.sizes.append((width, height))
+        return np.zeros((len(texts), height, width, 3), np.uint8)
+
+
+def test_shares_are_what_they_say(monkeypatch):
+    page, calls, n = Page(), Counter(), 600
+    monkeypatch.setattr(practice, "fresh_bank", lambda *_: page)
+    for name in ("add_margin", "slant", "nothing_to_read"):
+        results = {"nothing_to_read": lambda _, __, size: np.zeros((*size[::-1], 3), np.uint8)}
+        function = results.get(name, getattr(practice, name))
+
+        def counted(*arguments, name=name, function=function):
+            calls[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(practice, name, counted)
+    settings = {"sizes": 0.6, "margins": 0.3, "slants": 0.2, "nothing": 0.1, "hard": 0.2}
+    drawn, texts, wide = Practice(1, batch=8, **settings), [], []
+    for number in range(2, n + 2):
+        pictures, said = drawn(number)
+        (w, h), texts = page.sizes[-1], texts + said
+        assert pictures.dtype == np.uint8 and pictures.shape[:2] == (8, 64)
+        assert pictures.shape[2] == network_width(w, h) or calls["add_margin"]
+        columns = pictures.shape[2] // 8
+        assert all(columns >= 2 * len(text) - 1 for text in said)  # CTC needs so many
+        assert max(map(len, said)) <= (4 if (w, h) == (128, 64) else 6 if w >= 2.6 * h else 5)
+        wide += [text for text in said if (w, h) != (128, 64)]
+    found = {
+        "sizes": len(wide) / 8 / n,
+        "margins": calls["add_margin"] / len(wide),
+        "slants": calls["slant"] / len(wide),
+        "nothing": wide.count("") / len(wide),
+        "hard": (sum(map("".join(texts).count, "O0")) / len("".join(texts)) - 1 / 18)
+        / (0.75 * 17 / 18),
+    }
+    assert found == pytest.approx(settings, abs=0.05) and texts.count("") == wide.count("")
+    assert {len(text) for text in wide} == set(range(7))
+    plain = Practice(1, batch=8, sizes=0.0, hard=0.0, size=(192, 64))
+    assert all({len(text) for text in plain(number)[1]} == {4} for number in range(20))
+    assert page.sizes[-20:] == [(192, 64)] * 20
+
+
+@pytest.mark.parametrize("kind", practice.NOTHING)
+def test_nothing_to_read_comes_in_any_size_and_is_never_the_same(monkeypatch, kind):
+    monkeypatch.setattr(practice, "NOTHING", (kind,))
+    bank, rng = GlyphBank(1, colors=2, copies=1), random.Random(kind)
+    for size in ((128, 64), (95, 50), (340, 100)):
+        pictures = [practice.nothing_to_read(rng, bank, size) for _ in range(2)]
+        assert not np.array_equal(*pictures)
+        assert {(x.shape, x.dtype) for x in pictures} == {((*size[::-1], 3), np.dtype("uint8"))}
+
+
+def test_numbers_are_drawn_ahead_in_strides_and_may_jump():
+    with Ahead(operator.neg, ahead=3, stride=2) as draw:
+        assert (draw(1), draw(3)) == (-1, -3) and set(draw.waiting) == {5, 7}
+        assert draw(21) == -21 and set(draw.waiting) == {23, 25}  # a run that goes on
+        assert draw(1) == -1  # the next call of fit
+
+
+def test_what_goes_wrong_in_the_process_is_told_here():
+    with Ahead(operator.methodcaller("upper")) as draw, pytest.raises(AttributeError, match="int"):
+        draw(1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_the_processes_end_when_their_parent_is_killed():
+    environment = {**os.environ, "PYTHONPATH": str(Path(practice.__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True,
+                              env=environment)  # fmt: skip
+    printed, _ = parent.communicate(timeout=60)  # the pipe closes when the last of them has ended
+    assert parent.returncode == -signal.SIGKILL and printed == "at work\n"
