@@ -54,4 +54,4 @@ if __name__ != "train_tiny":  # a process of its own, or one that draws for it
     for patch in PATCHES:
         setattr(*patch)
 if __name__ == "__main__":
-    sys.exit(main())
+    train.runs.end_with(main)

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -125,6 +126,25 @@ def open_run(out: Path, settings: dict, command: str, plan: Callable[[], dict]) 
             "or use OUT=another-folder"
         )
     return record
+
+
+def end_with(main: Callable[[], int | None]) -> None:
+    """Call `main`, and end this process with its exit code, whatever other threads are doing.
+
+    TensorFlow's thread that asks for batches ahead waits for Python, and at an ordinary end Python
+    waits for it: after Ctrl-C for ever.
+    """
+    try:
+        code = main()
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        code = traceback.format_exc()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if isinstance(code, str) else code or 0)
 
 
 def finish_run(out: Path, record: dict, results: dict) -> dict:

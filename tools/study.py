@@ -365,7 +365,8 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
 }
 
 
-def main() -> None:
+def main() -> int:
+    """Measure; 3 if Ctrl-C stopped it."""
     chosen = options.read(sys.argv[1:], "study", DEFAULTS, ALLOWED)
     study, out, pictures = STUDIES[chosen["WHAT"]]
     out, seeds = Path(chosen["OUT"] or out), [int(seed) for seed in chosen["SEEDS"].split(",")]
@@ -378,10 +379,14 @@ def main() -> None:
         import keras  # noqa: F401
     try:
         study(chosen, out, pictures, seeds)
-    except ValueError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"study: {error}") from error
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was")
+        return 3
     print(f"written: {out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    runs.end_with(main)
