@@ -91,7 +91,8 @@ table: setup ## write the tables of the READMEs anew: results, minutes, badges
 	@$(PY) tools/publish.py
 
 test: setup ## everything that CI checks; LESSON=ch3_ctc what concerns that lesson
-	@$(call takes,LESSON)$(PY) tools/check.py --lesson "$(LESSON)"
+	@$(call takes,LESSON)$(PY) -m ruff check . && $(PY) -m ruff format --check . \
+		&& $(PY) -m pytest -n 2 --dist worksteal $(if $(LESSON),-k "$(LESSON)")
 
 refresh: setup ## run what changed at full size, write outputs and pictures; FORCE=1 runs all, ONLY=ch2_cnn one
 	@$(call takes,ONLY FORCE)$(PY) tools/refresh.py --only "$(ONLY)" $(if $(FORCE),--force)

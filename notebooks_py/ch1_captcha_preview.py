@@ -21,14 +21,6 @@
 # a network wants, and you know what makes them hard to read. You need a little Python and NumPy; no
 # GPU, no data set, and running it all takes a minute.
 
-# %% tags=["colab", "active-ipynb"]
-# import sys
-#
-# if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
-#     !git clone -q --depth 1 https://github.com/YOUR_NAME/captcha-lessons
-#     !pip install -q captcha==0.7.0 keras==3.15.1 onnxruntime==1.32.0
-#     sys.path.insert(0, "captcha-lessons")
-
 # %%
 import os
 

@@ -22,14 +22,6 @@
 # ("why does my accuracy stay at 0?"), and a small network of yours reads all 36 characters after two
 # minutes. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb); a CPU is enough.
 
-# %% tags=["colab", "active-ipynb"]
-# import sys
-#
-# if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
-#     !git clone -q --depth 1 https://github.com/YOUR_NAME/captcha-lessons
-#     !pip install -q captcha==0.7.0 keras==3.15.1 onnxruntime==1.32.0
-#     sys.path.insert(0, "captcha-lessons")
-
 # %%
 import os
 

@@ -21,14 +21,6 @@
 # it is done, and what to change next. You need [lesson 4](ch4_gpu_training.ipynb). Nothing is trained here: we
 # read logs of trainings that took hours.
 
-# %% tags=["colab", "active-ipynb"]
-# import sys
-#
-# if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
-#     !git clone -q --depth 1 https://github.com/YOUR_NAME/captcha-lessons
-#     !pip install -q captcha==0.7.0 keras==3.15.1 onnxruntime==1.32.0
-#     sys.path.insert(0, "captcha-lessons")
-
 # %%
 import matplotlib.pyplot as plt
 import numpy as np

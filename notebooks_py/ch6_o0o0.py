@@ -22,14 +22,6 @@
 # follows that cue. You also know where its errors are, and whether it knows when it is wrong. You need
 # [lesson 3](ch3_ctc.ipynb); nothing is trained, and a CPU is enough.
 
-# %% tags=["colab", "active-ipynb"]
-# import sys
-#
-# if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
-#     !git clone -q --depth 1 https://github.com/YOUR_NAME/captcha-lessons
-#     !pip install -q captcha==0.7.0 keras==3.15.1 onnxruntime==1.32.0
-#     sys.path.insert(0, "captcha-lessons")
-
 # %%
 import os
 

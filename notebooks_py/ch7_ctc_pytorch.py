@@ -22,14 +22,6 @@
 # without saying so. You need [lesson 3](ch3_ctc.ipynb), which explains CTC, and PyTorch
 # (`make setup-torch` adds it); a CPU is enough. The optimizer is that of [lesson 4](ch4_gpu_training.ipynb).
 
-# %% tags=["colab", "active-ipynb"]
-# import sys
-#
-# if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
-#     !git clone -q --depth 1 https://github.com/YOUR_NAME/captcha-lessons
-#     !pip install -q captcha==0.7.0 keras==3.15.1 onnxruntime==1.32.0
-#     sys.path.insert(0, "captcha-lessons")
-
 # %%
 import os
 

@@ -21,14 +21,6 @@
 # pictures, and you can take it with you, into a program without Keras or into a web page. You need
 # [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
-# %% tags=["colab", "active-ipynb"]
-# import sys
-#
-# if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
-#     !git clone -q --depth 1 https://github.com/YOUR_NAME/captcha-lessons
-#     !pip install -q captcha==0.7.0 keras==3.15.1 onnxruntime==1.32.0
-#     sys.path.insert(0, "captcha-lessons")
-
 # %%
 import math
 import os
@@ -369,7 +361,8 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 
 # %% tags=["active-ipynb"]
 # keras_model = finished("ctc")[0]
-# logits = keras_model.predict_on_batch(drawn.astype("float32") / 255)
+# with keras.device("cpu"):  # a GPU may round more coarsely
+#     logits = keras_model.predict_on_batch(drawn.astype("float32") / 255)
 # theirs = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 # same = sum(a == b for a, b in zip(answers, read_ctc(keras_model, drawn), strict=True))
 # print(f"same texts: {same} of {len(asked)}")

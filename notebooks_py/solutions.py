@@ -37,7 +37,7 @@ from captcha_reader.texts import HEIGHT, LENGTH, WIDE_WIDTH, WIDTH, ctc_labels, 
 from captcha_reader.weights import finished, read_log
 from notebooks_py.ch1_captcha_preview import CaptchaSequence
 from notebooks_py.ch2_cnn import CLASSES, FILTERS, build_cnn, read_heads
-from notebooks_py.ch3_ctc import build_ctc, decode_ctc, lattice, read_ctc, small_ctc
+from notebooks_py.ch3_ctc import SMALL, build_ctc, decode_ctc, lattice, read_ctc, small_ctc
 from notebooks_py.ch4_gpu_training import compile_recipe
 from notebooks_py.ch5_loss_curves import plot_log
 from notebooks_py.ch6_o0o0 import count_right, measure, thicken, try_threshold
@@ -139,8 +139,7 @@ def ch2_3_harder_tasks(
     tasks = [("digits", DIGITS, True), ("A and B, too", more, True), ("paper", DIGITS, False)]
     for name, alphabet, ink in tasks:
         keras.utils.set_random_seed(seed)
-        small = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "momentum": 0.9}
-        model = build_cnn(len(alphabet), ink=ink, **small)
+        model = build_cnn(len(alphabet), ink=ink, momentum=0.9, **SMALL)
         model.compile(keras.optimizers.Adam(3e-3, amsgrad=True), "categorical_crossentropy")
         losses = teach(model, steps, seed, alphabet=alphabet)
         rng = stream(seed, "show", epoch=0, index=0)

@@ -25,7 +25,8 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from captcha_reader.drawing import draw_captchas  # noqa: E402
+from captcha_reader.practice import Practice  # noqa: E402
+from captcha_reader.texts import ctc_labels  # noqa: E402
 from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
 from notebooks_py.ch3_ctc import build_ctc  # noqa: E402
 
@@ -52,16 +53,17 @@ def train(devices: list[str]) -> dict:
     """Train three steps as tools/train.py does, from weights that no backend drew."""
     keras.distribution.list_devices = lambda: devices
     (folder := FOLDER / str(len(devices))).mkdir()
-    data = ch4.PracticeSequence(16, 1, 1, epochs=3, labels="ctc", draw=draw_captchas)
+    practice = Practice(1, batch=16, epoch=16, sizes=0.0, colors=2)
+    pictures, texts = practice(0)
     rng = np.random.default_rng(1)
     with ch4.every_device():
-        model = build_ctc(filters=(4, 8), convs=1, stride=4, momentum=0.5)
+        model = build_ctc(filters=(4, 8), convs=1, stride=4, momentum=0.5, norms="once")
         for weight in model.trainable_variables:
             if len(weight.shape) > 1:
                 weight.assign(rng.normal(0, 0.1, weight.shape))
-        ch4.compile_recipe(model, 3, peak=1e-3, fall=False)
-    count = Count()
-    ch4.fit_recipe(model, data, (*data[0], ["?"] * 16), folder, [count])
+        ch4.compile_recipe(model, 3, fall=False)
+    held_out = {"classic": [(pictures, ctc_labels(texts), texts)]}
+    ch4.fit_recipe(model, ch4.PracticeSequence(practice), 3, held_out, folder, [count := Count()])
     log = pd.read_csv(folder / "log.csv")
     losses = {"loss": log.loss.tolist(), "val_loss": log.val_loss.tolist()}
     return {"devices": count.counts, "parameters": model.count_params(), **losses}

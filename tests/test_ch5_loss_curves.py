@@ -25,13 +25,12 @@ def test_a_log_of_epochs_has_four_panels():
     assert right.get_legend_handles_labels()[1] == ["c1_accuracy", "acc"]
 
 
-def test_a_new_run_is_marked_where_it_begins():
-    log = LOG.assign(pictures=[2_000, 4_000, 9_000], run=[1, 1, 2], val_acc=0.5)
-    for axes in plot_log(log, "two runs").axes:
-        assert list(axes.lines[-1].get_xdata()) == [9, 9]
-        assert axes.get_xlabel() == "thousands of captchas"
-    one = plot_log(log.assign(run=1), "one run").axes
-    assert [len(axes.lines) for axes in one] == [2, 2, 1, 1]
+def test_a_log_of_captchas_shows_every_kind_that_was_held_out():
+    log = LOG.assign(pictures=[2_000, 4_000, 9_000], val_acc=0.5, val_sizes=0.25)
+    *_, right, wrong = plot_log(log, "of lesson 3").axes
+    assert lines(right) == [[[2, 50], [4, 50], [9, 50]], [[2, 25], [4, 25], [9, 25]]]
+    assert right.get_xlabel() == "thousands of captchas"
+    assert right.get_legend_handles_labels()[1] == ["acc", "sizes"]
 
 
 def test_what_lesson_5_says_about_its_recipes():

@@ -1,6 +1,7 @@
 """Lesson 7: batches by name, the network, loss, decoding and training loop in PyTorch."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="lesson 7 needs PyTorch: make setup-torch")
 
 import keras  # noqa: E402
+from test_ch4_gpu_training import muon_by_hand  # noqa: E402
 
 from captcha_reader.bank import GlyphBank  # noqa: E402
 from captcha_reader.drawing import draw_wide, stream  # noqa: E402
 from captcha_reader.texts import decode, encode, random_texts  # noqa: E402
 from notebooks_py import ch3_ctc as ch3  # noqa: E402
+from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
 from notebooks_py import ch7_ctc_pytorch as ch7  # noqa: E402
 
 torch.set_num_threads(1)  # the networks here are tiny
@@ -45,14 +48,18 @@ def test_names_decide_batches_in_any_order_and_for_any_number_of_workers():
     assert not torch.equal(found[0], batches(names[:1], split="valid")[0])
 
 
-def test_the_networks_are_those_of_lesson_3_and_of_the_original():
-    # Keras counts two running averages of each normalisation among its parameters.
-    small = ch3.build_ctc(width=192, filters=(24, 48, 96, 128), convs=1, stride=2)
-    parameters = sum(weights.numel() for weights in ch7.CTCNet().parameters())
-    assert parameters == small.count_params() - 2 * (24 + 48 + 96 + 128)
-    assert ch7.CTCNet()(torch.zeros(2, 1, 64, 192)).shape == (*small.output.shape[1:2], 2, 37)
-    filters = (32, 64, 128, 256, 256)
-    full = ch7.CTCNet(filters, convs=2, stride=1, tall=1, channels=3, lstm=128)
+def test_the_networks_are_those_of_lessons_3_and_4_and_of_the_original():
+    shapes = {"slim": ch4.SLIM, "small": {"filters": (24, 48, 96, 128), "convs": 1}}
+    for name, ours in {"slim": ch7.CTCNet(**ch7.SLIM), "small": ch7.CTCNet()}.items():
+        theirs = ch3.build_ctc(width=192, **{"stride": 2, "norms": "once"} | shapes[name])
+        parameters = sum(weights.numel() for weights in ours.parameters())
+        # Keras counts two running averages of each normalisation among its parameters.
+        assert parameters == theirs.count_params() - 2 * sum(shapes[name]["filters"])
+        assert ours(torch.zeros(2, 1, 64, 192)).shape == (*theirs.output.shape[1:2], 2, 37)
+        convs = ["Conv2d", "ReLU"] * (name == "slim") + ["Conv2d"]
+        block = [*convs, "MaxPool2d", "BatchNorm2d", "ReLU"]  # one norm, behind the pooling
+        assert [type(part).__name__ for part in ours.blocks] == block * 4
+    full = ch7.CTCNet((32, 64, 128, 256, 256), 2, 1, tall=1, norms="every", channels=3, lstm=128)
     kinds = [type(part).__name__ for part in full.blocks]
     assert kinds == (["Conv2d", "BatchNorm2d", "ReLU"] * 2 + ["MaxPool2d"]) * 5
     pools = [part.kernel_size for part in full.blocks if isinstance(part, torch.nn.MaxPool2d)]
@@ -91,13 +98,13 @@ def test_greedy_is_the_collapse_rule_of_lesson_3():
 @pytest.fixture(scope="module")
 def runs():
     """Three trainings of a tiny network, the first two with the same seed."""
-    data = ch7.CaptchaBatches(16, seed=3, draw=GlyphBank(3, width=192, colors=2).draw)
+    data = ch7.CaptchaBatches(16, seed=3, draw=partial(GlyphBank(3, colors=2).draw, width=192))
     batches = [data[epoch, index] for epoch in range(3) for index in range(8)]
 
     def run(seed: int):
         torch.manual_seed(seed)
         model = ch7.CTCNet((8, 8, 8, 16), stride=4, tall=3)
-        return model, list(ch7.train(model, batches, *ch7.adamw(model, 24, peak=1e-2)))
+        return model, list(ch7.train(model, batches, *ch7.recipe(model, 24, rate=0.1)))
 
     return run(1), run(1), run(2)
 
@@ -111,18 +118,45 @@ def test_training_lowers_the_loss_and_one_seed_gives_one_training_to_the_last_bi
     assert not torch.equal(model.logits.weight, other.logits.weight)
 
 
-def test_only_kernels_decay_and_the_rate_falls_to_rest():
-    optimizer, cycle = ch7.adamw(ch7.CTCNet((2, 2), stride=4, tall=1), steps=100)
-    decayed, spared = optimizer.param_groups
-    assert {weights.ndim for weights in decayed["params"]} == {2, 4} and decayed["weight_decay"] > 0
-    assert {weights.ndim for weights in spared["params"]} == {1} and not spared["weight_decay"]
-    rates = []
-    for _ in range(100):
-        rates.append(cycle.get_last_lr()[0])
-        optimizer.step()
-        cycle.step()
-    assert max(rates) == pytest.approx(3e-3, rel=0.05) and rates.index(max(rates)) in (4, 5)
-    assert rates[-1] < 1e-5
+@pytest.mark.parametrize("shape", [(24, 1, 3, 3), (4, 8, 3, 3)])
+def test_muon_moves_the_kernel_of_a_convolution_as_plain_numpy_does(shape):
+    kernel, *gradients = np.random.default_rng(1).normal(size=(4, *shape))
+    weights = torch.nn.Parameter(torch.tensor(kernel, dtype=torch.float32))
+    muon = ch7.Muon([weights], lr=0.1, weight_decay=0.3)
+    for gradient in gradients:
+        weights.grad = torch.tensor(gradient, dtype=torch.float32)
+        muon.step()
+    columns = [x.reshape(shape[0], -1).T for x in (kernel, *gradients)]
+    expected = muon_by_hand(columns[0], columns[1:], 0.1, 0.3).T.reshape(shape)
+    assert np.allclose(weights.detach(), expected, atol=1e-4)
+
+
+def test_the_recipe_moves_every_weight_as_the_one_of_lesson_4_does():
+    """The same weights, gradients and steps: rates, momentum and decay are the same."""
+    theirs = ch3.build_ctc(filters=(4,), convs=1, stride=4, norms="once")
+    ours = ch7.CTCNet((4,), stride=4, tall=1)
+    ch4.compile_recipe(theirs, steps=30)
+    optimizers, cycles = ch7.recipe(ours, steps=30)
+    parameters, variables = list(ours.parameters()), theirs.trainable_variables
+
+    def turned(x) -> torch.Tensor:
+        """A kernel of Keras as PyTorch keeps it."""
+        x = keras.ops.convert_to_numpy(x)
+        return torch.tensor(x.transpose((3, 2, 0, 1)) if x.ndim == 4 else x.T)
+
+    for parameter, variable in zip(parameters, variables, strict=True):
+        parameter.data = turned(variable)
+    start, rng = [parameter.detach().clone() for parameter in parameters], np.random.default_rng(2)
+    for _ in range(30):
+        gradients = [rng.normal(size=variable.shape).astype("float32") for variable in variables]
+        theirs.optimizer.apply(gradients, variables)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = turned(gradient)
+        for part in (*optimizers, *cycles):
+            part.step()
+    for parameter, variable, before in zip(parameters, variables, start, strict=True):
+        apart = (parameter - turned(variable)).abs().mean()
+        assert apart < 1e-3 * (parameter - before).abs().mean(), variable.path
 
 
 def test_reading_is_in_eval_mode_and_does_not_depend_on_the_neighbours(runs):

@@ -1,4 +1,4 @@
-"""The first code cell of a lesson fetches what Google Colab lacks, and does nothing elsewhere."""
+"""Once there is an address, a lesson begins with a cell that fetches what Google Colab lacks."""
 
 import os
 import re
@@ -23,17 +23,13 @@ print(captcha_reader.__file__)
 """
 
 
-@pytest.mark.parametrize("lesson", lessons.find(ROOT), ids=lambda lesson: lesson.name)
-def test_every_lesson_begins_with_the_cell(lesson):
-    first, *others = (cell for _, cell in lessons.code_cells(lesson.read()))
-    assert lessons.tags(first) == [lessons.COLAB, lessons.DEMO]
-    assert first.source == lessons.colab_cell(ROOT), "run `make format`"
-    assert not any(lessons.COLAB in lessons.tags(cell) for cell in others)
+def test_without_an_address_no_lesson_has_the_cell():
+    tags = [lessons.tags(cell) for x in lessons.find(ROOT) for cell in x.read().cells]
+    assert lessons.has_address(ROOT) == any(lessons.COLAB in found for found in tags)
 
 
 def test_it_fetches_the_address_and_the_pins_of_pyproject():
-    cell = lessons.colab_cell(ROOT)
-    assert re.fullmatch(r"https://github\.com/\w[\w-]*/[\w.-]+", lessons.address(ROOT))
+    cell = lessons.colab_cell(ROOT).source
     assert cell.count(f" {lessons.address(ROOT)}\n") == 1
     pins = re.findall(r"\S+==\S+", cell)
     assert [pin.partition("==")[0] for pin in pins] == ["captcha", "keras", "onnxruntime"]
@@ -57,7 +53,7 @@ def test_the_cell_in_a_make_believe_colab(colab, mini_made, tmp_path):
         "GIT_CONFIG_VALUE_0": lessons.address(ROOT),
     }
     modules = ["google.colab"] if colab else []
-    command = [sys.executable, "-c", RUN, lessons.colab_cell(ROOT), *modules]
+    command = [sys.executable, "-c", RUN, lessons.colab_cell(ROOT).source, *modules]
     printed = subprocess.check_output(command, cwd=content, env=environment, text=True)
     library = Path(printed.splitlines()[-1])
     if not colab:
@@ -68,15 +64,12 @@ def test_the_cell_in_a_make_believe_colab(colab, mini_made, tmp_path):
     assert (tmp_path / "installed").read_text().split()[0] == "install"
 
 
-def test_a_new_address_needs_no_new_run(mini):
+def test_an_address_brings_the_cell_and_needs_no_new_run(mini):
     lesson = lessons.find(mini)[1]
-    cell = '# %% tags=["colab", "active-ipynb"]\n# pass\n\n'
-    edit(lesson.module, "# %%\nfrom", f"{cell}# %%\nfrom")
-    assert format.main(["--root", str(mini)]) == 0
-    assert lessons.address(mini) in lesson.module.read_text(encoding="utf-8")
     before = lessons.source_hash(lesson)
     edit(mini / "pyproject.toml", lessons.address(mini), "https://github.com/ada/circles")
     assert format.main(["--root", str(mini)]) == 0
     assert "https://github.com/ada/circles\n" in lesson.module.read_text(encoding="utf-8")
+    assert lessons.COLAB in lessons.tags(lesson.read().cells[1])
     assert lessons.source_hash(lesson) == before
-    assert gates.sync(mini) == []
+    assert gates.sync(mini) == gates.outputs(mini) == []

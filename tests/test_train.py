@@ -109,7 +109,7 @@ def stopped(tmp_path_factory):
         process = subprocess.Popen(
             [sys.executable, train_tiny.__file__, *WORDS, f"OUT={folder}"], preexec_fn=listen,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "SECONDS": "0.5"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SECONDS": "0.25"},
         )  # fmt: skip
         table, end = folder / "log.csv", time.monotonic() + 300
         while not table.exists() or table.read_text().count("\n") <= epochs:
@@ -121,7 +121,7 @@ def stopped(tmp_path_factory):
             before = content(folder)
             second = refused(*WORDS, f"OUT={folder}")
             changed = {p.name for p, x in content(folder).items() if before.get(p) != x}
-        time.sleep(rng.random())  # an epoch takes longer
+        time.sleep(rng.random() / 2)  # an epoch takes longer
         # Ctrl-C reaches the process that draws, too; a kill does not.
         (os.kill if how == signal.SIGKILL else os.killpg)(process.pid, how)
         printed, errors = process.communicate(timeout=60)
@@ -186,8 +186,10 @@ def test_the_usual_folder_is_named_by_the_settings():
         chosen = train.settle(train.DEFAULTS | changes)
         return str(train.folder(chosen | {"PRECISION": changes.get("PRECISION", "float32")}))
 
-    others = {"MODEL": "cnn", "SIZE": "full", "BUDGET": "20min", "SEED": "1", "SIZES": "0.1",
-              "HARD": "0", "BATCH": "32", "RATE": "0.01", "PRECISION": "mixed_bfloat16"}  # fmt: skip
+    others = {
+        "MODEL": "cnn", "SIZE": "full", "BUDGET": "20min", "SEED": "1", "SIZES": "0.1",
+        "HARD": "0", "BATCH": "32", "RATE": "0.01", "PRECISION": "mixed_bfloat16",
+    }  # fmt: skip
     assert others.keys() == train.DEFAULTS.keys() - {"OUT", "WORKERS"}
     names = [name(), *(name(**{key: value}) for key, value in others.items())]
     assert len(set(names)) == len(names)

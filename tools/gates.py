@@ -17,7 +17,7 @@ from pathlib import Path
 import compare
 import jupytext
 import lessons
-from lessons import DEMO, PERCENT, Lesson
+from lessons import COLAB, DEMO, PERCENT, Lesson
 from nbformat import NotebookNode
 
 # Calls that make a constant and do nothing else.
@@ -62,7 +62,8 @@ def sync(root: Path) -> Iterator[str]:
 
 def output_problems(notebook: NotebookNode) -> Iterator[str]:
     """What is wrong with the outputs of one notebook: not run from top to bottom, or with noise."""
-    for count, (place, cell) in enumerate(lessons.code_cells(notebook), start=1):
+    cells = [pair for pair in lessons.code_cells(notebook) if COLAB not in lessons.tags(pair[1])]
+    for count, (place, cell) in enumerate(cells, start=1):
         if cell.execution_count != count:
             yield f"cell {place} is number [{cell.execution_count}] of the run, not [{count}]"
             return

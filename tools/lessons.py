@@ -16,10 +16,11 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
-COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `colab_cell` writes it
+COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `normalise` writes it
 PERCENT = "py:percent"  # what jupytext calls the format of the modules
 OPTIONAL = ("torch",)  # installed on request alone: `make setup-NAME`
 METADATA = {  # of every notebook
@@ -138,8 +139,9 @@ def source_hash(lesson: Lesson) -> str:
     """SHA-256 of all that the outputs of a lesson come from.
 
     These are its own code cells, the definitions in the lessons and the modules of captcha_reader
-    that it imports (and that those import), the results in models/ that it reads, and the pinned
-    packages. Text cells, the cell for Colab and a demo cell of an imported lesson do not count.
+    that it imports (and that those import), the results in models/ that it reads, and the pins of
+    what lessons can import. Text cells, the cell for Colab and a demo cell of an imported lesson
+    do not count.
     """
     root, cells = lesson.root, [cell for _, cell in code_cells(lesson.read())]
     trees = [parse(cell) for cell in cells]
@@ -163,8 +165,8 @@ def source_hash(lesson: Lesson) -> str:
     parts += [[path.name, path.read_text("utf-8")] for path in sorted(results) if path.exists()]
     groups = project(root)["optional-dependencies"]
     parts.append([groups[name] for name in optional_modules(lesson)])
-    lock = (root / "requirements.lock").read_text("utf-8").splitlines()
-    parts.append([line.split("#")[0].strip() for line in lock])
+    pins = project(root)["dependencies"]
+    parts.append([pin for pin in pins if not pin.startswith(("jupyter", "filelock", "ipykernel"))])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -178,17 +180,23 @@ def address(root: Path) -> str:
     return project(root)["urls"]["Repository"]
 
 
-def colab_cell(root: Path) -> str:
-    """The source of the first code cell of each lesson, which leaves alone what Colab has."""
+def has_address(root: Path) -> bool:
+    """Whether pyproject.toml has the repository's real address."""
+    return "YOUR_NAME" not in address(root)
+
+
+def colab_cell(root: Path) -> NotebookNode:
+    """The cell below the title of each lesson that fetches what Google Colab lacks."""
     pinned = project(root)["dependencies"]
     lacking = [pin for pin in pinned if pin.startswith(("captcha=", "keras=", "onnxruntime="))]
-    return f"""\
+    source = f"""\
 import sys
 
 if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
     !git clone -q --depth 1 {address(root)}
     !pip install -q {" ".join(sorted(lacking))}
     sys.path.insert(0, "{address(root).rpartition("/")[2]}")"""
+    return new_code_cell(source, metadata={"tags": [COLAB, DEMO, "hide-cell"]})
 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
@@ -200,10 +208,11 @@ def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
         metadata["lesson"] = lesson
     notebook.metadata = nbformat.from_dict(metadata)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    notebook.cells = [cell for cell in notebook.cells if COLAB not in tags(cell)]
+    if has_address(root):
+        notebook.cells.insert(1, colab_cell(root))
     copies = Counter()
     for cell in notebook.cells:
-        if COLAB in tags(cell):
-            cell.source = colab_cell(root)
         digest = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
         copies[digest] += 1
         cell.id = digest if copies[digest] == 1 else f"{digest}-{copies[digest]}"

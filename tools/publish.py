@@ -102,9 +102,9 @@ def minutes(notebook: NotebookNode) -> int:
 
 def badges(lesson: Lesson) -> str:
     """Links that open a lesson elsewhere; nothing as long as the repository has no address."""
-    address = lessons.address(lesson.root)
-    if "YOUR_NAME" in address:
+    if not lessons.has_address(lesson.root):
         return ""
+    address = lessons.address(lesson.root)
     return BADGES.format(f"{address.removeprefix('https://github.com/')}/blob/main/{lesson}")
 
 

@@ -34,6 +34,9 @@ def refresh(lesson: Lesson, folder: Path) -> list[Path]:
     if result != "ok":
         raise ValueError(result)
     notebook = nbformat.read(folder / lesson.notebook.name, as_version=4)
+    cells = [x for _, x in lessons.code_cells(notebook) if lessons.COLAB not in lessons.tags(x)]
+    for count, cell in enumerate(cells, start=1):
+        cell.execution_count = count
     if problems := list(gates.output_problems(notebook)):
         raise ValueError("; ".join(problems))
     shown = {compare.digest(png) for _, png in compare.pictures(notebook)}
