@@ -16,14 +16,14 @@ INSTALLED := .venv/.installed $(sort $(EXTRAS:%=.venv/.%) $(wildcard .venv/.torc
 UV := uv==0.13.9
 PY := PYTHONPATH="$(CURDIR)" .venv/bin/python
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
-# What was set on the command line and is not a setting of this file is an option of the tool.
-# make escapes a space inside a value; without it, ONLY="ch1 ch2" stays one word.
-SPACE := $() $()
-GIVEN = $(subst \$(SPACE),$(),$(MAKEOVERRIDES))
-PARAMETERS = $(filter-out PYTHON=% FROM=% ONLY=% FORCE=% EXTRAS=%,$(GIVEN))
-# A command whose tool gets no options begins with $(call takes,NAMES): anything else that is set ends it.
-takes = $(foreach x,$(filter-out $(patsubst %,%=%,PYTHON CI EXTRAS $1),$(GIVEN)),$(error \
-	$@: $(firstword $(subst =, ,$x)) is not an option; it takes $(or $1,none)))
+# What was set on the command line goes to the tool as NAME=value, whatever is in the value; make exports it,
+# too, so that "$$FILE" needs no quoting. A command without options begins with $(call takes,) and one with few
+# with $(call takes,NAMES): anything else that is set ends it.
+GIVEN = $(foreach x,$(MAKEOVERRIDES),$(if $(findstring =,$x),$(firstword $(subst =, ,$x))))
+quoted = '$(subst ','\'',$1)'
+PARAMETERS = $(foreach x,$(filter-out PYTHON FROM ONLY FORCE EXTRAS,$(GIVEN)),$(call quoted,$x=$($x)))
+takes = $(foreach x,$(filter-out PYTHON CI EXTRAS $1,$(GIVEN)),$(error \
+	$@: $x is not an option; it takes $(or $1,none)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -64,7 +64,7 @@ run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 overr
 	@$(PY) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)
 
 read: setup ## read a captcha; FILE=picture.png
-	@$(PY) -m captcha_reader $(if $(FILE),"$(FILE)",--help)
+	@$(call takes,FILE)$(PY) -m captcha_reader $(if $(FILE),"$$FILE",--help)
 
 demo: setup ## open a page on this machine that reads captchas in the browser; PORT=8000
 	@$(PY) tools/demo.py $(PARAMETERS)
@@ -88,7 +88,7 @@ export: setup .venv/.onnx ## write a CTC network as ONNX beside it; MODEL=ctc|pa
 	@$(PY) tools/export.py $(PARAMETERS)
 
 table: setup ## write the tables of the READMEs anew: results, minutes, badges
-	@$(PY) tools/publish.py
+	@$(call takes)$(PY) tools/publish.py
 
 test: setup ## everything that CI checks; LESSON=ch3_ctc what concerns that lesson
 	@$(call takes,LESSON)$(PY) -m ruff check . && $(PY) -m ruff format --check . \
@@ -115,5 +115,5 @@ lock: ## make requirements.lock anew after a change in pyproject.toml
 	@echo "requirements.lock follows pyproject.toml; the next make command installs it"
 
 clean: ## delete what the commands made, except .venv and trainings
-	@test ! -d build || find build -mindepth 1 -maxdepth 1 ! -name train ! -name study -exec rm -rf {} +
+	@$(call takes)test ! -d build || find build -mindepth 1 -maxdepth 1 ! -name train ! -name study -exec rm -rf {} +
 	@rm -rf .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -100,8 +100,13 @@ def split(texts: Sequence[str], share: float = 0.2, seed: int = 0) -> tuple[np.n
 
     About `share` of the different texts, drawn with `seed`, are for testing. A text is never on
     both sides, so neither is a picture: a network can't be right by having seen it.
+
+    Raises:
+        ValueError: all texts are the same.
     """
     different = sorted(set(texts))
+    if len(different) < 2:
+        raise ValueError(f"{len(texts)} pictures say {different}: two different texts are needed")
     random.Random(seed).shuffle(different)
     chosen = set(different[: max(1, round(share * len(different)))])
     test = np.array([text in chosen for text in texts], bool)

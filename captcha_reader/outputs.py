@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -22,12 +23,25 @@ def fresh_folder(lesson: str) -> Path:
 
     They lie in the repository's `build/lessons/<lesson>`, or below `$LESSONS_OUT` if that is set.
     """
-    parent = Path(os.environ.get("LESSONS_OUT", ROOT / "build" / "lessons")) / lesson
+    return numbered_folder(
+        Path(os.environ.get("LESSONS_OUT", ROOT / "build" / "lessons")) / lesson, "run-"
+    )
+
+
+def numbered_folder(parent: Path, prefix: str = "") -> Path:
+    """Make and return the next of the folders `prefix`001, `prefix`002, ... in `parent`.
+
+    Its number is the largest one and one; names without a number are left out. Where another
+    process made the same folder at the same moment, it is tried again.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    number = 1 + len(list(parent.glob("run-*")))
-    folder = parent / f"run-{number:03d}"
-    folder.mkdir()
-    return folder
+    while True:
+        numbers = [path.name.removeprefix(prefix) for path in parent.glob(f"{prefix}*")]
+        number = 1 + max((int(x) for x in numbers if x.isdecimal()), default=0)
+        folder = parent / f"{prefix}{number:03d}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 def show_captchas(

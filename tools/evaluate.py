@@ -9,6 +9,7 @@ from pathlib import Path
 import options
 
 from captcha_reader import scores, weights
+from captcha_reader.texts import ALPHABET
 
 with options.quietly():
     import keras
@@ -23,14 +24,23 @@ NEAR = 3  # captchas that another machine may read otherwise, by rounding
 
 
 def reader(path: Path, size: str = "slim"):
-    """Return what reads uint8 pictures with the weights in a file of Keras or PyTorch."""
+    """Return what reads uint8 pictures with the weights in a file of Keras or PyTorch.
+
+    Raises:
+        ValueError: the network knows other characters than the test sets have.
+    """
     if path.suffix == ".pt":
         import train_torch  # PyTorch is optional
 
         model, read = train_torch.load(path, size), train_torch.ch7.read
-    else:
-        model, read = keras.models.load_model(path, compile=False), ch4.read
-    return lambda pictures: read(model, pictures)
+        return lambda pictures: read(model, pictures)
+    model = keras.models.load_model(path, compile=False)
+    last = model.layers[-1].output.shape[-1]  # one head, or the answers of a column and the blank
+    characters = last - 1 if model.name == "ctc" else last
+    if characters != len(ALPHABET):
+        has = f"{path} knows {characters} characters, and the test sets have {len(ALPHABET)}"
+        raise ValueError(f"{has}: {ALPHABET}")
+    return lambda pictures: ch4.read(model, pictures)
 
 
 def main() -> int:

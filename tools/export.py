@@ -61,7 +61,7 @@ def to_onnx(model, **metadata: str):
                 x = add("Conv", x, *weights, strides=layer.strides, auto_pad="SAME_UPPER")
             case "BatchNormalization":
                 x = add("BatchNormalization", x, *weights, epsilon=layer.epsilon)
-            case "Activation":
+            case "Activation" if layer.activation.__name__ == "relu":
                 x = add("Relu", x)
             case "MaxPooling2D":
                 x = add("MaxPool", x, kernel_shape=layer.pool_size, strides=layer.strides)
@@ -72,7 +72,7 @@ def to_onnx(model, **metadata: str):
             case "Dense":
                 x = add("Add", add("MatMul", x, weights[0]), weights[1])
             case other:
-                raise ValueError(f"the layer {layer.name} is a {other}, which has no place in here")
+                raise ValueError(f"the layer {layer.name} ({other}) can't be written as ONNX here")
     add("Softmax", x, axis=-1, output="probabilities")
     add("ArgMax", x, axis=-1, keepdims=0, output="classes")
     tensor, (_, height, width, colors) = helper.make_tensor_value_info, model.input_shape
@@ -107,6 +107,9 @@ def distance(content: bytes, model) -> float:
 def export(source: Path) -> bytes:
     """Return a .keras file as the content of an .onnx file that gives the same answers."""
     model = keras.models.load_model(source, compile=False)
+    if model.output_shape[-1] != len(ALPHABET) + 1:
+        raise ValueError(f"{source} has {model.output_shape[-1]} answers a column, and not "
+                         f"{len(ALPHABET)} characters and a blank")  # fmt: skip
     made = to_onnx(model, sha256=sha256(source), alphabet=ALPHABET)
     content = made.SerializeToString(deterministic=True)
     if not (far := distance(content, model)) <= NEAR:
@@ -121,6 +124,8 @@ def main() -> int:
     source = Path(name) if name.endswith(".keras") else MODELS / f"{name}.keras"
     target = source.with_suffix(".onnx")
     try:
+        if name.endswith(".keras") and not source.exists():
+            raise ValueError(f"there is no {source}: MODEL= wants the path of a .keras file")
         content = export(find(source.name, source.parent))
     except (ImportError, OSError, ValueError) as error:  # onnx is optional
         raise SystemExit(f"export: {error}") from error

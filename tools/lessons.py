@@ -237,14 +237,6 @@ def write_notebook(path: Path, notebook: NotebookNode) -> bool:
     return write(path, nbformat.writes(notebook) + "\n")
 
 
-def numbered_folder(parent: Path) -> Path:
-    """Make the next of the folders 001, 002, ... in `parent`; each run has its own."""
-    number = 1 + max((int(path.name) for path in parent.glob("[0-9]*")), default=0)
-    folder = parent / f"{number:03d}"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def kernel_environment(root: Path, out: Path) -> dict[str, str]:
     """The environment of every kernel that a tool starts for the lessons in `root`.
 

@@ -20,6 +20,8 @@ from lessons import Lesson
 from nbval.plugin import coalesce_streams
 from PIL import Image
 
+from captcha_reader.outputs import numbered_folder
+
 
 def with_palette(png: bytes) -> bytes:
     """A PNG with 256 colours, if that is smaller; a picture with transparency stays as it is."""
@@ -82,7 +84,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"{lesson.name} ... ", end="", flush=True)
         start = time.monotonic()
         try:
-            changed = refresh(lesson, lessons.numbered_folder(root / "build" / "refresh"))
+            changed = refresh(lesson, numbered_folder(root / "build" / "refresh"))
         except ValueError as error:
             failed = True
             print(f"FAILED, its files are left as they were\n{error}", flush=True)

@@ -13,6 +13,8 @@ import lessons
 import nbformat
 from lessons import Lesson
 
+from captcha_reader.outputs import numbered_folder
+
 SMALL = {"STEPS": 20, "EPOCHS": 2}  # enough to see the loss fall, in minutes on two cores
 LEAST = {"SEED": 0, "STEPS": 1, "EPOCHS": 1}
 
@@ -77,7 +79,7 @@ def main(words: list[str] | None = None) -> int:
         return 1
     declared = {lesson.name: lessons.parameters(lesson.read()) for lesson in selected}
     values = SMALL | read_overrides(options.parameters, declared)
-    folder = lessons.numbered_folder(root / "build" / "run-all")
+    folder = numbered_folder(root / "build" / "run-all")
     print(f"run-all: {len(selected)} lessons into {lessons.shown(folder, root)}")
     rows = {lesson.name: (0.0, "not run") for lesson in selected}
     try:
