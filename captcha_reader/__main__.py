@@ -11,9 +11,9 @@ from captcha_reader.reading import UnreadablePicture, read_captcha
 ABOUT = """\
 Read captchas: for each file one line with its text and how sure the network is.
 
-The weights know one style, the captchas that these lessons draw. They have an answer to any other
-picture as well: a low percentage, or a text that has not four characters, is the sign that it means
-nothing."""
+The weights know one style, the captchas that these lessons draw, in any size and with one to six
+characters. They may have an answer to any other picture as well: a low percentage is the sign that
+it means nothing."""
 
 
 def main(words: Sequence[str] | None = None) -> int:

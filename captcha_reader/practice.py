@@ -1,7 +1,8 @@
 """What a network practises: batches of captchas by number, drawn in processes of their own.
 
-A batch has one size. Some batches are the main task, 128x64 and four characters; the others have
-any size, up to six characters, and now and then a margin, a slant, or nothing to read. Processes
+Some batches are the main task, 128x64 and four characters; in the others captchas have any size
+that becomes equally wide when scaled, up to six characters, and now and then a margin, a slant, or
+nothing to read. Processes
 that draw import this module, so it must not import Keras.
 """
 
@@ -22,7 +23,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import Size, random_size, stream
-from captcha_reader.reading import scale
+from captcha_reader.reading import network_width, scale
 from captcha_reader.texts import (
     ALPHABET,
     HEIGHT,
@@ -46,10 +47,10 @@ class Practice:
 
     `size` is the width and height of the main task in pixels, and `batch` a number of captchas.
     Each `epoch` captchas come from a bank of their own, which has glyphs in so many `colors`.
-    `sizes` is the share of batches in any other size. In a share `hard` of all captchas a character
-    is O or 0 with probability 3/4. Of the batches in other sizes a share `margins` has a margin of
+    `sizes` is the share of batches in other sizes. In a share `hard` of all captchas a character
+    is O or 0 with probability 3/4. Of the captchas in other sizes a share `margins` has a margin of
     up to a quarter of the height, on paper or white, and a share `slants` is turned by up to 5
-    degrees; a share `nothing` of their pictures has nothing to read. All shares are in [0, 1].
+    degrees; a share `nothing` of them has nothing to read. All shares are in [0, 1].
     """
 
     seed: int
@@ -78,19 +79,33 @@ class Practice:
         if not in_any_size:
             texts = [self.crowd(text, rng) for text in random_texts(rng, self.batch)]
             return scale(bank.draw(texts, rng, *self.size)), texts
-        width, height = size = (160, 60) if index == 1 else random_size(rng)
-        longest = LONGEST if width >= WIDE * height else LONGEST - 1
-        texts = [self.crowd(text, rng) for text in texts_of_any_length(rng, self.batch, longest)]
-        pictures = list(bank.draw(texts, rng, width, height))
-        for i in range(self.batch):
-            if rng.random() < self.nothing:
-                pictures[i], texts[i] = nothing_to_read(rng, bank, size), ""
-        if index > 1 and rng.random() < self.margins:
-            border = rng.randint(0, height // 4), rng.randint(0, height // 4)
-            pictures = [add_margin(picture, border, rng) for picture in pictures]
+        width = 168 if index == 1 else network_width(*random_size(rng))
+        longest = LONGEST if width >= WIDE * HEIGHT else LONGEST - 1
+        texts = texts_of_any_length(rng, self.batch, longest)
+        pairs = [self.draw_in_any_size(text, width, rng, bank) for text in texts]
+        pictures, texts = zip(*pairs, strict=True)
+        return np.concatenate(pictures), list(texts)
+
+    def draw_in_any_size(
+        self, text: str, width: int, rng: random.Random, bank: GlyphBank
+    ) -> tuple[np.ndarray, str]:
+        """Draw a text for the network, or nothing to read: uint8 (1, 64, width, 3), and the text.
+
+        The captcha is 50 to 100 pixels high, and so wide that it becomes `width` when scaled.
+        """
+        height, margin = rng.randint(50, 100), rng.random() < self.margins
+        x, y = (rng.randint(0, height // 4) if margin else 0 for _ in range(2))
+        size = round(width * (height + 2 * y) / HEIGHT) - 2 * x, height
+        if rng.random() < self.nothing:
+            picture, text = nothing_to_read(rng, bank, size), ""
+        else:
+            text = self.crowd(text, rng)
+            picture = bank.draw([text], rng, *size)[0]
+        if margin:
+            picture = add_margin(picture, (x, y), rng)
         if rng.random() < self.slants:
-            pictures = [slant(picture, rng.uniform(-5, 5)) for picture in pictures]
-        return scale(np.stack(pictures)), texts
+            picture = slant(picture, rng.uniform(-5, 5))
+        return scale(picture[None], width), text
 
     def crowd(self, text: str, rng: random.Random) -> str:
         """Return a text, or with probability `hard` one that is crowded with O and 0."""

@@ -1,8 +1,10 @@
 """What long trainings need: reading with averaged weights, and going on after a stop."""
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import h5py
@@ -60,6 +62,8 @@ class Average(keras.callbacks.Callback):
             losses, right = [], []
             for pictures, y, texts in batches:
                 outputs = model.predict_on_batch(pictures.astype("float32") / 255)
+                # TensorFlow lets each of several devices read all of them.
+                outputs = keras.tree.map_structure(itemgetter(slice(len(texts))), outputs)
                 if kind == "classic":
                     losses.append(float(model.compute_loss(y=y, y_pred=outputs)))
                 right += [a == b for a, b in zip(self.decode(outputs), texts, strict=True)]
@@ -86,16 +90,23 @@ def check_backup(folder: Path) -> None:
 class Resume(keras.callbacks.BackupAndRestore):
     """Saves the state after each epoch of `steps` steps, and goes on from it when fit begins.
 
-    Keras writes the number of the epoch into a second file, which a power cut can leave half
-    written. Here the optimizer's steps count, which are saved with the weights.
+    Keras writes into the file from which it goes on: Ctrl-C in that moment leaves half a state, and
+    without the optimizer's half it is loaded all the same. Here a draft takes the file's place when
+    it is whole. Which epoch comes next follows from the optimizer's steps.
     """
 
     def __init__(self, folder: Path, steps: int):
         super().__init__(folder / "backup", double_checkpoint=True, delete_checkpoint=False)
-        self.steps = steps
+        self.state, self.steps = folder / "backup" / "latest.weights.h5", steps
 
     def on_train_begin(self, logs=None):
-        (Path(self.backup_dir) / "training_metadata.json").unlink(missing_ok=True)
         super().on_train_begin(logs)
         steps_made = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         self.model._initial_epoch = -(-steps_made // self.steps)  # the last epoch may be shorter
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.state.parent.mkdir(exist_ok=True)
+        self.model.save_weights(draft := self.state.with_name("draft.weights.h5"))
+        if self.state.exists():
+            shutil.copy(self.state, f"{self.state}.bkp")  # a power cut may still tear the new one
+        draft.replace(self.state)

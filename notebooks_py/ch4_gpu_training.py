@@ -18,8 +18,8 @@
 # # Train for real, with or without a GPU
 #
 # Lessons 2 and 3 trained for two minutes. At the end of this lesson you know what hours are spent
-# on: who waits for whom, what the parts of our recipe bring in a short run, how to stop and go on, and how to use a GPU,
-# several of them, or half precision. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
+# on: who waits for whom, what our recipe is made of, how to stop and go on, and how to use a GPU, several of them, or
+# half precision. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
 # long runs were made beforehand, by `make train` and `make study`, and this lesson reads what they found.
 
 # %%
@@ -107,9 +107,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #
 # ## Draw several times as fast
 #
-# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps them. Once, beforehand, the package itself draws every character a few times in each of sixty
-# random colours. Then captchas are composed from these glyphs by the package's own rules. Which row is the
-# package's?
+# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps
+# them. Once, beforehand, the package itself draws every character a few times in each of sixty random colours.
+# Then captchas of any size are composed from these glyphs by the package's own rules. Which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -136,10 +136,10 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # from captcha_reader.weights import available, measured
 #
 # if available("bank"):
-#     for name, found in measured("bank")["pictures"]["128x64"].items():
-#         print(f"{name:22} right {share(found['right'], found['n'])}")
-#         for pair in ("0 as O", "O as 0"):
-#             print(f"{'':22} {pair} {share(*found[pair])}")
+#     for name, counts in measured("bank")["pictures"]["128x64"].items():
+#         print(name)
+#         for what in ("right", "0 as O", "O as 0"):
+#             print(f"    {what:7} {share(*counts[what])}")
 
 # %% [markdown]
 # Our bank agrees with the package in all three numbers, within what chance allows. On captchas of the white
@@ -517,8 +517,8 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 # falling rate and an average do the same job. (We keep both: the average lets us judge a network and save it
 # while the rate is still high.) The other changes all make a few more errors, so few that it may be
 # chance: the whiskers overlap. So we can't say that a bank of glyphs, ink, clipping, practice of `O` and `0`, or full
-# precision helps here, nor that it doesn't. (A bank draws faster, and ink shortens the plateau of lesson 3.) Our
-# finished network saw sixty times as many captchas. What each ingredient brings in so long a run, we have not measured.
+# precision helps here, nor that it doesn't. (A bank draws faster, and ink shortens the plateau of lesson 3.) The
+# finished networks saw many times as many captchas. What each ingredient brings in so long a run, we have not measured.
 #
 # ## Which head wins?
 #
@@ -536,8 +536,7 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 # %% [markdown]
 # CTC without a GRU makes the fewest errors with each of the seeds. Perhaps because its columns share their
 # weights: whatever it learns about a letter in one column it knows in all of them, while four heads learn every
-# letter four times. A GRU adds half as many parameters again, and no gain: random characters give it little to
-# remember. (With 100,000 captchas. The original's GRU saw 5.38 million of them.)
+# letter four times. A GRU adds parameters and brings no gain: random characters give it little to remember. (With 100,000 captchas. The original's GRU saw 5.38 million of them.)
 #
 # ---
 #

@@ -28,9 +28,9 @@ def facts(backend: str) -> dict:
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_share_each_batch_and_train_as_one(backend):
     one, two = facts(backend)["one"], facts(backend)["two"]
-    assert (one["devices"], two["devices"]) == ([1] * 3, [2] * 3)
+    assert (one["devices"], two["devices"]) == ([1] * 6, [2] * 6)
     # TensorFlow's devices each normalise their own half of a batch; JAX' the whole.
-    tolerance = 0.03 if backend == "tensorflow" else 1e-3
+    tolerance = 0.01 if backend == "tensorflow" else 1e-4
     for name in ("loss", "val_loss"):
         assert two[name] == pytest.approx(one[name], rel=tolerance), name
 
@@ -39,7 +39,6 @@ def test_jax_gives_what_tensorflow_gives():
     ours, theirs = facts("jax")["one"], facts("tensorflow")["one"]
     assert ours["parameters"] == theirs["parameters"]
     assert ours["loss"][0] == pytest.approx(theirs["loss"][0], rel=1e-4)
-    assert len(set(ours["loss"])) == 3  # each step did something
+    assert len(set(ours["loss"])) == 3  # each epoch did something
     for name in ("loss", "val_loss"):
-        # Adam divides by the size of a gradient, so a rounding error in a tiny one is a whole step.
-        assert ours[name] == pytest.approx(theirs[name], rel=1e-2), name
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name

@@ -1,12 +1,13 @@
-"""The bank of glyphs: reproducible, and with pixels like those of the package."""
+"""The bank of glyphs: reproducible, and with pixels like those of the package at any size."""
 
+import pickle
 import random
 
 import numpy as np
 import pytest
 from matplotlib.font_manager import findfont
-from PIL import Image
 
+from captcha_reader import bank as bank_module
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas
 from captcha_reader.texts import random_texts
@@ -16,12 +17,13 @@ FEW = "08KO"
 
 @pytest.fixture(scope="module")
 def bank() -> GlyphBank:
-    """A bank with many colours for few characters."""
-    return GlyphBank(2, FEW, colors=120)
+    """A bank with many colours for few characters, and copies that seldom meet in one captcha."""
+    return GlyphBank(2, FEW, colors=120, copies=6)
 
 
-def test_a_seed_decides_every_byte():
+def test_a_seed_decides_every_byte_in_any_process():
     bank, again, other = (GlyphBank(seed, FEW, colors=5) for seed in (1, 1, 2))
+    again = pickle.loads(pickle.dumps(again))
     state = random.getstate()
     pictures = bank.draw(["08KO", "OOOO"], random.Random(3))
     assert (pictures.shape, pictures.dtype) == ((2, 64, 128, 3), np.uint8)
@@ -31,13 +33,13 @@ def test_a_seed_decides_every_byte():
     assert random.getstate() == state
 
 
-def test_a_bank_of_another_alphabet_and_size():
-    bank = GlyphBank(1, "ab", width=200, height=80, colors=2, copies=2)
-    assert bank.draw(["ab", "bbbbbbbb"], random.Random(1)).shape == (2, 80, 200, 3)
-    twice = GlyphBank(1, "abb", colors=2, copies=2)
-    assert [len(twice.glyphs[0][character]) for character in "ab"] == [2, 4]
-    with pytest.raises(ValueError, match="'7' in 'a7' is not in the alphabet 'ab'"):
-        bank.draw(["ab", "a7"], random.Random(1))
+def test_any_alphabet_and_what_is_not_in_it():
+    bank = GlyphBank(1, "abb", colors=2, copies=2)
+    assert [len(bank.glyphs[0][character]) for character in "ab"] == [2, 4]
+    assert bank.draw(["b", "abbababb"], random.Random(1)).shape == (2, 64, 128, 3)
+    for wrong, message in {"a7": "'7' in 'a7' .*'ab'", "": "'' .* at least one"}.items():
+        with pytest.raises(ValueError, match=message):
+            bank.draw(["ab", wrong], random.Random(1))
 
 
 def features(pictures: np.ndarray) -> np.ndarray:
@@ -55,15 +57,18 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return (np.abs(a.mean(axis=0) - b.mean(axis=0)) / error).max()
 
 
-def test_pixels_are_distributed_as_the_packages(bank, monkeypatch):
+@pytest.mark.parametrize("size", [(128, 64), (100, 50), (240, 80)])
+def test_pixels_are_distributed_as_the_packages(bank, monkeypatch, size):
     texts = random_texts(random.Random(5), 500, FEW)
-    package = features(draw_captchas(texts, random.Random(6)))
-    ours = features(bank.draw(texts, random.Random(7)))
+    package = features(draw_captchas(texts, random.Random(6), *size))
+    drawn = bank.draw(texts, random.Random(7), *size)
+    assert drawn.shape == (500, size[1], size[0], 3)
+    ours = features(drawn)
     assert distance(ours, package) < 3
     assert np.allclose(ours.std(axis=0), package.std(axis=0), rtol=0.15)
-    monkeypatch.setattr(bank, "noise", [Image.new("L", (128, 64))])
-    without_noise = features(bank.draw(texts, random.Random(7)))
-    assert distance(without_noise, package) > 3  # so a difference would be seen
+    monkeypatch.setattr(bank_module, "add_dots", lambda picture, *_: picture)
+    without_dots = features(bank.draw(texts, random.Random(7), *size))
+    assert distance(without_dots, package) > 3  # so a difference would be seen
 
 
 def test_a_font_of_ones_own():

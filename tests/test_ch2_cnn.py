@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from notebooks_py.ch2_cnn import build_cnn, read_heads, to_ink
+from notebooks_py.ch2_cnn import blocks, build_cnn, read_heads, to_ink
 
 
 def test_the_full_network_is_the_originals_and_heads_follow_alphabet_and_length():
@@ -20,6 +20,15 @@ def test_the_full_network_is_the_originals_and_heads_follow_alphabet_and_length(
     assert [conv.filters for conv in convs] == [32, 32, 64, 64, 128, 128, 256, 256, 256, 256]
     other = build_cnn(10, 6, width=64, height=32, filters=(4, 8), convs=1, stride=4)
     assert (other.input_shape, other.output_shape) == ((None, 32, 64, 3), [(None, 10)] * 6)
+
+
+def test_a_norm_once_a_block_stands_behind_the_pooling():
+    picture = keras.Input((32, 64, 1))
+    model = keras.Model(picture, blocks(picture, (4, 8), stride=2, momentum=0.9, norms="once"))
+    conv, norm = ["Conv2D"], ["BatchNormalization", "Activation"]
+    block = [*conv, "Activation", *conv, "MaxPooling2D", *norm]
+    assert [type(layer).__name__ for layer in model.layers[1:]] == block * 2
+    assert model.layers[5].momentum == 0.9 and model.output_shape == (None, 4, 8, 8)
 
 
 def test_paper_is_0_and_black_is_1():

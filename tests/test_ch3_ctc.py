@@ -42,11 +42,12 @@ def test_alignments_of_known_words():
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 6), st.integers(2, 3), st.integers(0, 10**6), st.data())
 def test_by_hand_by_lattice_and_by_keras_are_the_same_loss(steps, classes, seed, data):
-    labels = st.lists(st.integers(1, classes - 1), min_size=1, max_size=steps)
+    """Also of nothing to read; and Keras leaves alone the blanks that fill a label up."""
+    labels = st.lists(st.integers(1, classes - 1), max_size=steps)
     label = data.draw(labels.filter(lambda label: ch3.alignments(label, steps, classes)))
     logits = numbers(seed, steps, classes)
     by_hand = ch3.loss_by_hand(chances(logits), label)
-    by_keras = keras.losses.ctc(np.array([label]), logits[None])
+    by_keras = keras.losses.ctc(np.array([label + [0] * (7 - len(label))]), logits[None])
     assert float(by_keras[0]) == pytest.approx(by_hand, abs=1e-4)
     sums = ch3.lattice(chances(logits), label)
     assert sums.shape == (2 * len(label) + 1, steps)
@@ -54,7 +55,7 @@ def test_by_hand_by_lattice_and_by_keras_are_the_same_loss(steps, classes, seed,
 
 
 def test_the_full_network_is_the_originals():
-    full = ch3.build_ctc(rnn=(128, 128), ink=False)
+    full = ch3.build_ctc(rnn=(128, 128), ink=False, width=128)
     assert full.count_params() == 3_157_317
     assert (full.input_shape, full.output_shape) == ((None, 64, 128, 3), (None, 16, 37))
     pools = [x.pool_size for x in full.layers if isinstance(x, keras.layers.MaxPooling2D)]
@@ -63,6 +64,21 @@ def test_the_full_network_is_the_originals():
         for gru in (both.forward_layer, both.backward_layer):  # what cuDNN asks for
             assert (gru.units, gru.activation.__name__) == (128, "tanh")
             assert gru.recurrent_activation.__name__ == "sigmoid" and gru.reset_after
+
+
+@pytest.mark.parametrize("more", [ch3.SMALL, {"filters": (4, 8), "rnn": (4,), "ink": False}])
+def test_a_network_of_free_width_answers_as_one_of_that_width(more):
+    free = ch3.build_ctc(**more)
+    assert free.input_shape == (None, 64, None, 3)
+    rng = np.random.default_rng(1)
+    free.set_weights([w + rng.uniform(0, 0.1, w.shape) for w in free.get_weights()])
+    for width in (64, 168):
+        fixed = ch3.build_ctc(**more, width=width)
+        fixed.set_weights(free.get_weights())
+        pictures = rng.random((2, 64, width, 3), "float32")
+        logits = free.predict_on_batch(pictures)
+        assert logits.shape[1] == fixed.output_shape[1]
+        assert np.allclose(logits, fixed.predict_on_batch(pictures), atol=1e-5)
 
 
 def test_steps_are_columns_from_left_to_right():

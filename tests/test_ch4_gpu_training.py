@@ -4,6 +4,7 @@ import functools
 import shutil
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -228,31 +229,20 @@ def test_norms_measure_all_batches_alike_with_the_weights_as_they_are():
     assert norm.momentum == TINY["momentum"]
 
 
-def torn(name: str):
-    def tear(backup: Path) -> None:
-        content = (backup / name).read_bytes()
-        (backup / name).write_bytes(content[: len(content) // 2])
-
-    return tear
-
-
-NOTE = "training_metadata.json"
-INTERRUPTED = {  # what the interruption left behind, and the epochs that are trained again
-    "in the middle of an epoch": (lambda backup: None, [2]),
-    "while it wrote the weights": (torn("latest.weights.h5"), [1, 2]),
-    "between the weights and their note": (
-        lambda backup: shutil.copy(backup / f"{NOTE}.bkp", backup / NOTE), [2]
-    ),
-    "while it wrote the note": (lambda backup: (backup / NOTE).write_text(""), [2]),
-    "while it copied the weights": (torn("latest.weights.h5.bkp"), [2]),
-}  # fmt: skip
+STATE = "latest.weights.h5"
+INTERRUPTED = {  # the files that the interruption left torn, and the epochs that are trained again
+    "in the middle of an epoch": ([], [2]),
+    "while it wrote the weights": ([STATE], [1, 2]),
+    "while it copied the weights": ([f"{STATE}.bkp"], [2]),
+}
 
 
 @pytest.mark.parametrize("when", INTERRUPTED)
 def test_a_run_goes_on_to_the_same_bits(trainer, whole, stopped, tmp_path, when):
-    breakage, epochs = INTERRUPTED[when]
+    torn, epochs = INTERRUPTED[when]
     folder = shutil.copytree(stopped, tmp_path / "run")
-    breakage(folder / "backup")
+    for path in (folder / "backup" / name for name in torn):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     seen = trainer.run(folder)
     assert len(seen) == STEPS - 3 * epochs[0] and all(map(same, seen, whole[1][3 * epochs[0] :]))
     averaged = [keras.models.load_model(x / "averaged.keras") for x in (folder, whole[0])]
@@ -261,6 +251,25 @@ def test_a_run_goes_on_to_the_same_bits(trainer, whole, stopped, tmp_path, when)
     assert logs[0].epoch.tolist() == [0, 1, *epochs]
     logs[0] = logs[0].drop_duplicates("epoch", keep="last").reset_index(drop=True)
     pd.testing.assert_frame_equal(*logs)
+
+
+def test_ctrl_c_while_the_state_is_written_leaves_the_one_before(trainer, whole, tmp_path):
+    save, calls = trainer.model.save_weights, []
+
+    def stop(path):
+        save(path)
+        calls.append(path)
+        if len(calls) == 2:
+            with h5py.File(path, "a") as file:  # Keras closes the file, as far as it got
+                del file["optimizer"]
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.model, "save_weights", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(tmp_path)
+    seen = trainer.run(tmp_path)
+    assert len(seen) == STEPS - 3 and all(map(same, seen, whole[1][3:]))
 
 
 def test_error_bars_are_errors_with_their_intervals(capsys):

@@ -21,7 +21,8 @@ from lessons import write
 from PIL import Image
 
 from captcha_reader import weights
-from captcha_reader.reading import Reading, read_captcha, read_captchas
+from captcha_reader.drawing import draw_captchas, stream
+from captcha_reader.reading import Reading, network_width, read_captcha, read_captchas
 
 ANSWER = "document.getElementById('answer').innerText"
 CLEAR = """
@@ -31,6 +32,8 @@ CLEAR = """
 ANSWERED = "document.getElementById('text').textContent || document.querySelector('.error')"
 
 
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # the tag of orientation
 EVENTS = {
     "drop": "new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer",
     "paste": "new ClipboardEvent('paste', {bubbles: true, cancelable: true, clipboardData",
@@ -143,6 +146,31 @@ def test_the_map_has_the_answers_of_every_column(page):
     assert [names[column.index(max(column))] for column in columns] == path
 
 
+@pytest.mark.parametrize("size", [(170, 80), (160, 60), (240, 80)])
+def test_a_captcha_of_any_size_is_read_as_python_reads_it(page, size):
+    content = saved(Image.fromarray(draw_captchas(["7XKM"], stream(1, "page", 0, 0), *size)[0]))
+    reading = read_captcha(content)
+    assert give(page, content, "a.png").startswith(reading.text) and reading.text
+    assert abs(answer(page)[1] - reading.confidence) < 0.1
+
+
+@pytest.mark.parametrize("size", [(170, 80), (33, 16), (31, 16), (500, 50), (90, 100)])
+def test_a_picture_of_any_size_is_shown_in_columns_of_eight_pixels(page, size):
+    give(page, saved(Image.new("RGB", size)), "a.png")
+    width = network_width(*size)
+    shown = page.run("""[picture.width, picture.height, map.width, path.children.length,
+        getComputedStyle(path).gridTemplateColumns.split(' ').length]""")
+    assert shown == [width, 64, width // 8, width // 8, width // 8]
+    # Each answer stands below what it is about, and the picture is not distorted.
+    boxes = page.run("""[picture, path.firstChild, path.lastChild, map].map((x) => {
+        const { left, right, width, height } = x.getBoundingClientRect();
+        return [left, right, width / height];
+    })""")
+    (left, right, ratio), first, last, below = boxes
+    assert ratio == pytest.approx(width / 64, rel=0.02)
+    assert [first[0], last[1], *below[:2]] == pytest.approx([left, right] * 2, abs=1)
+
+
 @pytest.mark.parametrize("how", ["drop", "paste"])
 def test_pictures_of_other_kinds_are_read_as_python_reads_them(page, folder, captchas, how):
     image = Image.open(folder / captchas[4]["file"])
@@ -151,8 +179,9 @@ def test_pictures_of_other_kinds_are_read_as_python_reads_them(page, folder, cap
     for name, content in {
         "a.png": saved(clear),
         "b.bmp": saved(image.resize((512, 256)), "BMP"),
-        "c.webp": saved(image.resize((170, 80)), "WEBP"),
+        "c.webp": saved(image, "WEBP"),
         "d.gif": saved(image.convert("L"), "GIF"),
+        "e.jpg": saved(image.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=TURNED),
     }.items():
         reading = read_captcha(content)
         assert give(page, content, name, how).startswith(reading.text)
@@ -171,35 +200,35 @@ def test_the_file_picker_reads(page, folder, readings):
 
 
 REFUSED = {
-    "notes.txt": (b"hello", "is not a picture that a browser can open"),
-    "empty.png": (b"", "is empty"),
-    "half.png": (saved(Image.effect_noise((128, 64), 50))[:3_000], "is damaged"),
-    "wide.png": (saved(Image.new("1", (6_000, 5_000))), "has 6000 x 5000 pixels"),
-    "large.png": (26_000_000, "has 26 MB"),
+    "notes.txt": (b"hello", "not a picture"),
+    "empty.png": (b"", "empty"),
+    "half.png": (saved(Image.effect_noise((128, 64), 50))[:3_000], "damaged"),
+    "wide.png": (saved(Image.new("1", (6_000, 5_000))), "6000 x 5000 pixels"),
+    "large.png": (26_000_000, "26 MB"),
 }
 
 
 def test_what_is_no_captcha_gets_a_message_and_the_page_goes_on(page, folder, readings):
-    expected = "A PNG, JPEG, GIF or WebP is expected, of at most 25 MB and 25 million pixels."
     captcha = (folder / "captchas/02.png").read_bytes()
     for name, (content, message) in REFUSED.items():
-        assert give(page, content, name).strip() == f"{name} {message}. {expected}"
+        said = give(page, content, name)
+        assert re.search(f"{name} .*{message}.*PNG.* 25 MB and 25 million pixels", said)
         assert page.run("document.querySelector('figure').hidden")
         assert give(page, captcha, "a.png").startswith(readings[1].text)
 
 
 def test_a_drop_or_paste_without_a_file_gets_a_message(page):
     for how, message in {
-        "drop": "There was no file in what you dropped.",
-        "paste": "There was no picture to paste.",
+        "drop": "no file in what you dropped",
+        "paste": "no picture to paste",
     }.items():
         page.run(f"document.body.dispatchEvent({EVENTS[how]}: new DataTransfer()}}))")
-        assert page.run(ANSWER).strip().startswith(message)
+        assert message in page.run(ANSWER)
 
 
 def test_what_looks_like_another_style_gets_a_warning(page):
-    said = give(page, saved(Image.new("RGB", (128, 64), "white")), "white.png")
-    assert said.startswith("(nothing)") and "Not four characters: this may be another" in said
+    said = give(page, saved(Image.new("RGB", (170, 80), "white")), "white.png")
+    assert said.startswith("(nothing)") and "another style" in said
     assert not page.run("document.getElementById('verdict').innerText")
 
 
@@ -241,11 +270,13 @@ def test_the_page_fits_a_phone(page):
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     page.call("Emulation.setDeviceMetricsOverride", **size)
     try:
-        for name in ("", "a" * 200 + ".txt"):
-            if name:
-                give(page, b"hello", name)
+        widest = saved(Image.new("RGB", (500, 50), "white"))
+        for name, content in {"a.png": widest, "a" * 200 + ".txt": b"hello"}.items():
+            give(page, content, name)
             widths = page.run("[innerWidth, document.documentElement.scrollWidth]")
             assert widths == [360, 360]
+            spaces = page.run("[...path.children].map((x) => [x.scrollWidth, x.clientWidth])")
+            assert all(text <= column for text, column in spaces)  # no answer over its neighbour
     finally:
         page.call("Emulation.clearDeviceMetricsOverride")
 
@@ -319,7 +350,7 @@ def test_what_is_not_the_pinned_package_is_thrown_away(empty, tmp_path, monkeypa
     server = serve(tmp_path / "mirror")
     monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
     monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_port}/")
-    assert "is not the file that is pinned here, so it was thrown away" in run("PORT=0")
+    assert "not the file that is pinned" in run("PORT=0")
     stop(server)
     assert not empty.exists()
     # Without a network, or with another answer than a package.
@@ -330,14 +361,13 @@ def test_what_is_not_the_pinned_package_is_thrown_away(empty, tmp_path, monkeypa
 
 
 def test_a_wrong_port_and_a_missing_model_are_one_line(empty, monkeypatch):
-    assert run("PORT=web") == "demo: PORT=web must be the number of a port, such as 8000"
-    assert run("PROT=8000") == "demo: PROT is not an option; the options are PORT"
-    assert run("PORT=70000").endswith("; try another, such as PORT=8001")
+    assert re.search("PORT=web .*8000", run("PORT=web"))
+    assert re.search("PROT .*PORT$", run("PROT=8000"))
+    assert re.search("PORT=70000.*PORT=8001", run("PORT=70000"))
     with demo.open_server(empty) as other:
-        assert "in use; try another" in run(f"PORT={other.server_port}")
+        assert "in use" in run(f"PORT={other.server_port}")
     monkeypatch.setattr(weights, "find", functools.partial(weights.find, folder=empty))
-    expected = "demo: there is no build/ctc.onnx; `git checkout models` brings it back"
-    assert run("PORT=0") == expected
+    assert re.search("build/ctc.onnx.*`git checkout models`", run("PORT=0"))
 
 
 def test_a_build_that_fails_leaves_the_page_as_it_was(folder, tmp_path, monkeypatch):

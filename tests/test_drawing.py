@@ -16,6 +16,7 @@ from captcha_reader.drawing import (
     draw_modern,
     draw_preview,
     draw_wide,
+    random_size,
     seeded_library,
     stages,
     stream,
@@ -84,11 +85,19 @@ def test_glyphs_tell_what_was_drawn():
 def test_other_drawings_have_their_sizes_and_are_drawn_otherwise():
     classic = draw_captchas(["AB12"], random.Random(1))
     assert draw_wide(["AB12"], random.Random(1)).shape == (1, 64, 192, 3)
-    preview, modern = (draw(["AB12"], random.Random(1)) for draw in (draw_preview, draw_modern))
-    assert preview.shape == modern.shape == classic.shape
-    assert not np.array_equal(preview, classic) and not np.array_equal(modern, classic)
+    assert draw_preview(["AB12"], random.Random(1)).shape == (1, 80, 170, 3)
+    modern = draw_modern(["AB12"], random.Random(1))
+    assert modern.shape == classic.shape and not np.array_equal(modern, classic)
     shifts = [MODERN.shifts(30, 42, random.Random(seed)) for seed in range(2_000)]
     assert np.abs(shifts).max() <= 0.2 * 42 + 0.2  # the slip of 0.7.1
+
+
+def test_random_sizes_are_50_to_100_high_and_up_to_3_4_times_as_wide():
+    rng = random.Random(1)
+    widths, heights = np.array([random_size(rng) for _ in range(3_000)]).T
+    assert set(heights) == set(range(50, 101))
+    assert (widths / heights).min() == pytest.approx(1.9, abs=0.02)
+    assert (widths / heights).max() == pytest.approx(3.4, abs=0.02)
 
 
 @pytest.mark.parametrize("texts", [[], ["AB12", ""]])

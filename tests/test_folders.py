@@ -1,6 +1,7 @@
 """A folder of labelled pictures: every bad file is named, and no label is on both sides."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ def folder(tmp_path):
     names = ["7KQ2.png", "7KQ2_again.png", "AB_1.jpg", "ZZZZZZ.png"]
     for name, picture in zip(names, draw_captchas(["7KQ2"] * 4, random.Random(1)), strict=True):
         Image.fromarray(picture).save(tmp_path / name)
+    Image.new("RGB", (170, 80)).save(tmp_path / "AB_1.jpg")  # of another size
     return tmp_path
 
 
@@ -50,7 +52,7 @@ def test_all_bad_files_are_listed_at_once(folder):
     Image.new("RGB", (8, 8)).save(folder / "_1.png")
     (folder / "QQ.png").write_bytes((folder / "7KQ2.png").read_bytes())
     first, *lines = refused(folder)
-    assert first == f"7 files of {folder} can't be used:"
+    assert first.startswith("7 files")
     found = dict(line.split(": ", 1) for line in lines)
     assert "no picture" in found["notes.txt"] and "nothing in it" in found["EMPTY.png"]
     assert "folder" in found["sub"]
@@ -63,20 +65,19 @@ def test_all_bad_files_are_listed_at_once(folder):
 def test_what_is_wrong_with_a_table(folder):
     rows = ["file,text", "7KQ2.png,A", "7KQ2.png,B", "gone.png,A", "AB_1.jpg,", "ZZZZZZ.png,Z"]
     (folder / "labels.csv").write_text("\n".join(rows))
-    assert refused(folder)[1:] == [
-        "labels.csv, line 3: 7KQ2.png is 'B' here and 'A' above",
-        "labels.csv, line 4: there is no file gone.png",
-        "labels.csv, line 5: needs a file and a text, as in `7KQ2.png,7KQ2`",
-        "7KQ2_again.png: has no line in labels.csv",
-        "AB_1.jpg: has no line in labels.csv",
-    ]
+    expected = ["labels.csv, line 3: 7KQ2.png.*'B'.*'A'", "labels.csv, line 4:.* gone.png",
+                "labels.csv, line 5:.* a file and a text", "7KQ2_again.png:.* labels.csv",
+                "AB_1.jpg:.* labels.csv"]  # fmt: skip
+    for line, message in zip(refused(folder)[1:], expected, strict=True):
+        assert re.match(message, line)
     (folder / "labels.csv").write_bytes(b"\xff\xfe\x00")
     assert "labels.csv: " in refused(folder)[0]
 
 
 def test_a_folder_has_to_be_there_with_pictures(tmp_path):
-    assert refused(tmp_path / "none") == [f"{tmp_path}/none is no folder"]
-    assert refused(tmp_path) == [f"{tmp_path} holds no pictures"]
+    for folder in (tmp_path / "none", tmp_path):
+        (message,) = refused(folder)
+        assert str(folder) in message
 
 
 @settings(
@@ -97,8 +98,18 @@ def test_any_file_ends_in_the_documented_error(folder, name, content):
         path.unlink()
 
 
-@given(st.lists(st.text("AB", min_size=1, max_size=3), min_size=2, max_size=60), st.integers(0, 9))
+@given(
+    st.lists(st.text("AB", min_size=1, max_size=3), min_size=2, max_size=60).filter(
+        lambda texts: len(set(texts)) > 1
+    ),
+    st.integers(0, 9),
+)
 def test_no_label_is_on_both_sides(texts, seed):
     train, test = split(texts, share=0.3, seed=seed)
-    assert sorted([*train, *test]) == list(range(len(texts))) and len(test)
+    assert sorted([*train, *test]) == list(range(len(texts))) and len(test) and len(train)
     assert not {texts[i] for i in train} & {texts[i] for i in test}
+
+
+def test_one_label_alone_cannot_be_split():
+    with pytest.raises(ValueError, match="3 pictures say .'A'.*two different"):
+        split(["A"] * 3)

@@ -4,10 +4,12 @@ import functools
 import importlib.util
 import json
 import math
+import re
 import struct
 import subprocess
 import sys
 import zlib
+from fractions import Fraction
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,12 +19,19 @@ import pytest
 from conftest import saved
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
 from captcha_reader import reading
 from captcha_reader.__main__ import main
-from captcha_reader.drawing import draw_captchas, draw_preview, stream
-from captcha_reader.reading import UnreadablePicture, read_captcha, read_captchas, to_pixels
+from captcha_reader.drawing import draw_captchas, stream
+from captcha_reader.reading import (
+    UnreadablePicture,
+    network_width,
+    read_captcha,
+    read_captchas,
+    scale,
+    to_pixels,
+)
 from captcha_reader.texts import ALPHABET, encode, random_texts
 from captcha_reader.weights import MODELS, Missing, sha256
 
@@ -98,17 +107,47 @@ def test_what_is_transparent_is_white():
         assert (to_pixels(saved(palette, kind, transparency=behind))[hidden] == 255).all()
 
 
-def test_every_size_is_stretched():
-    for size in (170, 80), (1, 1), (2_000, 1), (3_000, 4_000):
-        assert to_pixels(saved(CAPTCHA.resize(size))).shape == (64, 128, 3)
+@given(st.integers(1, 5_000), st.integers(1, 5_000))
+@example(33, 16)  # 16.5 eights
+@example(31, 16)
+def test_a_width_is_in_proportion_in_whole_eights_and_a_half_is_rounded_up(width, height):
+    eights = math.floor(Fraction(8 * width, height) + Fraction(1, 2))
+    assert network_width(width, height) == min(320, max(64, 8 * eights))
 
 
-def test_many_captchas_are_read_in_order(tmp_path):
-    (tmp_path / "a.png").write_bytes(saved(CAPTCHA))
-    blank = np.full((64, 128, 3), 255, np.uint8)
-    readings = read_captchas([str(tmp_path / "a.png"), blank, *[tmp_path / "a.png"] * 120])
-    texts = [reading.text for reading in readings]
-    assert texts == [EASY, texts[1], *[EASY] * 120] and texts[1] != EASY
+@pytest.mark.parametrize(("size", "width"), [
+    ((128, 64), 128), ((170, 80), 136), ((160, 60), 168), ((33, 16), 136), ((90, 100), 64),
+    ((500, 50), 320), ((1, 1), 64), ((2_000, 1), 320), ((3_000, 4_000), 64),
+])  # fmt: skip
+def test_files_and_arrays_of_every_size_are_scaled_alike(size, width):
+    picture = CAPTCHA.resize(size)
+    pixels = to_pixels(saved(picture))
+    assert np.array_equal(pixels, picture.resize((width, 64), Image.Resampling.BILINEAR))
+    (scaled,) = scale(np.asarray(picture)[None])
+    assert np.array_equal(scaled, pixels)
+    assert size != (128, 64) or np.array_equal(scaled, PIXELS)  # byte for byte
+    # Four heads have one width for all.
+    assert scale(np.asarray(picture)[None], 128).shape == (1, 64, 128, 3)
+    assert to_pixels(picture, 128).shape == (64, 128, 3)
+
+
+def test_many_captchas_of_many_sizes_are_read_in_order(monkeypatch):
+    seen = []
+
+    def network(pictures):
+        """Read in each picture the character whose number its pixels have."""
+        seen.append(pictures.shape)
+        columns = np.zeros((len(pictures), pictures.shape[2] // 8, 37))
+        columns[:, 1:, 0] = columns[range(len(pictures)), 0, pictures[:, 0, 0, 0] + 1] = 1
+        return columns
+
+    monkeypatch.setattr(reading, "network", lambda: network)
+    sizes = [(64, 128), (80, 170), (50, 170)]
+    pictures = [np.full((*sizes[i * i % 3], 3), i % 36, np.uint8) for i in range(2 * 101)]
+    texts = [read.text for read in read_captchas(pictures)]
+    assert texts == [ALPHABET[i % 36] for i in range(2 * 101)]
+    assert {shape[2] for shape in seen} == {128, 136} and len(seen) < 7  # many at a time
+    assert max(shape[0] for shape in seen) <= reading.BATCH
     assert read_captchas([]) == []
 
 
@@ -121,16 +160,16 @@ def header(width: int, height: int) -> bytes:
 
 FRAMES = {"save_all": True, "append_images": [CAPTCHA.rotate(5)]}
 REFUSED = {
-    "nothing": (b"", "there is nothing in it"),
-    "a text": (b"hello, world", r"this is no picture \(PNG, JPEG, GIF, "),
-    "half a PNG": (saved(CAPTCHA)[:2_000], "the picture is damaged: "),
-    "half a JPEG": (saved(CAPTCHA, "JPEG")[:1_500], "the picture is damaged: image file is trunc"),
+    "nothing": (b"", "nothing"),
+    "a text": (b"hello, world", "no picture .*PNG, JPEG, GIF"),
+    "half a PNG": (saved(CAPTCHA)[:2_000], "damaged"),
+    "half a JPEG": (saved(CAPTCHA, "JPEG")[:1_500], "damaged"),
     **{
-        f"two pictures in a {kind}": (saved(CAPTCHA, kind, **FRAMES), "this is animated or has sev")
+        f"two pictures in a {kind}": (saved(CAPTCHA, kind, **FRAMES), "animated or .* pages")
         for kind in ("GIF", "PNG", "WEBP", "TIFF")
     },
-    "too many pixels": (header(6_000, 5_000), r"6,000 x 5,000 pixels; 1 to 25,000,000 are read"),
-    "absurdly many": (header(2**31 - 1, 2**31 - 1), "too large: "),
+    "too many pixels": (header(6_000, 5_000), "6,000 x 5,000 .*25,000,000"),
+    "absurdly many": (header(2**31 - 1, 2**31 - 1), "too large"),
 }  # fmt: skip
 
 
@@ -138,9 +177,9 @@ REFUSED = {
 def test_what_is_no_captcha_is_refused_by_name(tmp_path, what):
     content, message = REFUSED[what]
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(UnreadablePicture, match=f"^{tmp_path / 'a.png'}: {message}"):
+    with pytest.raises(UnreadablePicture, match=f"^{tmp_path / 'a.png'}: .*{message}"):
         read_captcha(tmp_path / "a.png")
-    with pytest.raises(UnreadablePicture, match=f"^bytes: {message}"):
+    with pytest.raises(UnreadablePicture, match=f"^bytes: .*{message}"):
         read_captcha(content)
 
 
@@ -148,24 +187,23 @@ def test_what_is_no_file_is_refused_by_name(tmp_path):
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(30_000_000)
     for name, message in {
-        "none.png": "there is no such file",
-        ".": "this is a folder or a device, not a file",
-        "a" * 1_000: "the file can't be opened: File name too long",
-        "large.png": "30,000,000 bytes; at most 25,000,000 are read",
+        "none.png": "no such file",
+        ".": "a folder",
+        "a" * 1_000: "File name too long",
+        "large.png": "30,000,000 bytes.* 25,000,000",
     }.items():
-        with pytest.raises(UnreadablePicture) as caught:
+        with pytest.raises(UnreadablePicture, match=f"^{tmp_path / name}: .*{message}"):
             read_captcha(tmp_path / name)
-        assert str(caught.value) == f"{tmp_path / name}: {message}"
 
 
 def test_what_is_no_picture_in_memory_is_refused():
     for picture, message in (
-        (PIXELS / 255, r"ndarray: float64 of shape \(64, 128, 3\); an array has to be uint8"),
-        (PIXELS[None], r"ndarray: uint8 of shape \(1, 64, 128, 3\); an array has to be"),
+        (PIXELS / 255, "ndarray: float64 .*64, 128, 3.* uint8"),
+        (PIXELS[None], "ndarray: uint8 .*1, 64, 128, 3.* width"),
         (PIXELS[:, :, :2], "ndarray: uint8 of shape"),
         (PIXELS[:0], "ndarray: "),
-        (Image.new("RGB", (0, 0)), "Image: 0 x 0 pixels; 1 to 25,000,000 are read"),
-        (None, "NoneType: give a path, bytes, a PIL image or an array"),
+        (Image.new("RGB", (0, 0)), "Image: 0 x 0 pixels"),
+        (None, "NoneType: give a path, bytes"),
     ):
         with pytest.raises(UnreadablePicture, match=message):
             read_captcha(picture)
@@ -175,7 +213,7 @@ def test_one_error_class_covers_what_pillow_and_the_system_raise(monkeypatch):
     for error in (MemoryError(), SyntaxError("broken PNG file")):
         monkeypatch.setattr(ImageOps, "exif_transpose", Mock(side_effect=error))
         why = str(error) or "MemoryError"
-        with pytest.raises(UnreadablePicture, match=f"bytes: the picture is damaged: {why}"):
+        with pytest.raises(UnreadablePicture, match=f"bytes: .*damaged: {why}"):
             read_captcha(saved(CAPTCHA))
 
 
@@ -232,42 +270,42 @@ def test_confidence_and_alternatives_are_probabilities_of_texts():
     assert list(options.values()) == sorted(options.values(), reverse=True)
 
 
-def test_a_captcha_of_this_style_is_read_surely_and_another_is_not():
-    read = read_captcha(PIXELS)
-    assert (read.text, [*map(next, map(iter, read.alternatives))]) == (EASY, [*EASY])
-    others = [
-        np.random.default_rng(seed).integers(0, 256, PIXELS.shape, np.uint8) for seed in range(6)
-    ]
-    for text in (EASY, "ABCD", "R2D2", "KQ7P", "WXYZ", "3F9H"):
-        others.append(Image.new("RGB", (128, 64), "white"))
-        font = ImageFont.load_default(34)
-        ImageDraw.Draw(others[-1]).text((14, 10), text, fill="black", font=font)
-    sure = [reading.confidence for reading in read_captchas(others)]
-    assert read.confidence > 0.99 and max(sure) < 0.8 and np.mean(sure) < 0.3
+def test_a_captcha_of_any_size_is_read_surely_and_nothing_where_there_is_nothing():
+    for size in ((128, 64), (160, 60), (170, 80), (240, 80)):
+        rng = stream(1, "reading", epoch=0, index=0)
+        read = read_captcha(draw_captchas([EASY], rng, *size)[0])
+        assert (read.text, [*map(next, map(iter, read.alternatives))]) == (EASY, [*EASY])
+        assert read.confidence > 0.9
+    noise = np.random.default_rng(1).integers(0, 256, (64, 128, 3), np.uint8)
+    nothing = [noise, Image.new("RGB", (170, 80), "white"), ImageOps.mirror(CAPTCHA)]
+    assert [read.text for read in read_captchas(nothing)] == [""] * 3
     empty = reading.decode(np.eye(37)[[0] * 16])
     assert empty == reading.Reading("", 1.0, ())
 
 
 @pytest.fixture(scope="module")
 def keras_network():
-    return reading.keras_network()
+    network = reading.keras_network()
+
+    def on_the_processor(pictures):  # a GPU may round more coarsely
+        import keras
+
+        with keras.device("cpu"):
+            return network(pictures)
+
+    return on_the_processor
 
 
-@pytest.mark.parametrize("draw", [draw_captchas, draw_preview])
-def test_onnx_runtime_reads_what_keras_reads(keras_network, draw):
-    rng = stream(19, "reading", epoch=0, index=0)
-    texts = random_texts(rng, 1_000 if draw is draw_captchas else 100)
-    pictures, onnx_network = draw(texts, rng), reading.onnx_network()
-    right = 0
-    for start in range(0, len(texts), 100):
-        some = slice(start, start + 100)
-        ours, theirs = onnx_network(pictures[some]), keras_network(pictures[some])
-        assert ours.shape == (100, 16, 37) and ours.dtype == np.float32
+@pytest.mark.parametrize("size", [(128, 64), (170, 80), (100, 50), (340, 100)])
+def test_onnx_runtime_reads_what_keras_reads(keras_network, size):
+    rng, onnx_network = stream(19, "reading", epoch=0, index=0), reading.onnx_network()
+    for _ in range(3):
+        pictures = scale(draw_captchas(random_texts(rng, 100), rng, *size))
+        ours, theirs = onnx_network(pictures), keras_network(pictures)
+        assert ours.shape == (100, network_width(*size) // 8, 37) and ours.dtype == np.float32
         assert np.abs(ours - theirs).max() < 1e-4
         answers = [[reading.decode(c).text for c in columns] for columns in (ours, theirs)]
         assert answers[0] == answers[1]
-        right += sum(a == b for a, b in zip(answers[0], texts[some], strict=True))
-    assert right > (0.96 if draw is draw_captchas else 0.7) * len(texts)
 
 
 def test_the_onnx_file_is_made_from_these_weights():
@@ -281,14 +319,30 @@ def test_equal_weights_give_equal_bytes():
 
 
 @needs_onnx
-def test_a_network_of_another_size_is_exported_and_a_gru_is_refused():
+@pytest.mark.parametrize("more", [
+    {"norms": "once", "stride": 2}, {"norms": "every", "width": 192, "classes": 10, "ink": False}
+])  # fmt: skip
+def test_networks_of_free_and_of_one_width_are_exported(more):
     from notebooks_py.ch3_ctc import build_ctc
 
-    small = build_ctc(classes=10, width=192, filters=(4, 8), convs=1)
-    content = export.to_onnx(small, alphabet="0123456789").SerializeToString()
+    small = build_ctc(filters=(4, 8), tall=1, **more)
+    rng = np.random.default_rng(1)  # no two norms alike
+    small.set_weights([w + rng.normal(0, 0.05, w.shape) for w in small.get_weights()])
+    content = export.to_onnx(small).SerializeToString()
     assert export.distance(content, small) < 1e-4
-    with pytest.raises(ValueError, match="is a Bidirectional, which has no place in here"):
+    small.set_weights([1.01 * w for w in small.get_weights()])
+    assert export.distance(content, small) > 1e-4  # so a difference would be seen
+
+
+@needs_onnx
+def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
+    from notebooks_py.ch3_ctc import build_ctc
+
+    with pytest.raises(ValueError, match="Bidirectional"):
         export.to_onnx(build_ctc(filters=(4, 8), rnn=(4,)))
+    build_ctc(10, filters=(4, 8)).save(path := tmp_path / "digits.keras")
+    with pytest.raises(ValueError, match="digits.keras has 11 .* 36 characters"):
+        export.export(path)
 
 
 def test_an_onnx_file_of_other_weights_is_not_used(tmp_path, capsys):
@@ -300,12 +354,10 @@ def test_an_onnx_file_of_other_weights_is_not_used(tmp_path, capsys):
     assert reading.onnx_network(home)  # without weights beside it, there is nothing to compare
     (home / "ctc.keras").write_bytes(b"others")
     assert reading.onnx_network(home) is None
-    said = "so Keras reads; `make export` makes it anew\n"
-    path = home / "ctc.onnx"
-    assert capsys.readouterr().err == f"{path} was not made from this ctc.keras, {said}"
-    path.write_bytes(content[:10_000])
+    assert re.fullmatch(".*ctc.onnx .*this ctc.keras.*`make export`.*\n", capsys.readouterr().err)
+    (home / "ctc.onnx").write_bytes(content[:10_000])
     assert reading.onnx_network(home) is None
-    assert capsys.readouterr().err == f"{path} is damaged, {said}"
+    assert re.fullmatch(".*ctc.onnx is damaged.*`make export`.*\n", capsys.readouterr().err)
 
 
 def test_without_onnx_runtime_keras_reads(keras_network, monkeypatch):
@@ -327,10 +379,10 @@ def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     assert main(["empty.png", "a.png", "none.png"]) == 1
     out, err = capsys.readouterr()
     assert out == f"{lines[0]}\n"
-    assert err == "empty.png: there is nothing in it\nnone.png: there is no such file\n"
+    assert [line.split(":")[0] for line in err.splitlines()] == ["empty.png", "none.png"]
     assert main(["--json", "empty.png", "a.png"]) == 1
     refused, read = map(json.loads, capsys.readouterr().out.splitlines())
-    assert refused == {"file": "empty.png", "error": "empty.png: there is nothing in it"}
+    assert refused["file"] == "empty.png" and "nothing in it" in refused["error"]
     alternatives = [*map(dict, read_captcha("a.png").alternatives)]
     assert (read["file"], read["text"], read["alternatives"]) == ("a.png", EASY, alternatives)
     assert read["confidence"] == read_captcha("a.png").confidence
@@ -339,7 +391,7 @@ def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
 def test_the_command_says_what_weights_know_and_miss(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
-    assert caught.value.code == 0 and "The weights know one style" in capsys.readouterr().out
+    assert caught.value.code == 0 and "one style" in capsys.readouterr().out
     missing = Missing("there is no models/ctc.json; `git checkout models` brings it back")
     monkeypatch.setattr(reading, "network", Mock(side_effect=missing))
     (tmp_path / "a.png").write_bytes(saved(CAPTCHA))

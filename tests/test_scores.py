@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captcha_reader.scores import Score, evaluate, share, wilson
-from captcha_reader.testsets import FINGERPRINTS, draw_test_set
+from captcha_reader.scores import Score, difference, evaluate, share, wilson
+from captcha_reader.testsets import FINGERPRINTS, TEST_SETS, draw_test_set
 
 
 @given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -27,6 +27,17 @@ def test_published_intervals_and_impossible_counts():
     for right, n in [(1, 0), (-1, 5), (6, 5)]:
         with pytest.raises(ValueError, match=f"{right} right out of {n}"):
             wilson(right, n)
+
+
+@pytest.mark.parametrize(("counts", "expected"), [
+    ((56, 70, 48, 80), "20.00 points more (5.24 to 33.39)"),
+    ((48, 80, 56, 70), "20.00 points fewer (5.24 to 33.39)"),
+    ((5, 56, 0, 29), "8.93 points more (-3.81 to 19.26)"),
+    ((0, 20, 10, 10), "100.00 points fewer (67.91 to 100.00)"),
+])  # fmt: skip
+def test_published_intervals_of_a_difference(counts, expected):
+    """Newcombe, 1998, table II, method 10."""
+    assert difference(*counts) == expected
 
 
 def test_a_record_is_all_that_a_results_file_needs():
@@ -53,3 +64,19 @@ def test_only_whole_texts_are_right():
 
     score = evaluate(read, "classic-100")
     assert (score.n, score.right, score.right_by_position) == (100, 96, (98, 99, 99, 98))
+
+
+@pytest.mark.parametrize("name", ["sizes-1k", "nothing-1k"])
+def test_pictures_of_any_size_and_texts_of_any_length_are_counted(name):
+    """And the sets have their fingerprints."""
+    truths = iter([texts for _, texts in draw_test_set(name)])
+    texts = []
+
+    def read(pictures):
+        assert len(pictures) == 20  # of one size, in one array
+        texts.extend(next(truths))
+        return [text if len(text) < 6 else text + "A" for text in texts[-20:]]
+
+    score = evaluate(read, name)
+    longer = [sum(len(text) > place for text in texts) for place in range(TEST_SETS[name].length)]
+    assert score.right == 1_000 - longer[5] and score.right_by_position == tuple(longer)

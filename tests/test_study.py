@@ -1,7 +1,9 @@
 """make study, with tiny networks, banks and numbers of pictures; and what it measured."""
 
+import contextlib
 import functools
 import json
+from pathlib import Path
 
 import keras
 import pandas as pd
@@ -9,32 +11,49 @@ import pytest
 import study
 import tensorflow as tf
 
-from captcha_reader import weights
-from captcha_reader.weights import MODELS, check_score, measured, read_results
+from captcha_reader import practice, weights
+from captcha_reader.weights import measured
 from notebooks_py import ch3_ctc as ch3
 from notebooks_py import ch4_gpu_training as ch4
 
+TINY = {"filters": (4, 4), "convs": 1, "stride": 4, "norms": "once"}
 SMALL = {"colors": 2, "copies": 1}
-TINY = {"filters": (4, 4, 4, 4), "convs": 1, "stride": 2}
+
+
+class Count(keras.callbacks.Callback):
+    """Notes for each step of a training with how many bits it computes."""
+
+    steps: list[str] = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(self.model.layers[-2].compute_dtype)
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Return `make study` with all that takes long made small; it gives what it wrote."""
-    held_out = study.held_out
     monkeypatch.setattr(study, "VALID", 10)
-    monkeypatch.setattr(study, "held_out", lambda seed, count, *kind: held_out(seed, 10, *kind))
+    monkeypatch.setattr(study, "CURVE", 10)
+    monkeypatch.setattr(study, "Ahead", contextlib.nullcontext)
     for bank in ("GlyphBank", "WhiteBank"):
         monkeypatch.setattr(study, bank, functools.partial(getattr(study, bank), **SMALL))
-    small_bank = functools.cache(lambda width: study.GlyphBank(0, width=width))
-    monkeypatch.setattr(ch4, "fresh_bank", lambda seed, epoch, width: small_bank(width))
+    bank = practice.GlyphBank(1, **SMALL)
+    monkeypatch.setattr(practice, "fresh_bank", lambda seed, epoch, colors: bank)
+    monkeypatch.setattr(study.runs, "code_hash", lambda: "this version")
+    draw = study.draw_test_set
+    monkeypatch.setattr(study, "draw_test_set", lambda name: draw("classic-100"))
     monkeypatch.setattr(ch4, "SLIM", TINY)
+    monkeypatch.setitem(study.RECIPE, "practice", {"batch": 16, "sizes": 0.0})
+    fit = ch4.fit_recipe
+    monkeypatch.setattr(ch4, "fit_recipe", lambda *x: fit(*x, more=[Count()]))
+    Count.steps.clear()
 
     def call(what, *words):
         out = tmp_path / ("stages.csv" if what == "stages" else f"{what}.json")
         words = ["study", f"WHAT={what}", f"OUT={out}", f"RUNS={tmp_path}", "SEEDS=3", *words]
         monkeypatch.setattr("sys.argv", words)
-        study.main()
+        if code := study.main():
+            return code
         return pd.read_csv(out) if what == "stages" else json.loads(out.read_text())
 
     tf.config.run_functions_eagerly(True)  # a few steps are done before a graph is made
@@ -43,13 +62,20 @@ def run(monkeypatch, tmp_path):
     keras.mixed_precision.set_dtype_policy("float32")
 
 
-def test_bank_counts_all_three_painters(run):
-    found = run("bank", "PICTURES=8")
-    assert list(found["pictures"]) == list(study.PAINTERS)
-    assert [counts["n"] for counts in found["pictures"].values()] == [8, 8, 8]
-    assert found["pictures"]["by a glyph bank"]["O and 0 alone"][1] == 4
-    assert found["speed"]["ratio"] > 1.5
-    assert found["network"] == {"name": "ctc", "sha256": read_results("ctc")["sha256"]}
+def test_bank_counts_all_three_painters_in_two_sizes(run, monkeypatch):
+    monkeypatch.setattr(weights, "finished", lambda name: (None, {"sha256": "abc"}))
+    shapes = []
+    monkeypatch.setattr(
+        ch4, "read", lambda network, x: shapes.append(x.shape[1:3]) or ["0O0O"] * len(x)
+    )
+    found = run("bank", "PICTURES=128")
+    assert set(shapes) == {(64, 128), (80, 170)} and list(found["pictures"]) == ["128x64", "170x80"]
+    for painters in found["pictures"].values():
+        assert list(painters) == list(study.PAINTERS)
+        for counts in painters.values():
+            assert counts["right"][1] == 128 and counts["O and 0 alone"][1] == 64
+            assert counts["0 as O"][1] == counts["O as 0"][1] == 128 and counts["0 as O"][0] > 32
+    assert found["speed"]["ratio"] > 1.5 and found["network"] == {"name": "ctc", "sha256": "abc"}
 
 
 def test_mistakes_are_counted_in_answers_of_four_and_compared_as_the_textbook_says():
@@ -60,40 +86,53 @@ def test_mistakes_are_counted_in_answers_of_four_and_compared_as_the_textbook_sa
     assert study.apart(5, 10, 50, 100) == study.apart(0, 10, 0, 10) == 0
 
 
-def test_ablation_trains_what_is_missing_and_nothing_twice(run, monkeypatch, capsys):
-    monkeypatch.setattr(study, "VARIANTS", {"the recipe": {}})
-    found = run("ablation", "PICTURES=128")
-    recipe, last = found["rows"]
-    assert (recipe["name"], last["name"]) == ("the recipe", "last weights")
-    assert recipe["pictures"] == 128 and 0 <= recipe["right"] <= recipe["n"] == 10
-    assert last["right"] == recipe["last"] and last["n"] == 10
-    monkeypatch.setattr(study, "fit", None)
-    assert run("ablation", "PICTURES=128") == found
-    assert "the recipe, seed 3: is in" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="holds 128 pictures each"):
-        run("ablation", "PICTURES=256")
-
-
-def test_only_one_row_computes_with_16_bits(run, monkeypatch):
-    seen, fit = [], ch4.fit_recipe
-
-    def look(model, *more):
-        seen.append(model.layers[-2].compute_dtype)
-        fit(model, *more)
-
-    monkeypatch.setattr(ch4, "fit_recipe", look)
-    some = {name: study.VARIANTS[name] for name in ("half precision", "the recipe")}
-    monkeypatch.setattr(study, "VARIANTS", some)
+def test_nothing_is_trained_twice_or_taken_for_another_training(run, monkeypatch, tmp_path):
+    variants = {name: study.VARIANTS[name] for name in ("the recipe", "full precision")}
+    monkeypatch.setattr(study, "VARIANTS", variants)
+    first = run("ablation", "PICTURES=64")
+    names = ["the recipe", "last weights", "full precision"]
+    assert [row["name"] for row in first["rows"]] == names
+    assert all(0 <= row["right"] <= row["n"] == 100 for row in first["rows"])
+    assert Count.steps == ["bfloat16"] * 4 + ["float32"] * 4
+    assert run("ablation", "PICTURES=64") == first and len(Count.steps) == 8
+    both = run("ablation", "PICTURES=64", "SEEDS=3,4")  # another seed
+    assert both["rows"][:3] == first["rows"] and len(Count.steps) == 16
+    assert [(row["name"], row["seed"]) for row in both["rows"][3:]] == [(x, 4) for x in names]
+    with pytest.raises(SystemExit, match="ablation.json .*OUT="):
+        run("ablation", "PICTURES=80")
+    monkeypatch.setattr(study.runs, "code_hash", lambda: "another version")
+    with pytest.raises(SystemExit, match="ablation.json .*OUT="):
+        run("ablation", "PICTURES=64")
+    assert len(Count.steps) == 16 and measured("ablation", tmp_path) == both
+    (tmp_path / "ablation.json").unlink()
     run("ablation", "PICTURES=64")
-    assert seen == ["bfloat16", "float32"]
+    assert len(Count.steps) == 24
 
 
-def test_heads_read_a_test_set(run, monkeypatch):
-    monkeypatch.setattr(study, "HEADS", {"four heads": {"kind": "cnn"}})
-    (row,) = run("heads", "PICTURES=64", "SET=classic-100")["rows"]
-    check_score(row, MODELS)
-    assert (row["name"], row["seed"], row["pictures"]) == ("four heads", 3, 64)
-    assert 0 < row["parameters"] * 4 < row["bytes"]
+def test_ctrl_c_in_the_last_reading_costs_no_training(run, monkeypatch):
+    monkeypatch.setattr(study, "VARIANTS", {"the recipe": {}})
+    read, calls = ch4.read, []
+
+    def stop(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return read(*arguments)
+
+    monkeypatch.setattr(ch4, "read", stop)
+    assert run("ablation", "PICTURES=64") == 3 and len(Count.steps) == 4
+    found = run("ablation", "PICTURES=64")
+    assert len(found["rows"]) == 2 and len(Count.steps) == 4
+
+
+def test_heads_are_counted_with_their_parameters(run, monkeypatch):
+    heads = {name: study.HEADS[name] for name in ("four heads", "CTC")}
+    heads["CTC with a GRU"] = study.CLASSIC | {"network": {"rnn": (2,)}}
+    assert heads.keys() == study.HEADS.keys()
+    monkeypatch.setattr(study, "HEADS", heads)
+    rows = run("heads", "PICTURES=64")["rows"]
+    assert [row["name"] for row in rows] == list(heads)
+    assert len({row["parameters"] for row in rows}) == 3
 
 
 def test_stages_sees_the_same_captchas_in_each_recipe(run, monkeypatch):
@@ -105,54 +144,58 @@ def test_stages_sees_the_same_captchas_in_each_recipe(run, monkeypatch):
     monkeypatch.setattr(ch3, "small_ctc", tiny)
     log = run("stages", "PICTURES=64")
     two, one = (rows for _, rows in log.groupby("recipe", sort=False))
-    assert two.pictures.tolist() == one.pictures.tolist() == [32, 64]
-    assert two.rate.tolist() == [1e-3, 1e-4] and one.rate.iloc[-1] == 0
+    assert two.pictures.tolist() == one.pictures.tolist() == [64, 128]
+    assert two.rate.tolist() == [1e-3, 1e-4] and one.rate.iloc[0] > one.rate.iloc[-1] == 0
     assert log.val_loss.notna().all() and log.val_acc.between(0, 1).all()
 
 
-def tiny_finished(monkeypatch) -> None:
-    tiny = (ch3.build_ctc(**TINY), read_results("ctc"))
-    monkeypatch.setattr(weights, "finished", lambda name: tiny)
-
-
-def test_lengths_reads_before_and_after_a_training(run, monkeypatch):
-    tiny_finished(monkeypatch)
-    monkeypatch.setattr(study, "VALID", 4)
-    found = run("lengths", "PICTURES=64")
-    assert found["start"] == read_results("ctc")["sha256"]
-    assert [list(counts) for counts in found["right"].values()] == [["3", "4", "5", "6"]] * 2
-    assert found["n"] == 4 and found["seen"] == [64] and len(found["curve"]) == 1
-
-
 def test_tuning_learns_another_style_three_ways(run, monkeypatch):
-    tiny_finished(monkeypatch)
+    monkeypatch.setattr(weights, "finished", lambda _: (ch3.build_ctc(**TINY), {"sha256": "abc"}))
     monkeypatch.setattr(study, "LABELS", (32, 64))
     found = run("tuning", "PICTURES=64")
     assert [list(counts) for counts in found["right"].values()] == [["32", "64"]] * 3
     assert found["right"]["from nothing"] == {"32": 0, "64": 0} and found["n"] == 10
 
 
-def test_a_study_needs_a_name(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["study"])
-    with pytest.raises(SystemExit, match="WHAT= must be one of bank"):
-        study.main()
+@pytest.mark.parametrize("word", ["WHAT=", "WHAT=lengths", "PICTURES=10", "SEEDS=4294967296"])
+def test_what_cannot_be_is_refused_in_one_sentence(run, tmp_path, word):
+    name, _, value = word.partition("=")
+    with pytest.raises(SystemExit, match=f"study: {name}={value} must be ") as error:
+        run("heads", word)
+    assert "\n" not in error.value.code and not list(tmp_path.iterdir())
+
+
+def test_results_are_replaced_as_a_whole(tmp_path, monkeypatch):
+    study.write_json(out := tmp_path / "bank.json", {"rows": [1]})
+    before = out.read_bytes()
+
+    def full_disk(path, data):
+        path.open("wb").write(data[:9])
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="space"):
+        study.write_json(out, {"rows": [1, 2]})
+    assert out.read_bytes() == before
 
 
 def test_the_bank_is_faithful_and_the_white_one_is_not():
     found = measured("bank")
-    package, faithful, white = found["pictures"].values()
-    for counts in (package, faithful, white):
-        counts["right"] = [counts["right"], counts["n"]]
-    for what in ("right", "0 as O", "O as 0"):
-        assert abs(study.apart(*faithful[what], *package[what])) < 2.58
-    assert all(abs(study.apart(*white[what], *package[what])) > 4 for what in ("0 as O", "O as 0"))
+    for size, painters in found["pictures"].items():
+        package, faithful, white = painters.values()
+        for what in ("right", "0 as O", "O as 0"):
+            assert abs(study.apart(*faithful[what], *package[what])) < 2.58, size
+        for what in ("0 as O", "O as 0"):
+            assert abs(study.apart(*white[what], *package[what])) > 4, size
     assert found["speed"]["ratio"] > 3
 
 
 def test_what_was_trained_says_by_which_recipe():
-    ablation, heads = measured("ablation"), measured("heads")
-    for found in (ablation, heads):
-        assert found["recipe"] == study.RECIPE
-    assert {row["name"] for row in ablation["rows"]} == {*study.VARIANTS, *study.LAST.values()}
-    for row in heads["rows"]:
-        check_score(row, MODELS / "heads.json")
+    recipe = study.RECIPE | {"network": ch4.SLIM, "recipe": {"rate": ch4.RATE}}
+    for name, rows in (
+        ("ablation", {*study.VARIANTS, *study.LAST.values()}),
+        ("heads", study.HEADS),
+    ):
+        found = measured(name)
+        assert found["recipe"] == json.loads(json.dumps(recipe))
+        assert {row["name"] for row in found["rows"]} == set(rows)

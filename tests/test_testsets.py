@@ -1,12 +1,23 @@
 """Test sets with names, and the fingerprints that confirm them."""
 
 import itertools
+from collections import defaultdict
 
 import numpy as np
 import pytest
+import train
 
+from captcha_reader import drawing, practice, testsets
 from captcha_reader.drawing import draw_captchas, draw_wide
-from captcha_reader.testsets import TEST_SETS, draw_test_set, fingerprint
+from captcha_reader.practice import Practice
+from captcha_reader.testsets import (
+    FINGERPRINTS,
+    TEST_SETS,
+    TestSet,
+    draw_test_set,
+    fingerprint,
+    of_four,
+)
 
 
 def test_small_sets_are_the_beginning_of_large_ones():
@@ -15,6 +26,57 @@ def test_small_sets_are_the_beginning_of_large_ones():
     first, second = itertools.islice(draw_test_set("classic-10k"), 2)
     assert np.array_equal(first[0], pictures) and first[1] == texts
     assert not set(texts) & set(second[1])
+
+
+def test_every_set_has_a_fingerprint_of_its_own_and_the_size_in_its_name():
+    assert set(FINGERPRINTS) == set(TEST_SETS)
+    assert len(set(FINGERPRINTS.values())) == len(TEST_SETS)
+    sizes = {name: int(name.split("-")[-1].replace("k", "000")) for name in TEST_SETS}
+    assert sizes == {name: test_set.n for name, test_set in TEST_SETS.items()}
+
+
+def test_pictures_are_as_they_are_drawn():
+    for name, shape in {"default-1k": (60, 160), "preview-1k": (80, 170), "wide-1k": (64, 192),
+                        "modern-1k": (64, 128)}.items():  # fmt: skip
+        pictures, texts = next(draw_test_set(name))
+        assert pictures.shape == (100, *shape, 3) and {*map(len, texts)} == {4}, name
+
+
+def test_sizes_has_all_lengths_and_six_characters_only_where_there_is_room():
+    lengths, shapes = defaultdict(set), set()
+    for pictures, texts in itertools.islice(draw_test_set("sizes-10k"), 40):
+        height, width = pictures.shape[1:3]
+        assert 50 <= height <= 100 and 1.8 < width / height < 3.5
+        lengths[width >= 2.6 * height] |= {*map(len, texts)}
+        shapes.add((width, height))
+    assert lengths == {False: {1, 2, 3, 4, 5}, True: {1, 2, 3, 4, 5, 6}} and len(shapes) > 30
+
+
+def test_nothing_has_pictures_of_many_sizes_and_no_texts():
+    batches = [*draw_test_set("nothing-1k")]
+    assert {text for _, texts in batches for text in texts} == {""}
+    assert len({pictures.shape for pictures, _ in batches}) > 40
+    assert len({fingerprint(picture) for pictures, _ in batches for picture in pictures}) == 1_000
+
+
+def test_training_choosing_and_testing_draw_from_streams_of_their_own(monkeypatch):
+    splits, now = defaultdict(set), ""
+
+    def spy(seed, split, epoch, index):
+        splits[now].add(split)
+        return drawing.stream(seed, split, epoch, index)
+
+    for module in (testsets, practice, train):
+        monkeypatch.setattr(module, "stream", spy)
+    monkeypatch.setattr(train, "QUICK", 100)
+    for name in TEST_SETS:
+        now = "judge" if name.startswith("judge") else "test"
+        next(draw_test_set(name))
+    now = "train"
+    Practice(0, batch=2, colors=1)(0)
+    now = "valid"
+    train.held_out({"SEED": "0", "BUDGET": "1min", "MODEL": "ctc", "SIZES": "0.5"})
+    assert splits == {name: {name} for name in ("judge", "test", "train", "valid")}
 
 
 def nearly(texts, rng):
@@ -27,15 +89,15 @@ def nearly(texts, rng):
 @pytest.mark.parametrize("draw", [draw_wide, nearly])
 def test_another_drawing_is_not_the_test_set(monkeypatch, draw):
     """As it would be with another version of the captcha package or of Pillow."""
-    monkeypatch.setitem(TEST_SETS, "classic-100", (100, draw))
+    monkeypatch.setitem(TEST_SETS, "classic-100", TestSet(((1, 100, of_four(draw)),)))
     batches = draw_test_set("classic-100")
     next(batches)
-    with pytest.raises(RuntimeError, match="captchas of classic-100.*expected 7188.*pinned"):
+    with pytest.raises(RuntimeError, match="classic-100.*expected 7188.*requirements.lock"):
         next(batches)
 
 
 def test_an_unknown_name_is_refused_at_once():
-    with pytest.raises(ValueError, match="no test set 'classic': there are classic-100,"):
+    with pytest.raises(ValueError, match="'classic'.* classic-100,"):
         draw_test_set("classic")
 
 

@@ -1,13 +1,23 @@
 """Texts to labels and back."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captcha_reader.texts import ALPHABET, decode, decode_heads, encode, one_hot, random_texts
+from captcha_reader.texts import (
+    ALPHABET,
+    ctc_labels,
+    decode,
+    decode_heads,
+    encode,
+    one_hot,
+    random_texts,
+    texts_of_any_length,
+)
 
 
 @given(st.lists(st.text("aZ9ß字", min_size=6, max_size=6), min_size=1, max_size=5))
@@ -21,14 +31,25 @@ def test_labels_round_trip(texts):
     assert decode_heads(heads, alphabet) == texts
 
 
+@given(st.lists(st.text("aZ9ß", max_size=7), max_size=5))
+def test_ctc_labels_are_filled_up_with_blanks(texts):
+    labels = ctc_labels(texts, alphabet := "aZ9ß", length=7)
+    assert (labels.shape, labels.dtype) == ((len(texts), 7), np.int32)
+    for row, text in zip(labels, texts, strict=True):
+        assert decode(row[None, : len(text)] - 1, alphabet) == [text] and not row[len(text) :].any()
+
+
 def test_what_is_wrong_is_named():
     for text, message in {
-        "A1o9": f"'o' in 'A1o9' is not in the alphabet '{ALPHABET}': .* another alphabet=",
-        "": "'' has 0 characters, .* give 4 characters",
+        "A1o9": f"'o' in 'A1o9' .*'{ALPHABET}': .* another alphabet=",
+        "": "'' has 0 characters, .* give 4",
         "ABCDE": "'ABCDE' has 5 characters, .* another length=",
     }.items():
         with pytest.raises(ValueError, match=message):
             encode(["GOOD", text])
+    for text, message in {"ABCDEFG": "'ABCDEFG' has 7 .* 6", "Aa": "'a' in 'Aa'"}.items():
+        with pytest.raises(ValueError, match=message):
+            ctc_labels(["GOOD", text])
     for wrong in (-1, 36):
         with pytest.raises(ValueError, match=rf"label {wrong} is outside 0\.\.35"):
             decode(np.array([[0, 1, wrong, 3]]))
@@ -39,3 +60,12 @@ def test_each_character_is_equally_likely():
     assert {len(text) for text in texts} == {4}
     counts = [sum(text.count(character) for text in texts) for character in ALPHABET]
     assert sum(counts) == 36_000 and 850 < min(counts) < max(counts) < 1_150
+
+
+@pytest.mark.parametrize("longest", [5, 6])
+def test_texts_of_any_length_are_seldom_short(longest):
+    texts = texts_of_any_length(random.Random(1), 5_000, longest)
+    lengths = Counter(map(len, texts))
+    assert set(lengths) == set(range(1, longest + 1)) and set("".join(texts)) == set(ALPHABET)
+    usual = min(lengths[length] for length in range(3, longest + 1))
+    assert max(lengths[1], lengths[2]) < usual / 3

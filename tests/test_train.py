@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import runs
+import tensorflow as tf
 import train
 import train_tiny
 from conftest import ROOT
 
+from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
 from notebooks_py import ch4_gpu_training as ch4
 
@@ -95,6 +97,28 @@ def test_half_precision_trains_and_the_network_reads_without_it(tmp_path):
     trained = keras.models.load_model(tmp_path / "averaged.keras")
     assert {layer.compute_dtype for layer in trained.layers} >= {"bfloat16"}
     assert all(map(np.array_equal, model.get_weights(), trained.get_weights()))
+
+
+@pytest.mark.parametrize("in_torch", [False, True])
+def test_half_precision_is_for_devices_that_compute_in_it(tmp_path, monkeypatch, in_torch):
+    torch = in_torch and pytest.importorskip("torch", reason="make setup-torch")
+    monkeypatch.setattr(runs, "Path", {"/proc/cpuinfo": tmp_path / "cpuinfo"}.get)
+    for flags, gpu, precision in (
+        (None, None, "float32"),  # no such file
+        ("fpu avx512f", None, "float32"),
+        ("fpu avx512_bf16", None, "mixed_bfloat16"),
+        ("fpu amx_bf16", (7, 5), "float32"),  # a T4 emulates it
+        ("fpu", (8, 0), "mixed_bfloat16"),
+    ):
+        if flags:
+            (tmp_path / "cpuinfo").write_text(flags)
+        if in_torch:
+            monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: bool(gpu))
+            monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu=gpu: gpu)
+        gpus, details = [gpu] if gpu else [], {"compute_capability": gpu}
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda _, x=gpus: x)
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _, x=details: x)
+        assert runs.best_precision(in_torch) == precision
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +246,6 @@ def test_a_damaged_backup_is_named(stopped, tmp_path):
 
 
 def test_a_power_cut_in_the_first_epoch_costs_that_epoch(tmp_path):
-    from captcha_reader.training import check_backup
-
     state = tmp_path / Path(STATES[0]).name
     state.write_bytes(b"half a file")
     check_backup(tmp_path)  # the only state is torn, so the run begins anew
@@ -241,6 +263,12 @@ def test_what_cannot_be_is_refused_at_once(tmp_path, monkeypatch, word):
     message = refused("BUDGET=12", "BATCH=4", f"OUT={tmp_path / 'out'}", word)
     assert name in message and (name not in train.DEFAULTS or value in message)
     assert not (tmp_path / "out").exists()
+
+
+def test_processes_that_draw_import_no_keras():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
+    code = "import sys, train; sys.exit('keras' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_a_budget_is_meant_to_a_step():

@@ -1,119 +1,145 @@
-"""make train MODEL=pytorch: it goes on where it was stopped, and can start from a Keras network."""
+"""make train MODEL=pytorch: it goes on where it was stopped; and processes that share a batch."""
 
-import functools
+import dataclasses
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
-import options
 import pandas as pd
 import pytest
 
 torch = pytest.importorskip("torch", reason="lesson 7 needs PyTorch: make setup-torch")
 
 import evaluate  # noqa: E402
+import runs  # noqa: E402
 import train  # noqa: E402
+import train_tiny  # noqa: E402
 import train_torch  # noqa: E402
+from conftest import ROOT  # noqa: E402
 
 from captcha_reader import scores, testsets  # noqa: E402
-from captcha_reader.bank import GlyphBank  # noqa: E402
-from captcha_reader.drawing import draw_captchas, stream  # noqa: E402
-from captcha_reader.texts import random_texts  # noqa: E402
-from captcha_reader.training import settle_norms  # noqa: E402
 from captcha_reader.weights import MODELS, check_weights, read_results  # noqa: E402
-from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
 from notebooks_py import ch7_ctc_pytorch as ch7  # noqa: E402
 
 torch.set_num_threads(1)  # the networks here are tiny
+WORDS = ["MODEL=pytorch", "BATCH=4", "SEED=5"]
+SETTINGS = train.settle(train.DEFAULTS | dict(word.split("=") for word in WORDS))
 
 
 @pytest.fixture
-def tiny():
-    """Few glyphs, a tiny network, and three epochs of two batches."""
-    bank = GlyphBank(1, width=192, colors=2, copies=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ch4, "fresh_bank", lambda seed, epoch, width: bank)
-        patch.setitem(train_torch.SIZES, "slim", {"filters": (4, 4), "stride": 4, "tall": 0})
-        patch.setattr(train, "EPOCH", 2)
-        patch.setitem(scores.TEST_SETS, "wide-1k", scores.TEST_SETS["classic-100"])
-        draw = scores.draw_test_set
-        patch.setattr(scores, "draw_test_set", lambda name: draw("classic-100"))
-        yield
+def tiny(monkeypatch):
+    """Few glyphs, a tiny network, and three batches an epoch."""
+    for patch in train_tiny.PATCHES:
+        monkeypatch.setattr(*patch)
+    monkeypatch.setitem(train_torch.SIZES, "slim", train_tiny.TORCH)
+    monkeypatch.setattr(runs, "code_hash", lambda: "this version")
 
+    def call(out, *more: str) -> dict[str, torch.Tensor]:
+        """Train seven steps, without another process; return the averaged weights."""
+        words = [*WORDS, "BUDGET=28", "PRECISION=float32", "WORKERS=0", f"OUT={out}", *more]
+        monkeypatch.setattr("sys.argv", ["train", *words])
+        assert train.main() == 0
+        return torch.load(out / "model.pt", weights_only=True)
 
-def run(out, *more: str) -> dict[str, torch.Tensor]:
-    """Train in the folder as make does, with 20 held-out captchas; return the averaged weights."""
-    out.mkdir(exist_ok=True)
-    words = ["MODEL=pytorch", "BUDGET=48", "BATCH=8", "SEED=5", *more]
-    chosen = options.read(words, "train", train.DEFAULTS, train.ALLOWED)
-    start = functools.partial(train.open_run, out, chosen)
-    results = train_torch.train(chosen, out, start, valid=20)
-    train.write_results(chosen, out, results)
-    assert results["pictures"] == 48 and results["model"] == "ctc_pytorch"
-    return torch.load(out / "model.pt", weights_only=True)
+    return call
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(tiny, tmp_path, monkeypatch):
-    whole = run(tmp_path / "whole")
-    epoch, calls = train_torch.Run.epoch, []
+    whole = tiny(tmp_path / "whole")
+    take, calls = train_torch.Run.train, []
 
-    def stop(self, data):
-        calls.append(data.epoch)
-        if len(calls) == 3:
-            next(ch7.train(self.model, [train_torch.Ink(data)[0]], self.optimizer, self.cycle))
+    def stop(self, draw, first, last):
+        calls.append((first, last))
+        if len(calls) == 2:
+            take(self, draw, first, first + 1)
             raise KeyboardInterrupt
-        return epoch(self, data)
+        return take(self, draw, first, last)
 
-    monkeypatch.setattr(train_torch.Run, "epoch", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "stopped")
-    resumed = run(tmp_path / "stopped")
-    assert calls == [0, 1, 2, 2]
+    monkeypatch.setattr(train_torch.Run, "train", stop)
+    with pytest.raises(AssertionError, match="3 == 0"):  # its exit code
+        tiny(tmp_path / "stopped")
+    resumed = tiny(tmp_path / "stopped")
+    assert calls == [(0, 3), (3, 6), (3, 6), (6, 7)]
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     logs = [pd.read_csv(tmp_path / name / "log.csv") for name in ("whole", "stopped")]
-    assert logs[0].loss.tolist() == logs[1].loss.tolist() and len(logs[0]) == 3
+    pd.testing.assert_frame_equal(*(log.drop(columns="seconds") for log in logs))
 
 
-def test_half_precision_trains_nearly_the_same_and_keeps_whole_weights(tiny, tmp_path):
-    whole, half = run(tmp_path / "whole"), run(tmp_path / "half", "PRECISION=mixed_bfloat16")
-    assert {weights.dtype for weights in half.values()} == {
-        weights.dtype for weights in whole.values()
-    }
-    apart = [(whole[name] - half[name]).abs().max() for name in whole if "." in name]
-    assert 0 < max(apart) < 0.05
-
-
-def test_half_precision_learns_from_step_to_step(tiny):
+def test_half_precision_learns_from_step_to_step_and_keeps_whole_weights(tiny, tmp_path):
     """The rounded weights are new in each step, not those with which the epoch began."""
-    chosen = train.DEFAULTS | {"RATE": "0.03", "PRECISION": "float32"}
-    data = train_torch.PracticeSequence(8, 30, seed=5, labels="ctc", width=192)
     whole, half = (
-        train_torch.Run(chosen | {"PRECISION": precision}, 30).epoch(data)
+        tiny(tmp_path / precision, f"PRECISION={precision}", "RATE=0.1")
         for precision in ("float32", "mixed_bfloat16")
     )
-    assert half == pytest.approx(whole, rel=0.01)
+    assert {x.dtype for x in half.values()} == {x.dtype for x in whole.values()}
+    losses = [pd.read_csv(tmp_path / x / "log.csv").loss for x in ("float32", "mixed_bfloat16")]
+    assert np.allclose(*losses, rtol=0.03) and not np.array_equal(*losses)
 
 
-def test_a_keras_network_reads_the_same_in_pytorch(tmp_path):
-    """Where no stride makes the two libraries pad other sides."""
-    rng = stream(1, "twin", epoch=0, index=0)
-    pictures = draw_captchas(random_texts(rng, 6), rng)
-    X, theirs = pictures.astype("float32") / 255, ch4.build_ctc(**ch4.SLIM | {"stride": 1})
-    settle_norms(theirs, X)
-    theirs.save(tmp_path / "net.keras")
-    ours = ch7.CTCNet(**ch7.SLIM, stride=1).eval()
-    ours.load_state_dict(train_torch.from_keras(tmp_path / "net.keras"))
-    with torch.inference_mode():
-        found = ours(ch7.to_ink(pictures)).permute(1, 0, 2).numpy()
-    expected = theirs.predict(X, verbose=0)
-    assert np.allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+def test_two_processes_train_as_one_that_averages_the_gradients_of_the_halves(tiny, tmp_path):
+    """Each in a folder of its own, as on two machines."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [*WORDS, "BUDGET=16", "PRECISION=float32", "OUT=run"]  # four steps, three an epoch
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RANKS": str(tmp_path)}
+    run = subprocess.run([*torchrun, train_tiny.__file__, *words], env=environment, text=True,
+                         capture_output=True)  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert [path.name for path in (tmp_path / "rank1").iterdir()] == ["last.pt"]
+    assert {path.name for path in (tmp_path / "rank0" / "run").iterdir()} >= {
+        "run.json", "results.json", "log.csv", "state.pt", "model.pt"
+    }  # fmt: skip
+    first, second = (torch.load(tmp_path / f"rank{rank}" / "last.pt") for rank in (0, 1))
+    assert all(map(torch.equal, first, second))
+    torch.manual_seed(5)
+    model = ch7.CTCNet(**train_tiny.TORCH)
+    half = dataclasses.replace(train.practice(SETTINGS), batch=2)
+    (muon, adamw), cycles = ch7.recipe(model, 4, float(SETTINGS["RATE"]))
+    for step in range(4):
+        model.zero_grad()
+        for number in (2 * step, 2 * step + 1):
+            ink, labels = train_torch.as_tensors(*half(number))
+            (ch7.ctc_loss(model(ink), labels) / 2).backward()
+        for part in (muon, adamw, *cycles):
+            part.step()
+    # A bias in front of a norm does nothing, and its gradient is a rounding error.
+    idle = {id(part.bias) for part in model.blocks if isinstance(part, torch.nn.Conv2d)}
+    for parameter, found in zip(model.parameters(), first, strict=True):
+        assert id(parameter) in idle or torch.allclose(parameter, found, atol=1e-5)
+    command = json.loads((tmp_path / "rank0" / "run" / "run.json").read_text())["command"]
+    assert command.startswith("torchrun --nnodes 1 --nproc-per-node 2 ")
+    with pytest.raises(SystemExit, match="PROCESSES=2, not 1"):  # other captchas, another run
+        tiny(tmp_path / "rank0" / "run", "BUDGET=16")
+
+
+def test_a_process_on_another_machine_goes_on_from_what_the_first_one_has(
+    tiny, tmp_path, monkeypatch
+):
+    chosen = SETTINGS | {"PRECISION": "float32"}
+    first, other = train_torch.Run(chosen, 10), train_torch.Run(chosen | {"SEED": "6"}, 10)
+    first.train(train.practice(chosen), 0, 2)
+    first.save(tmp_path / "state.pt", 2)
+    sent = []
+    monkeypatch.setattr(train_torch, "WORLD", 2)
+    monkeypatch.setattr(train_torch.distributed, "broadcast_object_list", sent.append)
+    assert first.resume(tmp_path / "state.pt") == 2
+    monkeypatch.setattr(train_torch, "RANK", 1)
+    monkeypatch.setattr(
+        train_torch.distributed, "broadcast_object_list", lambda x: x.__setitem__(0, sent[0][0])
+    )
+    assert other.resume(tmp_path / "none.pt") == 2
+    states = (run.average.state_dict() for run in (first, other))
+    assert all(torch.equal(*pair) for pair in zip(*(x.values() for x in states), strict=True))
 
 
 def test_what_ships_reads_what_it_says():
     """On a hundred captchas, within what chance allows for the accuracy on 10,000."""
-    results = read_results("ctc_pytorch")
-    path = check_weights(MODELS / "ctc_pytorch.pt", results["sha256"])
+    results = read_results("pytorch")
+    path = check_weights(MODELS / "pytorch.pt", results["sha256"])
     pictures, texts = next(testsets.draw_test_set("wide-1k"))
-    answers = evaluate.reader(path, results["size"])(pictures)
+    answers = evaluate.reader(path, results["settings"]["SIZE"])(pictures)
     right = sum(a == b for a, b in zip(answers, texts, strict=True))
     low, high = scores.wilson(right, 100, z=3.3)  # 99.9 %
     told = results["scores"]["wide-10k"]

@@ -34,10 +34,20 @@ PATCHES = [
 
 
 def main() -> int:
-    if "MODEL=pytorch" in sys.argv:
+    if "MODEL=pytorch" in sys.argv:  # below RANKS each process has a folder
+        import torch
         import train_torch
 
-        train_torch.SIZES["slim"] = TORCH
+        class Run(train_torch.Run):
+            def train(self, *steps):
+                loss = super().train(*steps)
+                torch.save(list(self.model.parameters()), here / "last.pt")
+                return loss
+
+        here = Path(os.environ["RANKS"], f"rank{train_torch.RANK}")
+        here.mkdir(exist_ok=True)
+        os.chdir(here)
+        train_torch.SIZES["slim"], train_torch.Run = TORCH, Run
         return train.main()
     from notebooks_py import ch4_gpu_training as ch4
 

@@ -50,7 +50,8 @@ ALLOWED = {
     "SEEDS": options.WHOLES,
 }
 NEW_BANK = 1_000  # captchas from one bank
-VALID = 2_000  # held-out captchas that a network of stages and tuning reads
+VALID = 2_000  # held-out captchas that a network of tuning reads
+CURVE = 1_000  # as many for each epoch of stages
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
 RECIPE = {  # arguments of `fit` below
     "kind": "ctc",
@@ -203,6 +204,7 @@ def fit(
     """
     import keras
 
+    from captcha_reader.training import check_backup
     from notebooks_py import ch4_gpu_training as ch4
 
     settings = {"seed": seed, "pictures": pictures, "kind": kind, "network": network,
@@ -213,6 +215,7 @@ def fit(
     with runs.locked(out), Ahead(job) as draw:
         if not (out / runs.RUN).exists():
             write(out / runs.RUN, json.dumps({"settings": settings, "steps": steps}) + "\n")
+        check_backup(out / "backup")
         keras.backend.clear_session()  # which forgets the precision, too
         keras.mixed_precision.set_dtype_policy(precision)
         keras.utils.set_random_seed(seed)
@@ -296,11 +299,12 @@ def one_cycle(model, data, valid: dict, folder: Path):
     """Train by the recipe of lesson 4."""
     from notebooks_py import ch4_gpu_training as ch4
 
-    steps = data.epochs * data.steps
+    an_epoch = data.practice.steps
+    steps = data.epochs * an_epoch
     cycle = ch4.compile_recipe(model, steps)
     ch4.fit_recipe(model, data, steps, valid, folder)
     log = pd.read_csv(folder / "log.csv")
-    return log.assign(rate=[float(cycle(data.steps * (epoch + 1))) for epoch in log.epoch])
+    return log.assign(rate=[float(cycle(an_epoch * (epoch + 1))) for epoch in log.epoch])
 
 
 def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
@@ -309,7 +313,7 @@ def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     from notebooks_py import ch4_gpu_training as ch4
 
     rng = stream(seeds[0], "valid", epoch=0, index=0)
-    texts = random_texts(rng, 1_000)
+    texts = random_texts(rng, CURVE)
     valid = {"classic": [(draw_captchas(texts, rng), ctc_labels(texts), texts)]}
     epoch, logs = min(2_048, pictures), []  # short, for a curve with many points
     for recipe, train in {"two stages": two_stages, "one cycle": one_cycle}.items():
@@ -318,7 +322,7 @@ def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
         data.epochs = max(2, pictures // (32 * data.steps))
         with tempfile.TemporaryDirectory() as folder:
             log = train(ch3.small_ctc(seeds[0]), data, valid, Path(folder))
-        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * data.steps))
+        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * data.practice.steps))
     columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
     write(out, pd.concat(logs)[columns].to_csv(index=False, float_format="%.5g"))
 
