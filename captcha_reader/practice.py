@@ -47,10 +47,12 @@ class Practice:
 
     `size` is the width and height of the main task in pixels, and `batch` a number of captchas.
     Each `epoch` captchas come from a bank of their own, which has glyphs in so many `colors`.
-    `sizes` is the share of batches in other sizes. In a share `hard` of all captchas a character
-    is O or 0 with probability 3/4. Of the captchas in other sizes a share `margins` has a margin of
-    up to a quarter of the height, on paper or white, and a share `slants` is turned by up to 5
-    degrees; a share `nothing` of them has nothing to read. All shares are in [0, 1].
+    `sizes` is the share of batches of any width. In the others, too, a fifth of the captchas have
+    another size then: normalisation must not see either kind alone. In a share `hard` of all
+    captchas a character is O or 0 with probability 3/4. Of the captchas in other sizes a share
+    `margins` has a margin of up to a quarter of the height, on paper or white, and a share `slants`
+    is turned by up to 5 degrees; a share `nothing` of them has nothing to read. All shares are in
+    [0, 1].
     """
 
     seed: int
@@ -75,16 +77,21 @@ class Practice:
         rng = stream(self.seed, "train", epoch, index)
         bank = fresh_bank(self.seed, epoch, self.colors)
         # Keras' `fit` takes the shapes of all batches from the first two: 128 and 168 wide.
-        in_any_size = self.sizes and (index == 1 or index > 1 and rng.random() < self.sizes)
-        if not in_any_size:
-            texts = [self.crowd(text, rng) for text in random_texts(rng, self.batch)]
-            return scale(bank.draw(texts, rng, *self.size)), texts
-        width = 168 if index == 1 else network_width(*random_size(rng))
+        if not self.sizes or index != 1 and (index == 0 or rng.random() >= self.sizes):
+            width, main = network_width(*self.size), 0.8 if self.sizes else 1
+        else:
+            width, main = 168 if index == 1 else network_width(*random_size(rng)), 0
         longest = LONGEST if width >= WIDE * HEIGHT else LONGEST - 1
-        texts = texts_of_any_length(rng, self.batch, longest)
-        pairs = [self.draw_in_any_size(text, width, rng, bank) for text in texts]
-        pictures, texts = zip(*pairs, strict=True)
-        return np.concatenate(pictures), list(texts)
+        pictures, texts = [], []
+        for text in texts_of_any_length(rng, self.batch, longest):
+            if rng.random() < main:
+                text = self.crowd(random_texts(rng, 1)[0], rng)
+                picture = scale(bank.draw([text], rng, *self.size))
+            else:
+                picture, text = self.draw_in_any_size(text, width, rng, bank)
+            pictures.append(picture)
+            texts.append(text)
+        return np.concatenate(pictures), texts
 
     def draw_in_any_size(
         self, text: str, width: int, rng: random.Random, bank: GlyphBank

@@ -69,52 +69,62 @@ def test_keras_sees_in_the_first_two_batches_that_widths_differ(sizes):
 
 
 class Page:
-    """A bank that draws nothing and notes the sizes that it is asked for."""
+    """A bank that draws nothing and notes what it is asked for."""
 
-    def __init__(self):
-        self.sizes = []
+    asked: list[tuple] = []
 
     def draw(self, texts: list[str], rng: random.Random, width: int, height: int) -> np.ndarray:
-        self.sizes.append((width, height))
+        self.asked.append((len(texts), width, height))
         return np.zeros((len(texts), height, width, 3), np.uint8)
 
 
-def test_shares_are_what_they_say(monkeypatch):
-    page, calls, n = Page(), Counter(), 600
+def test_shares_and_sizes_are_what_they_say(monkeypatch):
+    page, made, scale = Page(), Counter(), practice.scale
+
+    def scaled(pictures, width=None):
+        assert width in (None, network_width(pictures.shape[2], pictures.shape[1]))  # undistorted
+        return scale(pictures, width)
+
+    def nothing(rng, bank, size):
+        return np.zeros((*size[::-1], 3), np.uint8)
+
+    def note(name, function):
+        monkeypatch.setattr(practice, name, lambda *x: made.update([name]) or function(*x))
+
     monkeypatch.setattr(practice, "fresh_bank", lambda *_: page)
-    for name in ("add_margin", "slant", "nothing_to_read"):
-        results = {"nothing_to_read": lambda _, __, size: np.zeros((*size[::-1], 3), np.uint8)}
-        function = results.get(name, getattr(practice, name))
-
-        def counted(*arguments, name=name, function=function):
-            calls[name] += 1
-            return function(*arguments)
-
-        monkeypatch.setattr(practice, name, counted)
+    monkeypatch.setattr(practice, "scale", scaled)
+    note("add_margin", practice.add_margin)
+    note("slant", practice.slant)
+    note("nothing_to_read", nothing)
     settings = {"sizes": 0.6, "margins": 0.3, "slants": 0.2, "nothing": 0.1, "hard": 0.2}
-    drawn, texts, wide = Practice(1, batch=8, **settings), [], []
-    for number in range(2, n + 2):
-        pictures, said = drawn(number)
-        (w, h), texts = page.sizes[-1], texts + said
-        assert pictures.dtype == np.uint8 and pictures.shape[:2] == (8, 64)
-        assert pictures.shape[2] == network_width(w, h) or calls["add_margin"]
-        columns = pictures.shape[2] // 8
-        assert all(columns >= 2 * len(text) - 1 for text in said)  # CTC needs so many
-        assert max(map(len, said)) <= (4 if (w, h) == (128, 64) else 6 if w >= 2.6 * h else 5)
-        wide += [text for text in said if (w, h) != (128, 64)]
+    drawn, all_texts, other = Practice(1, batch=8, **settings), "", []
+    for number in range(2, 602):
+        page.asked.clear()
+        pictures, texts = drawn(number)
+        assert pictures.dtype == np.uint8 and pictures.shape[:2] == (8, 64) and len(texts) == 8
+        columns, lengths = pictures.shape[2] // 8, set(map(len, texts))
+        assert columns >= 2 * max(lengths) - 1  # CTC needs so many
+        all_texts += "".join(texts)
+        if page.asked == [(8, 128, 64)]:
+            assert lengths == {4}
+        else:
+            assert max(lengths) <= (6 if columns >= 21 else 5)
+            assert all(n == 1 and 50 <= height <= 100 for n, _, height in page.asked)
+            other += texts
+    assert other.count("") == made["nothing_to_read"] and set(map(len, other)) == set(range(7))
+    hard = sum(map(all_texts.count, "O0")) / len(all_texts)  # 2 in 36 are so anyway
     found = {
-        "sizes": len(wide) / 8 / n,
-        "margins": calls["add_margin"] / len(wide),
-        "slants": calls["slant"] / len(wide),
-        "nothing": wide.count("") / len(wide),
-        "hard": (sum(map("".join(texts).count, "O0")) / len("".join(texts)) - 1 / 18)
-        / (0.75 * 17 / 18),
+        "sizes": len(other) / 8 / 600,
+        "margins": made["add_margin"] / len(other),
+        "slants": made["slant"] / len(other),
+        "nothing": other.count("") / len(other),
+        "hard": (hard - 2 / 36) / (0.75 * 34 / 36),
     }
-    assert found == pytest.approx(settings, abs=0.05) and texts.count("") == wide.count("")
-    assert {len(text) for text in wide} == set(range(7))
+    assert found == pytest.approx(settings, abs=0.04)
+    page.asked.clear()
     plain = Practice(1, batch=8, sizes=0.0, hard=0.0, size=(192, 64))
     assert all({len(text) for text in plain(number)[1]} == {4} for number in range(20))
-    assert page.sizes[-20:] == [(192, 64)] * 20
+    assert page.asked == [(8, 192, 64)] * 20
 
 
 @pytest.mark.parametrize("kind", practice.NOTHING)
