@@ -76,9 +76,12 @@ class Practice:
         epoch, index = divmod(number, self.steps)
         rng = stream(self.seed, "train", epoch, index)
         bank = fresh_bank(self.seed, epoch, self.colors)
+        if not self.sizes:
+            texts = [self.crowd(text, rng) for text in random_texts(rng, self.batch)]
+            return scale(bank.draw(texts, rng, *self.size)), texts
         # Keras' `fit` takes the shapes of all batches from the first two: 128 and 168 wide.
-        if not self.sizes or index != 1 and (index == 0 or rng.random() >= self.sizes):
-            width, main = network_width(*self.size), 0.8 if self.sizes else 1
+        if index == 0 or index > 1 and rng.random() >= self.sizes:
+            width, main = network_width(*self.size), 0.8
         else:
             width, main = 168 if index == 1 else network_width(*random_size(rng)), 0
         longest = LONGEST if width >= WIDE * HEIGHT else LONGEST - 1

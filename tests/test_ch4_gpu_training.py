@@ -99,15 +99,16 @@ def test_the_rate_climbs_and_comes_to_rest_and_kernels_alone_decay(muon):
         for variable in variables:
             variable.assign(np.ones(variable.shape))
         model.optimizer.apply([np.full(v.shape, gradient, "float32") for v in variables], variables)
-        first, *_, last = (layer for layer in model.layers if layer.weights)
-        return {"conv": float(np.min(first.kernel)), "last": float(np.min(last.kernel)),
-                "bias": float(np.min(last.bias))}  # fmt: skip
+        conv, norm, *_, last = (layer for layer in model.layers if layer.weights)
+        found = {"conv": conv.kernel, "last": last.kernel, "bias": last.bias, "gamma": norm.gamma}
+        return {name: float(np.min(value)) for name, value in (found | {"beta": norm.beta}).items()}
 
     ratio = 1 - model_after(1.0, decay=0.0)["bias"]  # AdamW's first step is as long as its rate
     ratio /= 0.1
     assert 0.05 < ratio < 0.5
     conv = 0.01 if muon else ratio * 0.01
-    expected = {"conv": 1 - 0.1 * conv, "last": 1 - 0.1 * ratio * 0.01, "bias": 1}
+    expected = {"conv": 1 - 0.1 * conv, "last": 1 - 0.1 * ratio * 0.01}
+    expected |= dict.fromkeys(("bias", "gamma", "beta"), 1)
     assert model_after(0.0) == pytest.approx(expected, abs=1e-6)
     model = ch4.build_ctc(**TINY)
     cycle = ch4.compile_recipe(model, 5_000, rate=0.02, muon=muon)
