@@ -152,18 +152,22 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # ### Practise what people have
 #
 # The package draws captchas of any size, and people put margins around them or scan them askew. So half of
-# the batches are the main task, 128x64 with four characters; in the others the size is random, texts have up
+# the batches are for the main task, 128x64 with four characters. In the other half sizes are random, texts have up
 # to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*: mirrored
 # captchas, letters in lower case, noise, a photo. Their label is the empty text, and so the network learns to
-# say nothing. Every picture is scaled to a height of 64, and its width follows. And a pupil who mixes up two
-# letters gets more of those to read: in a fifth of the captchas most characters are `O` or `0`.
+# say nothing. Every picture is scaled to a height of 64, and those of a batch become equally wide. And a pupil who
+# mixes up two letters gets more of those to read: in a fifth of the captchas most characters are `O` or `0`.
+#
+# Small and large captchas share a batch for a reason. Batch normalisation trains with the mean of a *batch*, and
+# reads with an average over many. If each batch holds one kind of captcha only, the two differ, and what was learned
+# is read badly. So in the batches of the main task, too, every fifth captcha has another size.
 #
 # All these shares are settings of a `Practice`. The seed and the number of a batch decide what is in it.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
 # figure, grid = plt.subplots(4, 4, figsize=(8, 3.6), layout="constrained")
-# for row, number in zip(grid, [0, 1, 6, 21], strict=True):
+# for row, number in zip(grid, [0, 1, 5, 6], strict=True):
 #     pictures, texts = practice(number)
 #     row[0].set_ylabel(f"batch {number}")
 #     for axes, picture, text in zip(row, pictures, texts, strict=False):

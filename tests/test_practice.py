@@ -97,30 +97,35 @@ def test_shares_and_sizes_are_what_they_say(monkeypatch):
     note("slant", practice.slant)
     note("nothing_to_read", nothing)
     settings = {"sizes": 0.6, "margins": 0.3, "slants": 0.2, "nothing": 0.1, "hard": 0.2}
-    drawn, all_texts, other = Practice(1, batch=8, **settings), "", []
+    drawn, all_texts, other, any_size = Practice(1, batch=8, **settings), "", [], 0
+    draw = Practice.draw_in_any_size
+    monkeypatch.setattr(
+        Practice, "draw_in_any_size", lambda *x: other.append(pair := draw(*x)) or pair
+    )
     for number in range(2, 602):
         page.asked.clear()
+        before = len(other)
         pictures, texts = drawn(number)
         assert pictures.dtype == np.uint8 and pictures.shape[:2] == (8, 64) and len(texts) == 8
         columns, lengths = pictures.shape[2] // 8, set(map(len, texts))
+        assert max(lengths) <= (6 if columns >= 21 else 5)
         assert columns >= 2 * max(lengths) - 1  # CTC needs so many
+        assert all(n == 1 and 50 <= height <= 100 for n, _, height in page.asked)
+        any_size += len(other) - before == 8
+        assert columns == 16 or len(other) - before == 8
         all_texts += "".join(texts)
-        if page.asked == [(8, 128, 64)]:
-            assert lengths == {4}
-        else:
-            assert max(lengths) <= (6 if columns >= 21 else 5)
-            assert all(n == 1 and 50 <= height <= 100 for n, _, height in page.asked)
-            other += texts
-    assert other.count("") == made["nothing_to_read"] and set(map(len, other)) == set(range(7))
+    others = [text for _, text in other]
+    assert others.count("") == made["nothing_to_read"] and set(map(len, others)) == set(range(7))
     hard = sum(map(all_texts.count, "O0")) / len(all_texts)  # 2 in 36 are so anyway
     found = {
-        "sizes": len(other) / 8 / 600,
+        "sizes": any_size / 600,
         "margins": made["add_margin"] / len(other),
         "slants": made["slant"] / len(other),
-        "nothing": other.count("") / len(other),
+        "nothing": others.count("") / len(other),
         "hard": (hard - 2 / 36) / (0.75 * 34 / 36),
     }
     assert found == pytest.approx(settings, abs=0.04)
+    assert len(other) / 4_800 == pytest.approx(0.6 + 0.4 / 5, abs=0.04)
     page.asked.clear()
     plain = Practice(1, batch=8, sizes=0.0, hard=0.0, size=(192, 64))
     assert all({len(text) for text in plain(number)[1]} == {4} for number in range(20))
