@@ -24,7 +24,10 @@ from captcha_reader.weights import measured
 
 QUOTED = {  # what others published or what everybody can look up
     "12800": "test set of the tutorial of 2019", "2560": "its other test set",
-    "117": "its ms a step", "128": "its batch, and its ms a step", "110": "its ms of waiting",
+    "116": "its ms a step", "128": "its batch, and its ms a step", "110": "its ms, reading",
+    "50": "pixels of the sizes", "100": "the same", "1.9": "heights of the same", "3.4": "the same",
+    "64000": "an epoch", "160": "default", "60": "the same", "2024": "the paper of Muon",
+    "0.15": "AdamW's rate for Muon's",
     "2014": "year of VGG", "1927": "Wilson's paper", "2006": "Graves' paper", "2017": "Guo's paper",
     "2018": "two papers of lesson 4", "2019": "the tutorial", "170": "preview", "192": "wide",
     "3.7": "its million pictures, below", "5.38": "the same with a GRU, below",
