@@ -357,8 +357,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # at a loss between 15 and 16, a little above the dotted line, where four characters would be guessed. Most
 # columns say blank, and as long as they do, hardly any picture tells the network which of them should speak
 # up. In a larger network this can last for epochs. Larger steps leave the plateau sooner, as the second curve
-# shows. With ink = 1 there is none. Why? Perhaps because an empty column is nearly all zeros now, so that a
-# letter in it makes the difference from the first step on. (Colours are gone, too, which may help.)
+# shows. With ink = 1 it is shortest, a mere shelf. Why? Perhaps because an empty column is nearly all zeros now, so
+# that a letter in it makes the difference early on. (Colours are gone, too, which may help. And this is one seed.)
 #
 # ## Watch it learn
 #
@@ -476,7 +476,7 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
 # Under the picture stands the likeliest answer of each column, `-` for the blank. In the map below a
 # dark cell is a sure answer. Most columns say blank, in the top row. Each letter speaks in one or two columns, here
 # at its left edge, though nobody ever told the network where letters are. (`PP` are neighbours, so they are
-# one `P`.) If `0` and `O` shared a column, in paler blue, the network would hesitate; here it is sure.
+# one `P`.) Where `0` and `O` share a column, in paler blue, as under the second letter, the network hesitates.
 #
 # ## Your own text
 #
@@ -500,7 +500,7 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
 # - CTC asks every column the same question and counts all alignments of the right text as right, so
 #   nobody has to say where the characters are.
 # - `AAAA` needs seven steps: a blank between equal neighbours.
-# - On the plateau most columns say blank. With ink = 1 our small network has none here.
+# - On the plateau most columns say blank. With ink = 1 our small network leaves it soonest here.
 #
 # ## On your own
 #

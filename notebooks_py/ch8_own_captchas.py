@@ -89,8 +89,8 @@ from notebooks_py.ch4_gpu_training import SLIM, compile_recipe
 # plt.show()
 
 # %% [markdown]
-# Three times as large or grey, it is read the same: every picture is scaled to a height of 64. Upside down there is
-# nothing to read, and the network says so, as it has practised that (lesson 4).
+# Three times as large or grey, it is read the same: every picture is scaled to a height of 64. Upside down it
+# finds little, and is not sure of that: it has practised that such pictures have nothing to read (lesson 4).
 #
 # ## Any size, any length
 #
