@@ -188,14 +188,3 @@ def test_the_bank_is_faithful_and_the_white_one_is_not():
         for what in ("0 as O", "O as 0"):
             assert abs(study.apart(*white[what], *package[what])) > 4, size
     assert found["speed"]["ratio"] > 3
-
-
-def test_what_was_trained_says_by_which_recipe():
-    recipe = study.RECIPE | {"network": ch4.SLIM, "recipe": {"rate": ch4.RATE}}
-    for name, rows in (
-        ("ablation", {*study.VARIANTS, *study.LAST.values()}),
-        ("heads", study.HEADS),
-    ):
-        found = measured(name)
-        assert found["recipe"] == json.loads(json.dumps(recipe))
-        assert {row["name"] for row in found["rows"]} == set(rows)

@@ -90,7 +90,7 @@ class Run:
 
     def save(self, path: Path, steps: int) -> None:
         """Write all that is needed to go on; the old file stays until the new one is whole."""
-        state = {"steps": steps, "parts": [part.state_dict() for part in self.parts]}
+        state = {"steps": steps, "parts": [plain(part.state_dict()) for part in self.parts]}
         torch.save(state, draft := path.with_suffix(".new"))
         draft.replace(path)
 
@@ -103,6 +103,15 @@ class Run:
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
         return state["steps"]
+
+
+def plain(state: object) -> object:
+    """Turn NumPy's numbers in a state, which `torch.load` refuses, into Python's."""
+    if isinstance(state, dict):
+        return {name: plain(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(plain(value) for value in state)
+    return state.item() if isinstance(state, np.generic) else state
 
 
 def as_tensors(pictures: np.ndarray, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
