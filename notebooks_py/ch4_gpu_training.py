@@ -357,9 +357,9 @@ def compile_recipe(model, steps: int, rate=RATE, muon=True, fall=True, decay=0.0
 # ## Stop, and go on
 #
 # Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch,
-# and keeps the save before, in case the power fails while it writes. A long run of many short epochs then
-# never loses more than one of them. `Resume` is that callback, with one thing changed: the number of the epoch
-# follows from the optimizer's steps, since a power cut can spoil the file that Keras keeps for it. `Average`,
+# and goes on from there. A long run of many short epochs then never loses more than one of them. `Resume` is that
+# callback with two changes: a new state takes the place of the old one only when it is whole, whatever happens
+# meanwhile, and the number of the epoch follows from the optimizer's steps. `Average`,
 # `settle_norms` and `Resume` are in [training.py](../captcha_reader/training.py); here they are put together.
 
 # %%
