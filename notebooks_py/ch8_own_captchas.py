@@ -306,7 +306,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # assert STEPS < 200 or right > len(test) / 3
 
 # %% [markdown]
-# From none to about half of them, with 200 labels. `model.save("mine.keras")` keeps what it has learned.
+# From none to more than half of them, with 200 labels. `model.save("mine.keras")` keeps what it has learned.
 #
 # How many labels do you need, and what would it be without finished weights, or without the moves? `make
 # study WHAT=tuning` trained on 200, 1,000 and 5,000 pictures, with about 600 batches each instead of our 250, and
