@@ -16,12 +16,13 @@ INSTALLED := .venv/.installed $(sort $(EXTRAS:%=.venv/.%) $(wildcard .venv/.torc
 UV := uv==0.13.9
 PY := PYTHONPATH="$(CURDIR)" .venv/bin/python
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
-# What was set on the command line goes to the tool as NAME=value, whatever is in the value; make exports it,
-# too, so that "$$FILE" needs no quoting. A command without options begins with $(call takes,) and one with few
-# with $(call takes,NAMES): anything else that is set ends it.
+# What was set on the command line goes to the tool as --name=value, whatever is in the value, and HELP=1 as --help.
+# A command without options begins with $(call takes,) and one with few with $(call takes,NAMES): anything else that
+# is set ends it.
 GIVEN = $(foreach x,$(MAKEOVERRIDES),$(if $(findstring =,$x),$(firstword $(subst =, ,$x))))
 quoted = '$(subst ','\'',$1)'
-PARAMETERS = $(foreach x,$(filter-out PYTHON FROM ONLY FORCE EXTRAS,$(GIVEN)),$(call quoted,$x=$($x)))
+lower = $(shell echo $1 | tr A-Z a-z)
+PARAMETERS = $(foreach x,$(filter-out PYTHON CI EXTRAS,$(GIVEN)),$(if $(filter HELP,$x),--help,$(call quoted,--$(call lower,$x)=$($x))))
 takes = $(foreach x,$(filter-out PYTHON CI EXTRAS $1,$(GIVEN)),$(error \
 	$@: $x is not an option; it takes $(or $1,none)))
 
@@ -61,52 +62,52 @@ setup-site: .venv/.site ## add Sphinx, with which `make site` writes
 	@touch $@
 
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
-	@$(PY) tools/run_lessons.py --only "$(ONLY)" $(PARAMETERS)
+	@$(PY) -m tools.run_lessons --only "$(ONLY)" $(PARAMETERS)
 
 read: setup ## read a captcha; FILE=picture.png
 	@$(call takes,FILE)$(PY) -m captcha_reader $(if $(FILE),"$$FILE",--help)
 
 demo: setup ## open a page on this machine that reads captchas in the browser; PORT=8000
-	@$(PY) tools/demo.py $(PARAMETERS)
+	@$(PY) -m tools.demo $(PARAMETERS)
 
 site: setup .venv/.site ## write the lessons as pages of a website to build/site; GITHUB_REPOSITORY=owner/name
-	@$(call takes,GITHUB_REPOSITORY)$(PY) tools/website.py
+	@$(call takes,GITHUB_REPOSITORY)$(PY) -m tools.website
 
 train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20min|300000 OUT=folder
-	@$(PY) tools/train.py $(PARAMETERS)
+	@$(PY) -m tools.train $(PARAMETERS)
 
 study: setup ## measure what lessons 4, 5 and 8 show (hours); WHAT=bank|ablation|heads|stages|tuning
-	@$(PY) tools/study.py $(PARAMETERS)
+	@$(PY) -m tools.study $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...
-	@$(PY) tools/evaluate.py $(PARAMETERS)
+	@$(PY) -m tools.evaluate $(PARAMETERS)
 
 publish: setup ## make a trained network the finished one, if it is better; RUN=folder of make train
-	@$(PY) tools/publish.py $(PARAMETERS)
+	@$(PY) -m tools.publish $(PARAMETERS)
 
 export: setup .venv/.onnx ## write a CTC network as ONNX beside it; MODEL=ctc|path.keras
-	@$(PY) tools/export.py $(PARAMETERS)
+	@$(PY) -m tools.export $(PARAMETERS)
 
 table: setup ## write the tables of the READMEs anew: results, minutes, badges
-	@$(call takes)$(PY) tools/publish.py
+	@$(call takes)$(PY) -m tools.publish
 
 test: setup ## everything that CI checks; LESSON=ch3_ctc what concerns that lesson
 	@$(call takes,LESSON)$(PY) -m ruff check . && $(PY) -m ruff format --check . \
 		&& $(PY) -m pytest -n 2 --dist worksteal $(if $(LESSON),-k "$(LESSON)")
 
 refresh: setup ## run what changed at full size, write outputs and pictures; FORCE=1 runs all, ONLY=ch2_cnn one
-	@$(call takes,ONLY FORCE)$(PY) tools/refresh.py --only "$(ONLY)" $(if $(FORCE),--force)
+	@$(call takes,ONLY FORCE)$(PY) -m tools.refresh --only "$(ONLY)" $(if $(FORCE),--force)
 
 lab: setup ## open the lessons in JupyterLab
 	@$(call takes)JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lint: setup ## check style, layout, and the rules for lessons that need no run
-	@$(call takes)$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) tools/gates.py
+	@$(call takes)$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m tools.gates
 
 format: setup ## lay the code out and carry an edit to the other side of its lesson; FROM=py or FROM=ipynb decides
 	@$(call takes,ONLY FROM)$(PY) -m ruff check --fix --exit-zero --quiet captcha_reader tools tests && $(PY) -m ruff format --quiet captcha_reader tools tests
-	@$(PY) tools/format.py --only "$(ONLY)" $(if $(FROM),--from $(FROM))
+	@$(PY) -m tools.format --only "$(ONLY)" $(if $(FROM),--from $(FROM))
 
 lock: ## make requirements.lock anew after a change in pyproject.toml
 	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)

@@ -494,7 +494,7 @@ def read(model, pictures):
 #
 # `torchrun` starts the same program several times, and `DistributedDataParallel`, wrapped around the network,
 # averages the gradients of all of them in each step. So every process has to draw *other* captchas, and only one may
-# write. `torchrun --nproc-per-node 2 tools/train.py MODEL=pytorch` trains this lesson's network so:
+# write. `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network so:
 # process `r` of `n` draws the batches `r`, `r + n`, `r + 2n`, ... of smaller batches that have the same names in any
 # case. Each process normalises by the mean of its own part, so the weights are nearly, not quite, those of one process.
 #

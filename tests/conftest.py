@@ -8,12 +8,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import format
 import hypothesis
-import lessons
 import pytest
-import refresh
 from PIL import Image
+
+from tools import format, lessons, refresh
 
 with contextlib.suppress(ImportError):  # PyTorch for CUDA brings it; after TensorFlow it crashes
     import triton  # noqa: F401

@@ -6,11 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import format
-import gates
-import lessons
 import pytest
 from conftest import ROOT, edit
+
+from tools import format, gates, lessons
 
 RUN = """
 import sys, types

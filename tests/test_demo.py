@@ -13,16 +13,16 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import browser
-import demo
 import pytest
 from browser import Browser
 from conftest import saved, snapshot
-from lessons import write
 from PIL import Image
 
 from captcha_reader import weights
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.reading import Reading, network_width, read_captcha, read_captchas
+from tools import demo
+from tools.lessons import write
 
 ANSWER = "document.getElementById('answer').innerText"
 CLEAR = """

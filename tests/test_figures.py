@@ -13,14 +13,13 @@ import inspect
 import re
 from pathlib import Path
 
-import lessons
-import publish
 import pytest
 from conftest import ROOT
 from nbformat import NotebookNode
 
 from captcha_reader.texts import ALPHABET, LENGTH
 from captcha_reader.weights import measured
+from tools import lessons, publish
 
 QUOTED = {  # what others published or what everybody can look up
     "12800": "test set of the tutorial of 2019", "2560": "its other test set",

@@ -4,14 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import format
-import gates
-import lessons
 import nbformat
 import pytest
 from conftest import edit
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
+
+from tools import format, gates, lessons
 
 FIRST = "notebooks/ch1_circles.ipynb"
 MODULE = "notebooks_py/ch1_circles.py"
@@ -88,7 +87,7 @@ BREAKAGES = [
     ("modules", source(DEFINITIONS, "if True:\n    import os"), "`if True:`"),
     ("modules", source(DEFINITIONS, "def f():\n    return STEPS"), "reads the parameter STEPS"),
     ("modules", source(FACT, "import notebooks_py.ch2_double"), "imports ch2_double, which is not"),
-    ("modules", source(FACT, "from gates import sync"), "imports gates from tools, which nothing"),
+    ("modules", source(FACT, "from tools.gates import sync"), "imports from tools, which nothing"),
     ("modules", text("captcha_reader/places.py", "import os", "import notebooks_py.ch1_circles"),
      "captcha_reader/places.py imports the lesson ch1_circles"),
 ]  # fmt: skip

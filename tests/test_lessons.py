@@ -1,11 +1,10 @@
 """Each lesson: its committed notebook is what a new run shows, and it runs at small size."""
 
-import compare
-import lessons
 import pytest
-import run_lessons
 from conftest import ROOT
-from lessons import Lesson
+
+from tools import compare, lessons, run_lessons
+from tools.lessons import Lesson
 
 TINY = {"STEPS": 2, "EPOCHS": 1}
 LESSONS = [pytest.param(lesson, id=lesson.name) for lesson in lessons.runnable(lessons.find(ROOT))]

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import jupytext
-import lessons
 import pytest
 from conftest import ROOT, snapshot
+
+from tools import lessons
 
 # Runs in a fresh Python: what the libraries do when imported is not the lessons' doing.
 WATCH = """

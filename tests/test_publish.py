@@ -3,16 +3,14 @@
 import json
 from pathlib import Path
 
-import evaluate
-import lessons
 import pandas as pd
-import publish
 import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from captcha_reader import scores, weights
 from notebooks_py.ch2_cnn import build_cnn
+from tools import evaluate, lessons, publish
 
 MARKS = f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n"
 

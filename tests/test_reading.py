@@ -13,7 +13,6 @@ from fractions import Fraction
 from pathlib import Path
 from unittest.mock import Mock
 
-import export
 import numpy as np
 import pytest
 from conftest import saved
@@ -34,6 +33,7 @@ from captcha_reader.reading import (
 )
 from captcha_reader.texts import ALPHABET, encode, random_texts
 from captcha_reader.weights import MODELS, Missing, sha256
+from tools import export
 
 EASY = "7XKM"
 PIXELS = draw_captchas([EASY], stream(1, "reading", epoch=0, index=0))[0]

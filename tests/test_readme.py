@@ -3,9 +3,10 @@
 import re
 from collections import Counter
 
-import lessons
 import pytest
 from conftest import ROOT
+
+from tools import lessons
 
 ENGLISH, CHINESE = (
     (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")

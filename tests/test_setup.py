@@ -11,9 +11,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import lessons
 import pytest
 from conftest import ROOT
+
+from tools import lessons
 
 # A Python that says which version it is, and that makes a .venv with a Python that keeps a diary.
 FAKE = """#!/bin/sh

@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 
-import lessons
 import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tools import lessons
+
 pytest.importorskip("myst_nb", reason="`make setup-site` adds it")
-import website  # noqa: E402
+from tools import website  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated")  # in myst_parser
 

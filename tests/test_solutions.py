@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 
 import keras
-import lessons
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from captcha_reader.outputs import ROOT
 from notebooks_py import solutions
 from notebooks_py.ch1_captcha_preview import CaptchaSequence
 from notebooks_py.ch2_cnn import build_cnn
+from tools import lessons
 
 GUESSED = 4 * np.log(36)  # the loss of four guessed characters
 

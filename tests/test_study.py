@@ -8,13 +8,13 @@ from pathlib import Path
 import keras
 import pandas as pd
 import pytest
-import study
 import tensorflow as tf
 
 from captcha_reader import practice, weights
 from captcha_reader.weights import measured
 from notebooks_py import ch3_ctc as ch3
 from notebooks_py import ch4_gpu_training as ch4
+from tools import study
 
 TINY = {"filters": (4, 4), "convs": 1, "stride": 4, "norms": "once"}
 SMALL = {"colors": 2, "copies": 1}

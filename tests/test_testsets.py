@@ -5,7 +5,6 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-import train
 
 from captcha_reader import drawing, practice, testsets
 from captcha_reader.drawing import draw_captchas, draw_wide
@@ -18,6 +17,7 @@ from captcha_reader.testsets import (
     fingerprint,
     of_four,
 )
+from tools import train
 
 
 def test_small_sets_are_the_beginning_of_large_ones():

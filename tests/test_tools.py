@@ -7,16 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import compare
-import format
-import gates
-import lessons
 import pytest
-import refresh
-import run_lessons
 from conftest import ROOT, edit, git, saved, snapshot
 from nbformat.v4 import new_output
 from PIL import Image
+
+from tools import compare, format, gates, lessons, refresh, run_lessons
 
 FIRST = "notebooks/ch1_circles.ipynb"
 SECOND, TWICE = "notebooks/ch2_double.ipynb", r'"print(f\"{double(SEED):.2f}\")"'

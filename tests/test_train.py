@@ -16,15 +16,14 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-import runs
 import tensorflow as tf
-import train
 import train_tiny
 from conftest import ROOT
 
 from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
 from notebooks_py import ch4_gpu_training as ch4
+from tools import runs, train
 
 WORDS = ["MODEL=ctc", "BUDGET=56", "BATCH=4", "SEED=5", "PRECISION=float32"]  # 14 steps, 3 an epoch
 STATES = ("backup/latest.weights.h5", "backup/latest.weights.h5.bkp")

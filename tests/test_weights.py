@@ -5,10 +5,7 @@ import re
 import shutil
 
 import keras
-import options
-import publish
 import pytest
-import train
 
 from captcha_reader.scores import Score, evaluate, wilson
 from captcha_reader.weights import (
@@ -22,6 +19,7 @@ from captcha_reader.weights import (
     sha256,
 )
 from notebooks_py.ch4_gpu_training import read
+from tools import options, publish, train
 
 SCORE = Score("classic-100", 100, 90, (95, 96, 97, 98)).record()
 

@@ -9,12 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
-import train  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from captcha_reader import practice  # noqa: E402
 from captcha_reader.bank import GlyphBank  # noqa: E402
+from tools import train  # noqa: E402
 
 NETWORK = {"filters": (4,), "convs": 1, "stride": 4, "norms": "once"}
 TORCH = {"filters": (4, 8), "stride": 4, "tall": 0}
@@ -36,7 +35,8 @@ PATCHES = [
 def main() -> int:
     if "MODEL=pytorch" in sys.argv:  # below RANKS each process has a folder
         import torch
-        import train_torch
+
+        from tools import train_torch
 
         class Run(train_torch.Run):
             def train(self, *steps):

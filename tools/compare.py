@@ -12,12 +12,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import lessons
 import numpy as np
 import pytest
-from lessons import Lesson
 from nbformat import NotebookNode
 from PIL import Image
+
+from tools import lessons
+from tools.lessons import Lesson
 
 # How far apart pictures may be: sides, as a share of their length, and what they draw, as `apart`
 # says. The first line whose words are in the cell holds. Measured: a loss curve of another machine
@@ -112,7 +113,17 @@ def strict(lesson: Lesson, folder: Path) -> tuple[bool, str]:
 
     What the lesson writes goes below `folder`. Returns whether all is equal, and what nbval wrote.
     """
-    words = [__file__, "--nbval", "-q", "-rfE", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    words = [
+        "-m",
+        "tools.compare",
+        "--nbval",
+        "-q",
+        "-rfE",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+    ]
     words += ["--color=no", "-o", "addopts=", "--rootdir", str(lesson.root), str(lesson.notebook)]
     return lessons.call(*words, env=lessons.kernel_environment(lesson.root, folder))
 

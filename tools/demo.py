@@ -19,13 +19,13 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import options
-from lessons import ROOT, write
 from PIL import Image
 
 from captcha_reader import weights
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.texts import random_texts
+from tools import options
+from tools.lessons import ROOT, write
 
 DEFAULTS = {"PORT": "8000"}
 ALLOWED = {"PORT": r"\d+ the number of a port, such as 8000"}

@@ -6,10 +6,9 @@ For a finished network of models/ the count is compared with the one that was wr
 import sys
 from pathlib import Path
 
-import options
-
 from captcha_reader import scores, weights
 from captcha_reader.texts import ALPHABET
+from tools import options
 
 with options.quietly():
     import keras
@@ -30,7 +29,7 @@ def reader(path: Path, size: str = "slim"):
         ValueError: the network knows other characters than the test sets have.
     """
     if path.suffix == ".pt":
-        import train_torch  # PyTorch is optional
+        from tools import train_torch  # PyTorch is optional
 
         model, read = train_torch.load(path, size), train_torch.ch7.read
         return lambda pictures: read(model, pictures)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import options
-from lessons import write
 
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.texts import ALPHABET, random_texts
 from captcha_reader.weights import MODELS, find, sha256
+from tools import options
+from tools.lessons import write
 
 with options.quietly():
     import keras

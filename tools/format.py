@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import jupytext
-import lessons
 import nbformat
 from jupytext.combine import combine_inputs_with_outputs
-from lessons import PERCENT, Lesson
+
+from tools import lessons
+from tools.lessons import PERCENT, Lesson
 
 CLASH = (
     "format: {0}: both sides were edited, or neither since the last commit; `make format ONLY={0} "

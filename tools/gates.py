@@ -1,4 +1,4 @@
-"""The rules that keep lessons honest: `python tools/gates.py`.
+"""The rules that keep lessons honest: `python -m tools.gates`.
 
 Each gate takes the folder of the repository and returns messages, one for each thing that is wrong;
 every message begins with the gate's name and ends with what to do.
@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import compare
 import jupytext
-import lessons
-from lessons import COLAB, DEMO, PERCENT, Lesson
 from nbformat import NotebookNode
+
+from tools import compare, lessons
+from tools.lessons import COLAB, DEMO, PERCENT, Lesson
 
 # Calls that make a constant and do nothing else.
 MAKES_A_CONSTANT = {
@@ -113,7 +113,6 @@ def pictures(root: Path) -> Iterator[str]:
 def modules(root: Path) -> Iterator[str]:
     """Importing a lesson only defines things, and tools, lessons and captcha_reader stay floors."""
     numbers = {lesson.name: lesson.number for lesson in lessons.find(root)}
-    tools = {"tools", *(path.stem for path in (lessons.ROOT / "tools").glob("*.py"))}
     for path in sorted(root.glob("captcha_reader/*.py")):
         for name in lessons.imported_lessons(ast.parse(path.read_text("utf-8"))):
             yield f"{lessons.shown(path, root)} imports the lesson {name}"
@@ -122,8 +121,8 @@ def modules(root: Path) -> Iterator[str]:
         for name in sorted(lessons.imported_lessons(tree)):
             if numbers.get(name, lesson.number) >= lesson.number:
                 yield f"{where} imports {name}, which is not an earlier lesson"
-        for name in sorted({name.split(".")[0] for name in lessons.imports(tree)} & tools):
-            yield f"{where} imports {name} from tools, which nothing may import"
+        if any(name.split(".")[0] == "tools" for name in lessons.imports(tree)):
+            yield f"{where} imports from tools, which nothing may import"
         if DEMO in lessons.tags(cell):
             continue
         for node in tree.body:

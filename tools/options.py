@@ -1,8 +1,12 @@
-"""NAME=value options of the tools that `make` calls."""
+"""What the commands share: types of options, and how they import Keras.
 
+A command has a parser of argparse. `make train MODEL=ctc` calls it with `--model=ctc`, and
+`make train HELP=1` with `--help`.
+"""
+
+import argparse
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 
 # Each tool imports this before it imports Keras, which reads its settings when it is imported.
@@ -13,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's: lesson 7 says 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """While Keras is imported, let what TensorFlow says about itself at its start go nowhere."""
+    """Hide the messages that TensorFlow prints while it is imported."""
     console = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -26,25 +30,33 @@ def quietly() -> Iterator[None]:
         os.close(console)
 
 
-def read(texts: list[str], program: str, defaults: dict, allowed: dict) -> dict[str, str]:
-    """Return the defaults with the NAME=value `texts` put over them, or end the program.
-
-    `allowed` has regular expressions, and after a blank the words for them in an error message.
-    """
-    options = dict(defaults)
-    for text in texts:
-        name, _, value = text.partition("=")
-        if name not in defaults:
-            known = ", ".join(defaults)
-            raise SystemExit(f"{program}: {name} is not an option; the options are {known}")
-        options[name] = value
-    for name, rule in allowed.items():
-        pattern, words = rule.split(" ", 1)
-        if not re.fullmatch(pattern, options[name]):
-            raise SystemExit(f"{program}: {name}={options[name]} must be {words}")
-    return options
+def parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser whose help shows the defaults, and whose errors begin with `command`."""
+    return argparse.ArgumentParser(
+        prog=command,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
-WHOLE = r"\d+ a whole number of at least 0"
-POSITIVE = r"0*[1-9]\d* a whole number of at least 1"
-WHOLES = r"\d+(,\d+)* whole numbers with commas between them"
+def whole(text: str) -> int:
+    """Read a whole number from 0 to 2**32 - 1, such as a seed."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Read a number from 0 to 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1, such as 0.2")

@@ -10,16 +10,14 @@ import re
 import sys
 from pathlib import Path
 
-import lessons
-import options
 import pandas as pd
-import runs
-from lessons import Lesson
 from nbformat import NotebookNode
 
 from captcha_reader import scores
 from captcha_reader.practice import EPOCH
 from captcha_reader.weights import check_weights
+from tools import lessons, options, runs
+from tools.lessons import Lesson
 
 DEFAULTS = {"RUN": ""}
 SETS = {  # what is counted and published
@@ -135,7 +133,7 @@ def publish(run: Path, root: Path) -> bool:
         raise ValueError(
             f"{run} holds no finished run of `make train` ({error!r}): RUN= wants its folder"
         ) from error
-    from evaluate import FINISHED, reader  # brings TensorFlow
+    from tools.evaluate import FINISHED, reader  # brings TensorFlow
 
     home = root / "models" / f"{name}.json"
     weights = check_weights(run / f"model{FINISHED[name]}", weights_hash)

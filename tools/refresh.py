@@ -11,16 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import compare
-import gates
-import lessons
 import nbformat
-import run_lessons
-from lessons import Lesson
 from nbval.plugin import coalesce_streams
 from PIL import Image
 
 from captcha_reader.outputs import numbered_folder
+from tools import compare, gates, lessons, run_lessons
+from tools.lessons import Lesson
 
 
 def with_palette(png: bytes) -> bytes:

@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import lessons
 import nbformat
-from lessons import Lesson
 
 from captcha_reader.outputs import numbered_folder
+from tools import lessons
+from tools.lessons import Lesson
 
 SMALL = {"STEPS": 20, "EPOCHS": 2}  # enough to see the loss fall, in minutes on two cores
 LEAST = {"SEED": 0, "STEPS": 1, "EPOCHS": 1}

@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from lessons import ROOT, write
+
+from tools.lessons import ROOT, write
 
 RUN, RESULTS = "run.json", "results.json"
 NOTED = ("keras", "tensorflow", "jax", "torch", "captcha", "pillow", "numpy")  # packages

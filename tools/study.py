@@ -14,10 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import options
 import pandas as pd
-import runs
-from lessons import write
 from matplotlib import font_manager
 from PIL import Image, ImageDraw
 
@@ -36,6 +33,8 @@ from captcha_reader.texts import (
     encode,
     random_texts,
 )
+from tools import options, runs
+from tools.lessons import write
 
 DEFAULTS = {
     "WHAT": "",

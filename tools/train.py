@@ -1,7 +1,7 @@
 """Train a network from nothing: `make train MODEL=ctc` is how models/ctc.keras was made.
 
 The same command goes on where it was stopped. Nothing of Jupyter or TensorFlow is needed:
-`PYTHONPATH=. KERAS_BACKEND=jax python tools/train.py MODEL=ctc SIZE=full BUDGET=5000000`.
+`PYTHONPATH=. KERAS_BACKEND=jax python -m tools.train --model=ctc --size=full --budget=5000000`.
 
 Keras is imported inside the functions: processes that draw import this file, and need none.
 """
@@ -14,9 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import options
 import pandas as pd
-import runs
 
 from captcha_reader.drawing import draw_captchas, draw_wide, stream
 from captcha_reader.practice import EPOCH, Ahead, Practice
@@ -32,6 +30,7 @@ from captcha_reader.texts import (
     random_texts,
 )
 from captcha_reader.weights import sha256
+from tools import options, runs
 
 BUDGETS = {"ctc": "8000000", "cnn": "4000000", "pytorch": "4000000"}  # captchas
 DEFAULTS = {
@@ -98,7 +97,7 @@ def program(settings: dict) -> str:
     if processes == 1:
         return "make train"
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return f"torchrun --nnodes {processes // here} --nproc-per-node {here} tools/train.py"
+    return f"torchrun --nnodes {processes // here} --nproc-per-node {here} -m tools.train"
 
 
 def practice(settings: dict) -> Practice:
@@ -227,7 +226,7 @@ def main() -> int:
         settings = settle(chosen)
         command = " ".join([program(settings), *sys.argv[1:]])
         if settings["MODEL"] == "pytorch":
-            from train_torch import RANK, train
+            from tools.train_torch import RANK, train
         else:
             RANK, train = 0, train_keras
             with options.quietly():

@@ -1,6 +1,6 @@
 """Train the PyTorch network of lesson 7 on captchas of 192x64: `make train MODEL=pytorch`.
 
-On several processes, and machines: `torchrun --nproc-per-node 2 tools/train.py MODEL=pytorch`. Each
+On several processes, and machines: `torchrun --nproc-per-node 2 -m tools.train --model=pytorch`. Each
 process draws its own part of every batch, PyTorch's `DistributedDataParallel` averages their
 gradients, and the first process writes.
 """
@@ -20,12 +20,12 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
-from train import held_out, practice
 
 from captcha_reader.practice import Ahead
 from captcha_reader.texts import LENGTH
 from captcha_reader.weights import sha256
 from notebooks_py import ch7_ctc_pytorch as ch7
+from tools.train import held_out, practice
 
 SIZES = {
     "slim": ch7.SLIM,

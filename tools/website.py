@@ -13,8 +13,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import lessons
-from lessons import ROOT
+from tools import lessons
+from tools.lessons import ROOT
 
 FOLDER = ROOT / "build" / "site"
 CONFIGURATION = Path(__file__).parent / "site"
