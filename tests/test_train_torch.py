@@ -18,12 +18,7 @@ from conftest import ROOT  # noqa: E402
 from captcha_reader import scores, testsets  # noqa: E402
 from captcha_reader.weights import MODELS, check_weights, read_results  # noqa: E402
 from notebooks_py import ch7_ctc_pytorch as ch7  # noqa: E402
-from tools import (
-    evaluate,  # noqa: E402
-    runs,  # noqa: E402
-    train,  # noqa: E402
-    train_torch,  # noqa: E402
-)
+from tools import evaluate, runs, train, train_torch  # noqa: E402
 
 torch.set_num_threads(1)  # the networks here are tiny
 WORDS = ["MODEL=pytorch", "BATCH=4", "SEED=5"]

@@ -1,7 +1,7 @@
 """Train the PyTorch network of lesson 7 on captchas of 192x64: `make train MODEL=pytorch`.
 
-On several processes, and machines: `torchrun --nproc-per-node 2 -m tools.train --model=pytorch`. Each
-process draws its own part of every batch, PyTorch's `DistributedDataParallel` averages their
+On several processes, and machines: `torchrun --nproc-per-node 2 -m tools.train --model=pytorch`.
+Each process draws its own part of every batch, PyTorch's `DistributedDataParallel` averages their
 gradients, and the first process writes.
 """
 
