@@ -2,9 +2,6 @@
 # requirements.lock, and uses it from then on. With another Python: `make run-all PYTHON=python3.12`
 # (.venv keeps the Python that it was made with; delete the folder to change that).
 PYTHON ?= python3
-FROM :=
-ONLY :=
-FORCE :=
 FILE :=
 LESSON :=
 # TensorFlow uses oneDNN by default only where the processor has AVX-512; with AVX2 it pays as well: 205
@@ -62,7 +59,7 @@ setup-site: .venv/.site ## add Sphinx, with which `make site` writes
 	@touch $@
 
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
-	@$(PY) -m tools.run_lessons --only "$(ONLY)" $(PARAMETERS)
+	@$(PY) -m tools.run_lessons $(PARAMETERS)
 
 read: setup ## read a captcha; FILE=picture.png
 	@$(call takes,FILE)$(PY) -m captcha_reader $(if $(FILE),"$$FILE",--help)
@@ -96,7 +93,7 @@ test: setup ## everything that CI checks; LESSON=ch3_ctc what concerns that less
 		&& $(PY) -m pytest -n 2 --dist worksteal $(if $(LESSON),-k "$(LESSON)")
 
 refresh: setup ## run what changed at full size, write outputs and pictures; FORCE=1 runs all, ONLY=ch2_cnn one
-	@$(call takes,ONLY FORCE)$(PY) -m tools.refresh --only "$(ONLY)" $(if $(FORCE),--force)
+	@$(PY) -m tools.refresh $(PARAMETERS)
 
 lab: setup ## open the lessons in JupyterLab
 	@$(call takes)JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
@@ -106,8 +103,8 @@ lint: setup ## check style, layout, and the rules for lessons that need no run
 	@$(call takes)$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m tools.gates
 
 format: setup ## lay the code out and carry an edit to the other side of its lesson; FROM=py or FROM=ipynb decides
-	@$(call takes,ONLY FROM)$(PY) -m ruff check --fix --exit-zero --quiet captcha_reader tools tests && $(PY) -m ruff format --quiet captcha_reader tools tests
-	@$(PY) -m tools.format --only "$(ONLY)" $(if $(FROM),--from $(FROM))
+	@$(PY) -m ruff check --fix --exit-zero --quiet captcha_reader tools tests && $(PY) -m ruff format --quiet captcha_reader tools tests
+	@$(PY) -m tools.format $(PARAMETERS)
 
 lock: ## make requirements.lock anew after a change in pyproject.toml
 	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)

@@ -1,11 +1,10 @@
 """Lay out the lessons and carry an edit to their other side: `make format`.
 
-The edited side is the one that differs from what the last `make format` left, or else from the last
-commit; times of files mean nothing after a clone. Where both sides were edited, nothing is written
-until `FROM=py` or `FROM=ipynb` decides. Outputs of unchanged cells stay.
+The edited side is the one that differs from the last commit; times of files mean nothing after a
+clone. Where that doesn't decide, nothing is written until FROM=py or FROM=ipynb does. Outputs of
+unchanged cells stay.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,37 +12,30 @@ import jupytext
 import nbformat
 from jupytext.combine import combine_inputs_with_outputs
 
-from tools import lessons
+from tools import lessons, options
 from tools.lessons import PERCENT, Lesson
 
 CLASH = (
-    "format: {0}: both sides were edited, or neither since the last commit; `make format ONLY={0} "
+    "format: {0}: both sides were edited since the last commit, or neither; `make format ONLY={0} "
     "FROM=py` keeps notebooks_py/{0}.py, `FROM=ipynb` keeps notebooks/{0}.ipynb"
 )
 
 
-def last_format(lesson: Lesson) -> Path:
-    """Where the text is that the last `make format` left on both sides of a lesson."""
-    return lesson.root / "build" / "format" / lesson.module.name
-
-
-def edited_side(lesson: Lesson, wanted: str | None) -> str | None:
-    """The side of a lesson that the other one is made from, "py" or "ipynb"; None for a clash."""
+def edited_side(lesson: Lesson) -> str | None:
+    """Return the side that the other one is made from, "py" or "ipynb"; None for a clash."""
     if not lesson.notebook.exists() or not lesson.module.exists():
         return "ipynb" if lesson.notebook.exists() else "py"
     notebook, module = jupytext.writes(lesson.read(), PERCENT), lesson.module.read_text("utf-8")
     if notebook == module:
         return "ipynb"
-    last = last_format(lesson)
-    bases = [(last.read_text("utf-8"),) * 2] if last.exists() else []
-    if old := lessons.git(lesson.root, "show", f"HEAD:./{lesson}"):
-        old = jupytext.writes(nbformat.reads(old, as_version=4), PERCENT)
-        place = lessons.shown(lesson.module, lesson.root)
-        bases.append((old, lessons.git(lesson.root, "show", f"HEAD:./{place}")))
-    for old_notebook, old_module in bases:
-        if (notebook == old_notebook) != (module == old_module):
-            return "py" if notebook == old_notebook else "ipynb"
-    return wanted
+    place = lessons.shown(lesson.module, lesson.root)
+    old_notebook, old_module = (
+        lessons.git(lesson.root, "show", f"HEAD:./{path}") for path in (lesson, place)
+    )
+    if old_notebook:
+        old_notebook = jupytext.writes(nbformat.reads(old_notebook, as_version=4), PERCENT)
+    edited = {"ipynb": notebook != old_notebook, "py": module != old_module}
+    return None if all(edited.values()) else next((x for x in edited if edited[x]), None)
 
 
 def format_lessons(sides: dict[Lesson, str]) -> list[Path]:
@@ -59,31 +51,29 @@ def format_lessons(sides: dict[Lesson, str]) -> list[Path]:
         lessons.write_notebook(lesson.notebook, lessons.normalise(notebook, lesson.root))
     for action in (["check", "--fix"], ["format"]):
         notebooks = [str(lesson.notebook) for lesson in sides]
-        _, said = lessons.call("-m", "ruff", *action, "--quiet", *notebooks)
-        if said:  # what it cannot fix
-            print(said)
+        _, message = lessons.call("-m", "ruff", *action, "--quiet", *notebooks)
+        if message:  # what it cannot fix
+            print(message)
     for lesson in sides:
         notebook = lessons.normalise(lesson.read(), lesson.root)
         lessons.write_notebook(lesson.notebook, notebook)
-        lessons.write(lesson.module, text := jupytext.writes(notebook, PERCENT))
-        lessons.write(last_format(lesson), text)
+        lessons.write(lesson.module, jupytext.writes(notebook, PERCENT))
     return [path for path in paths if path.read_bytes() != before.get(path)]
 
 
-def main(words: list[str] | None = None) -> int:
+def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
     """Format every lesson and name the files that changed; 1 if sides clash, then none did."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=lessons.ROOT)
-    parser.add_argument("--only", default="", help="names of the lessons to look at")
-    parser.add_argument("--from", dest="side", choices=["py", "ipynb"])
-    options = parser.parse_args(words)
-    found = lessons.find(options.root, options.only, one_sided=True)
-    sides = {lesson: edited_side(lesson, options.side) for lesson in found}
-    if clashes := [lesson.name for lesson in found if not sides[lesson]]:
+    parser = options.parser("format", "Lay out the lessons, and make both sides of each equal.")
+    parser.add_argument("--only", default="", help="names of lessons, such as ch2_cnn,ch3_ctc")
+    parser.add_argument("--from", dest="side", choices=["py", "ipynb"], help="the side to keep")
+    arguments = parser.parse_args(words)
+    selected = lessons.find(root, arguments.only, one_sided=True)
+    sides = {lesson: arguments.side or edited_side(lesson) for lesson in selected}
+    if clashes := [lesson.name for lesson in selected if not sides[lesson]]:
         print("\n".join(CLASH.format(name) for name in clashes))
         return 1
     for path in format_lessons(sides):
-        print(f"format: wrote {lessons.shown(path, options.root)}")
+        print(f"format: wrote {lessons.shown(path, root)}")
     return 0
 
 

@@ -4,20 +4,18 @@ Each gate takes the folder of the repository and returns messages, one for each 
 every message begins with the gate's name and ends with what to do.
 """
 
-import argparse
 import ast
 import difflib
 import functools
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jupytext
 from nbformat import NotebookNode
 
-from tools import compare, lessons
+from tools import lessons
 from tools.lessons import COLAB, DEMO, PERCENT, Lesson
 
 # Calls that make a constant and do nothing else.
@@ -97,16 +95,25 @@ def provenance(root: Path) -> Iterator[str]:
 
 @gate
 def pictures(root: Path) -> Iterator[str]:
-    """Every picture of a notebook and of imgs/ is the one that its run drew."""
-    drawn = Counter()
+    """Every picture was drawn by a lesson: those of notebooks by a cell, those of imgs/ by name.
+
+    Whether a new run draws the same is what `tools.compare` finds out.
+    """
+    sources = {}
     for lesson in lessons.find(root):
-        drawn.update(lesson.read().metadata.get("lesson", {}).get("imgs", {}).keys())
-        for problem in compare.problems(lesson):
-            yield f"{lesson}: {problem}; run `make refresh`"
+        notebook = lesson.read()
+        sources[lesson.name] = "\n".join(cell.source for _, cell in lessons.code_cells(notebook))
+        for place, cell in enumerate(notebook.cells, start=1):
+            kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+            if others := kinds - {"text/plain", "image/png"}:
+                names = ", ".join(sorted(others))
+                yield f"{lesson}: cell {place} shows {names}, which no run is compared with"
+            if cell.get("attachments") or "data:image" in cell.source:
+                yield f"{lesson}: cell {place} has a picture that no code drew"
     for path in sorted(root.glob("imgs/*")):
-        if drawn[path.name] != 1:
-            many = f"drawn by {drawn[path.name]} lessons, not by one"
-            yield f"imgs/{path.name} is {many}; run `make refresh`, or delete it"
+        drawn = [name for name, source in sources.items() if path.stem in source]
+        if path.suffix != ".png" or not drawn:
+            yield f"imgs/{path.name} is drawn by no lesson; delete it"
 
 
 @gate
@@ -146,12 +153,55 @@ def _only_defines(node: ast.stmt) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
 
 
-def main(words: list[str] | None = None) -> int:
+# A number with a percent sign, a decimal point, or commas, outside of code, formulas and addresses.
+FIGURE = re.compile(
+    r"(?<![\w.,-])(\d+(?:,\d{3})+|\d+\.\d+|\d+(?=\s?%))(\s?%)?(?![\w.]*\d|\.?\d|x\d)"
+)
+NO_PROSE = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|\]\([^)]*\)|https?://\S+|<!--.*?-->", re.DOTALL)
+PUBLISHED = {98.26, 99.21, 99.57, 3.7, 5.38, 12800, 2560}  # by the tutorial of 2019
+
+
+def numbers(text: str) -> set[float]:
+    """Return all numbers in code, outputs or JSON, however they are written there."""
+    written = re.findall(r"\d+(?:[,_]\d{3})*(?:\.\d+)?(?:e-?\d+)?", text)
+    return {float(number.replace(",", "").replace("_", "")) for number in written}
+
+
+def without_source(prose: str, known: set[float]) -> list[str]:
+    """Return the figures of a text that are no known number, rounded as they are written."""
+    wrong = []
+    for figure in FIGURE.finditer(NO_PROSE.sub("@", prose)):
+        number = figure[1].replace(",", "")
+        digits, scales = len(number.partition(".")[2]), (1, 100) if figure[2] else (1,)
+        if not any(round(n * scale, digits) == float(number) for n in known for scale in scales):
+            wrong.append(figure[0])
+    return wrong
+
+
+def _code_and_outputs(notebook: NotebookNode) -> Iterator[str]:
+    for _, cell in lessons.code_cells(notebook):
+        yield cell.source
+        for output in cell.outputs:
+            yield output.get("text", "") + output.get("data", {}).get("text/plain", "")
+
+
+@gate
+def figures(root: Path) -> Iterator[str]:
+    """Every figure in the prose of a lesson stands in its code, an output, or models/*.json."""
+    notebooks = {lesson: lesson.read() for lesson in lessons.find(root)}
+    shown = {lesson: "\n".join(_code_and_outputs(notebooks[lesson])) for lesson in notebooks}
+    solved = [text for lesson, text in shown.items() if lesson.name == "solutions"]
+    results = [path.read_text("utf-8") for path in root.glob("models/*.json")]
+    for lesson, notebook in notebooks.items():
+        known = PUBLISHED | numbers("\n".join([shown[lesson], *solved, *results]))
+        prose = "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
+        for figure in without_source(prose, known):
+            yield f"{lesson} says {figure}, which none of its code and outputs says, nor models/"
+
+
+def main() -> int:
     """Check all gates; 1 if one has a message."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=lessons.ROOT)
-    root = parser.parse_args(words).root
-    messages = [message for check in GATES for message in check(root)]
+    messages = [message for check in GATES for message in check(lessons.ROOT)]
     print("\n".join(messages) or f"gates: {', '.join(check.__name__ for check in GATES)} ok")
     return int(bool(messages))
 

@@ -49,7 +49,9 @@ class Lesson:
 
     @property
     def number(self) -> int:
-        return int(re.match(r"ch(\d+)_", self.name).group(1))
+        """Return its place: 2 for ch2_cnn; the solutions come last."""
+        chapter = re.match(r"ch(\d+)_", self.name)
+        return int(chapter[1]) if chapter else 99
 
     def __str__(self) -> str:
         return f"notebooks/{self.name}.ipynb"
@@ -62,7 +64,7 @@ class Lesson:
 def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
     """The lessons in reading order, or those that `only` names; with `one_sided` also halves."""
     stems = [
-        {path.stem for path in root.glob(pattern) if re.match(r"ch\d+_\w+$", path.stem)}
+        {path.stem for path in root.glob(pattern) if re.match(r"(ch\d+_\w+|solutions)$", path.stem)}
         for pattern in ("notebooks/*.ipynb", "notebooks_py/*.py")
     ]
     names = stems[0] | stems[1] if one_sided else stems[0] & stems[1]

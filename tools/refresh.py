@@ -4,7 +4,6 @@ A lesson is run as a copy, with its default parameters; files of notebooks/ and 
 only after its last cell, so a failure leaves all as it was. Pictures are stored with a palette.
 """
 
-import argparse
 import base64
 import io
 import sys
@@ -16,12 +15,12 @@ from nbval.plugin import coalesce_streams
 from PIL import Image
 
 from captcha_reader.outputs import numbered_folder
-from tools import compare, gates, lessons, run_lessons
+from tools import compare, gates, lessons, options, run_lessons
 from tools.lessons import Lesson
 
 
 def with_palette(png: bytes) -> bytes:
-    """A PNG with 256 colours, if that is smaller; a picture with transparency stays as it is."""
+    """Return a PNG with 256 colours, if that is smaller; one with transparency stays as it is."""
     clear = Image.open(io.BytesIO(png)).convert("RGBA").getextrema()[3][0] < 255
     compare.pixels(png).quantize(256).save(out := io.BytesIO(), "PNG", optimize=True)
     return png if clear else min(png, out.getvalue(), key=len)
@@ -38,44 +37,33 @@ def refresh(lesson: Lesson, folder: Path) -> list[Path]:
         cell.execution_count = count
     if problems := list(gates.output_problems(notebook)):
         raise ValueError("; ".join(problems))
-    shown = {compare.digest(png) for _, png in compare.pictures(notebook)}
-    for _, cell in lessons.code_cells(notebook):
+    for cell in cells:
         cell.outputs = coalesce_streams(cell.outputs)
         for data in (output.data for output in cell.outputs if "data" in output):
             if png := data.get("image/png"):
                 data["image/png"] = base64.b64encode(with_palette(base64.b64decode(png))).decode()
-    imgs, run = lesson.root / "imgs", folder / lesson.name / "run-001" / "imgs"
-    drawn = {path.name: with_palette(path.read_bytes()) for path in sorted(run.glob("*.png"))}
-    # Where Graphviz is missing, a lesson shows a picture of imgs/ instead of drawing it.
-    there = {path.name: compare.digest(path.read_bytes()) for path in imgs.glob("*.png")}
-    before = notebook.metadata.get("lesson", {}).get("imgs", {})
-    notebook.metadata["lesson"] = {
-        "source_sha256": source,
-        "pictures": [compare.digest(png) for _, png in compare.pictures(notebook)],
-        "imgs": {name: found for name, found in there.items() if found in shown}
-        | {name: found for name, found in before.items() if name in there}
-        | {name: compare.digest(png) for name, png in drawn.items()},
-    }
+    notebook.metadata["lesson"] = {"source_sha256": source}
     lessons.normalise(notebook, lesson.root)
     changed = [lesson.notebook] if lessons.write_notebook(lesson.notebook, notebook) else []
-    return changed + [imgs / name for name in drawn if lessons.write(imgs / name, drawn[name])]
+    for path in sorted((folder / lesson.name / "run-001" / "imgs").glob("*.png")):
+        image = lesson.root / "imgs" / path.name
+        changed += [image] if lessons.write(image, with_palette(path.read_bytes())) else []
+    return changed
 
 
-def main(words: list[str] | None = None) -> int:
+def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
     """Refresh what is stale; 1 if a lesson failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=lessons.ROOT)
-    parser.add_argument("--only", default="", help="names of the lessons to look at")
-    parser.add_argument("--force", action="store_true", help="run them even if nothing changed")
-    options = parser.parse_args(words)
-    root = options.root
-    selected = lessons.runnable(lessons.find(root, options.only))
+    parser = options.parser("refresh", "Run the lessons whose source changed; store their outputs.")
+    parser.add_argument("--only", default="", help="names of lessons, such as ch2_cnn,ch3_ctc")
+    parser.add_argument("--force", choices=["1"], help="run them even if nothing changed")
+    arguments = parser.parse_args(words)
+    selected = lessons.runnable(lessons.find(root, arguments.only))
     if differing := gates.sync(root):
         raise SystemExit("\n".join(differing))
-    stale = [*gates.outputs(root), *gates.provenance(root), *gates.pictures(root)]
+    stale = [*gates.outputs(root), *gates.provenance(root)]
     failed = False
     for lesson in selected:
-        if not options.force and not any(f": {lesson}: " in message for message in stale):
+        if not arguments.force and not any(f": {lesson}: " in message for message in stale):
             print(f"{lesson.name}: nothing changed")
             continue
         print(f"{lesson.name} ... ", end="", flush=True)
