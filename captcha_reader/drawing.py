@@ -78,7 +78,7 @@ def draw_modern(texts: Sequence[str], rng: random.Random) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Version:
-    """What a version of the package does its own way: moving corners, and ending the arc."""
+    """How a version of the package moves the corners of a glyph, and where its arc ends."""
 
     shifts: Callable[[int, int, random.Random], tuple[int, int, int, int]]
     ends: Callable[[int, random.Random], tuple[int, int]]

@@ -2,8 +2,7 @@
 
 Some batches are the main task, 128x64 and four characters; in the others captchas have any size
 that becomes equally wide when scaled, up to six characters, and now and then a margin, a slant, or
-nothing to read. Processes
-that draw import this module, so it must not import Keras.
+nothing to read. Processes that draw import this module, so it must not import Keras.
 """
 
 import functools
@@ -27,14 +26,13 @@ from captcha_reader.reading import network_width, scale
 from captcha_reader.texts import (
     ALPHABET,
     HEIGHT,
-    LONGEST,
     WIDTH,
+    longest_text,
     random_texts,
     texts_of_any_length,
 )
 
 EPOCH = 64_000  # captchas from one bank
-WIDE = 2.6  # a picture that is so many times as wide as high has up to LONGEST characters
 # These look like no character when they are mirrored, or turned by 180 degrees.
 LOST = {"mirrored": "4679BCDFGKPQR", "turned": "4BCDFGJKPRTUY"}
 LOWER_CASE = "abdefghnqrt"  # those that resemble no capital
@@ -84,9 +82,8 @@ class Practice:
             width, main = network_width(*self.size), 0.8
         else:
             width, main = 168 if index == 1 else network_width(*random_size(rng)), 0
-        longest = LONGEST if width >= WIDE * HEIGHT else LONGEST - 1
         pictures, texts = [], []
-        for text in texts_of_any_length(rng, self.batch, longest):
+        for text in texts_of_any_length(rng, self.batch, longest_text(width, HEIGHT)):
             if rng.random() < main:
                 text = self.crowd(random_texts(rng, 1)[0], rng)
                 picture = scale(bank.draw([text], rng, *self.size))

@@ -44,10 +44,10 @@ def difference(right: int, n: int, other_right: int, other_n: int) -> str:
     points = p - other
     below = points - math.hypot(p - low, other_high - other)
     above = points + math.hypot(high - p, other - other_low)
-    more = "more" if points >= 0 else "fewer"
+    word = "more" if points >= 0 else "fewer"
     sign = 1 if points >= 0 else -1
     ends = sorted([100 * sign * below, 100 * sign * above])
-    return f"{100 * abs(points):.2f} points {more} ({ends[0]:.2f} to {ends[1]:.2f})"
+    return f"{100 * abs(points):.2f} points {word} ({ends[0]:.2f} to {ends[1]:.2f})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from captcha_reader.texts import (
     LONGEST,
     ctc_labels,
     encode,
+    longest_text,
     random_texts,
     texts_of_any_length,
 )
@@ -45,7 +46,7 @@ def of_four(draw: Callable) -> Callable[[random.Random, int], Batch]:
 def in_any_size(rng: random.Random, count: int) -> Batch:
     """Draw captchas of one random size, of 1 to 6 characters, with the package."""
     width, height = random_size(rng)
-    texts = texts_of_any_length(rng, count, LONGEST if width >= 2.6 * height else LONGEST - 1)
+    texts = texts_of_any_length(rng, count, longest_text(width, height))
     return draw_captchas(texts, rng, width, height), texts
 
 

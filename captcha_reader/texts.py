@@ -15,6 +15,11 @@ WIDE_WIDTH = 192  # pixels, for the PyTorch model
 BLANK = 0  # CTC's class for "nothing new here", fixed by keras.losses.CTC
 
 
+def longest_text(width: int, height: int) -> int:
+    """Return how many characters a captcha has room for: 6 if it is 2.6 times as wide as high."""
+    return LONGEST if width >= 2.6 * height else LONGEST - 1
+
+
 def random_texts(
     rng: random.Random, count: int, alphabet: str = ALPHABET, length: int = LENGTH
 ) -> list[str]:

@@ -57,7 +57,7 @@ class Average(keras.callbacks.Callback):
 
     def read(self, model: keras.Model) -> dict[str, float]:
         """Read the held-out captchas; return what the log gets."""
-        found = {}
+        logs = {}
         for kind, batches in self.held_out.items():
             losses, right = [], []
             for pictures, y, texts in batches:
@@ -68,10 +68,10 @@ class Average(keras.callbacks.Callback):
                     losses.append(float(model.compute_loss(y=y, y_pred=outputs)))
                 right += [a == b for a, b in zip(self.decode(outputs), texts, strict=True)]
             if kind == "classic":
-                found = {"val_loss": np.mean(losses), "val_acc": np.mean(right)}
+                logs = {"val_loss": np.mean(losses), "val_acc": np.mean(right)}
             else:
-                found[f"val_{kind}"] = np.mean(right)
-        return found
+                logs[f"val_{kind}"] = np.mean(right)
+        return logs
 
 
 def check_backup(folder: Path) -> None:

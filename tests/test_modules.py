@@ -15,21 +15,19 @@ from conftest import ROOT, snapshot
 
 from tools import lessons
 
-# Runs in a fresh Python: what the libraries do when imported is not the lessons' doing.
+# Runs in a fresh Python that has imported the libraries: what these do is not the lessons' doing.
 WATCH = """
 import importlib, json, sys, threading
 from pathlib import Path
 import psutil
-libraries, modules, folder = json.loads(sys.argv[1])
-for name in libraries:
-    importlib.import_module(name)
+import torch, keras, onnxruntime, matplotlib.pyplot, pandas
 def state():
-    files = sorted(str(path) for path in Path(folder).rglob("*"))
+    files = sorted(str(path) for path in Path(".").rglob("*"))
     threads = sorted(thread.name for thread in threading.enumerate())
     return {"files": files, "threads": threads, "children": len(psutil.Process().children())}
 before = state()
-for name in modules:
-    importlib.import_module(name)
+for name in sys.argv[1:]:
+    importlib.import_module(f"notebooks_py.{name}")
 after = state()
 print(json.dumps([key for key in before if before[key] != after[key]]))
 """
@@ -41,38 +39,21 @@ subprocess.Popen(["sleep", "2"])
 """
 
 
-def side_effects(root: Path, folder: Path) -> list[str]:
-    """What importing the lessons of `root` left behind in `folder`, in threads and processes."""
-    found = lessons.runnable(lessons.find(root))
-    trees = [ast.parse(lesson.module.read_text(encoding="utf-8")) for lesson in found]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    libraries = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
-    libraries |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
-    libraries = {name for name in libraries if name.split(".")[0] != "notebooks_py"}
-    modules = [f"notebooks_py.{lesson.name}" for lesson in found]
-    environment = {
-        **lessons.kernel_environment(root, folder / "lessons"),
-        "HOME": str(folder),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    first = sorted(libraries, reverse=True)  # PyTorch before TensorFlow: lesson 7 says why
-    command = [sys.executable, "-c", WATCH, json.dumps([first, modules, str(folder)])]
+def side_effects(root: Path, folder: Path, names: list[str]) -> list[str]:
+    """Return what importing lessons of `root` changed: files in `folder`, threads, processes."""
+    environment = lessons.kernel_environment(root, folder) | {"PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", WATCH, *names]
     result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_importing_every_lesson_leaves_nothing_behind(tmp_path):
-    before = snapshot(ROOT / "notebooks_py")
-    assert side_effects(ROOT, tmp_path) == []
-    assert snapshot(ROOT / "notebooks_py") == before
-
-
-def test_a_file_a_thread_and_a_process_are_noticed(mini, tmp_path):
-    with (mini / "notebooks_py" / "ch2_double.py").open("a") as module:
+def test_importing_lessons_leaves_nothing_behind_and_what_is_left_is_noticed(mini, tmp_path):
+    pytest.importorskip("torch", reason="`make setup-torch` adds it")
+    assert side_effects(ROOT, tmp_path, [lesson.name for lesson in lessons.find(ROOT)]) == []
+    with (mini / "notebooks_py" / "ch1_circles.py").open("a") as module:
         module.write(LEAVES)
-    (tmp_path / "home").mkdir()
-    assert side_effects(mini, tmp_path / "home") == ["files", "threads", "children"]
+    assert side_effects(mini, tmp_path, ["ch1_circles"]) == ["files", "threads", "children"]
 
 
 def test_open_and_save_in_jupyter_changes_nothing(mini):
@@ -99,17 +80,9 @@ def test_a_lesson_goes_on_without_models(name):
 
     Lessons 5 and 6 are about such files from the first cell to the last, and stop with one line.
     """
-    guarded = 0
     for _, cell in lessons.code_cells(lessons.Lesson(ROOT, name).read()):
-        tree = lessons.parse(cell)
-        inside = [
-            node
-            for test in ast.walk(tree)
-            if isinstance(test, ast.If) and "available(" in ast.unparse(test.test)
-            for node in ast.walk(test)
-        ]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in KEPT:
-                assert node in inside, ast.unparse(node)
-                guarded += 1
-    assert guarded
+        nodes = [*ast.walk(lessons.parse(cell))]
+        tests = [x for x in nodes if isinstance(x, ast.If) and "available(" in ast.unparse(x.test)]
+        guarded = {inside for test in tests for inside in ast.walk(test)}
+        for call in (x for x in nodes if isinstance(x, ast.Call)):
+            assert ast.unparse(call.func) not in KEPT or call in guarded, ast.unparse(call)

@@ -68,7 +68,9 @@ def test_refresh_runs_what_depends_on_an_edit(mini, capsys):
 
 
 def test_refresh_leaves_files_as_they_were_when_a_cell_fails(mini, capsys):
-    edit(mini / MODULE, "# round(area(SEED), 5)", "# import sys\n# print('careful', file=sys.stderr)")
+    edit(
+        mini / MODULE, "# round(area(SEED), 5)", "# import sys\n# print('careful', file=sys.stderr)"
+    )
     assert format.main([], mini) == 0
     before = snapshot(mini)
     assert refresh.main([], mini) == 1
