@@ -48,14 +48,14 @@ class Average(keras.callbacks.Callback):
         model.optimizer.finalize_variable_values(model.trainable_variables)
         model.set_weights(model.get_weights())  # a copy, since JAX frees the arrays it trained
         settle_norms(model, self.sample)
-        logs |= self.read(model)
+        logs |= self.score(model)
         logs["seconds"] = time.perf_counter() - self.start
         bare = type(model).from_config(model.get_config())  # without the optimizer's memory
         bare.set_weights(model.get_weights())
         bare.save(self.path)
         model.set_weights(own)
 
-    def read(self, model: keras.Model) -> dict[str, float]:
+    def score(self, model: keras.Model) -> dict[str, float]:
         """Read the held-out captchas; return what the log gets."""
         logs = {}
         for kind, batches in self.held_out.items():

@@ -60,8 +60,8 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 #
 # DIGITS = "0123456789"
 # bank = GlyphBank(SEED, DIGITS)
-# more = {"alphabet": DIGITS, "draw": bank.draw}
-# data = CaptchaSequence(batch_size=32, steps=STEPS, seed=SEED, workers=2, **more)
+# settings = {"alphabet": DIGITS, "draw": bank.draw}
+# data = CaptchaSequence(batch_size=32, steps=STEPS, seed=SEED, workers=2, **settings)
 # X, y = data[0]
 # show_captchas(X[:8], decode_heads(y, DIGITS)[:8], title="What we train on")
 # plt.show()
@@ -125,15 +125,15 @@ FILTERS = (32, 64, 128, 256, 256)  # of the original's five blocks
 
 
 def build_cnn(
-    classes=CLASSES, length=LENGTH, width=WIDTH, height=HEIGHT, filters=FILTERS, ink=True, **more
+    classes=CLASSES, length=LENGTH, width=WIDTH, height=HEIGHT, filters=FILTERS, ink=True, **options
 ):
     """Build the CNN: float32 pictures (batch, height, width, 3) in [0, 1] to `length` outputs.
 
     The outputs c1, c2, ... are probabilities (batch, classes). With ink=False the blocks see the
-    three colours, as in the original. `more` goes to `blocks`.
+    three colours, as in the original. `options` are those of `blocks`.
     """
     picture = keras.Input((height, width, 3), name="picture")
-    x = blocks(to_ink(picture) if ink else picture, filters, **more)
+    x = blocks(to_ink(picture) if ink else picture, filters, **options)
     x = layers.Flatten()(x)
     names = [f"c{i}" for i in range(1, length + 1)]
     heads = [layers.Dense(classes, "softmax", name=name, dtype="float32")(x) for name in names]
@@ -188,7 +188,7 @@ def build_cnn(
 #
 # from captcha_reader.outputs import progress
 #
-# valid = CaptchaSequence(batch_size=128, steps=4, seed=SEED, split="valid", **more)
+# valid = CaptchaSequence(batch_size=128, steps=4, seed=SEED, split="valid", **settings)
 # callbacks = [
 #     SetEpoch(data),
 #     EarlyStopping(patience=3),

@@ -217,16 +217,16 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 # %%
 def build_ctc(
-    classes=CLASSES, width=None, height=HEIGHT, filters=FILTERS, rnn=(), tall=2, ink=True, **more
+    classes=CLASSES, width=None, height=HEIGHT, filters=FILTERS, rnn=(), tall=2, ink=True, **options
 ):
     """Build the sequence model: float32 pictures (batch, height, width, 3) in [0, 1] to logits.
 
     The logits are (batch, steps, classes + 1), class 0 is the blank. Without a `width`, pictures
-    may have any. `rnn` has the size of each bidirectional GRU: (128, 128) in the original. `more`
-    goes to `blocks`.
+    may have any. `rnn` has the size of each bidirectional GRU: (128, 128) in the original.
+    `options` are those of `blocks`.
     """
     picture = keras.Input((height, width, 3), name="picture")
-    x = blocks(to_ink(picture) if ink else picture, filters, tall=tall, **more)
+    x = blocks(to_ink(picture) if ink else picture, filters, tall=tall, **options)
     _, rows, _, channels = x.shape
     x = layers.Permute((2, 1, 3))(x)
     x = layers.Reshape((-1, rows * channels))(x)
@@ -327,8 +327,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # from captcha_reader.bank import GlyphBank
 #
 # bank = GlyphBank(SEED)
-# more = {"labels": "ctc", "draw": bank.draw}
-# data = CaptchaSequence(32, STEPS, SEED, workers=2, **more)
+# settings = {"labels": "ctc", "draw": bank.draw}
+# data = CaptchaSequence(32, STEPS, SEED, workers=2, **settings)
 # losses = {}
 # for ink, rate in [(False, 1e-3), (False, 3e-3), (True, 3e-3)]:
 #     name = f"{'ink' if ink else 'paper'} is 1, rate {rate}"
@@ -371,7 +371,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # from captcha_reader.outputs import progress
 #
 # model = small_ctc(SEED)
-# valid = CaptchaSequence(128, 4, SEED, split="valid", **more)
+# valid = CaptchaSequence(128, 4, SEED, split="valid", **settings)
 # texts = random_texts(rng, 1_000)
 # pictures = draw_captchas(texts, rng)
 # best = ModelCheckpoint(FOLDER / "best.keras", save_best_only=True)

@@ -230,7 +230,7 @@ KINDS = {
 }
 
 
-def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
+def read_pictures(model: keras.Model, pictures: np.ndarray) -> list[str]:
     """Read uint8 pictures (n, height, width, 3) of any size with a network of either kind."""
     pictures = scale(pictures, model.input_shape[2])
     return KINDS[model.name]["decode"](model.predict_on_batch(pictures.astype("float32") / 255))
@@ -250,7 +250,7 @@ def read(model: keras.Model, pictures: np.ndarray) -> list[str]:
 #     print(f"{slim.count_params():,} slim")
 # if available("ctc"):
 #     print("drawn:", *drawn)
-#     print("read: ", *read(finished("ctc")[0], np.stack(examples[:5])))
+#     print("read: ", *read_pictures(finished("ctc")[0], np.stack(examples[:5])))
 
 # %% [markdown]
 # The CNN shrinks to a third of its parameters, the sequence model to a fifth.
@@ -363,7 +363,7 @@ def compile_recipe(model, steps: int, rate=RATE, muon=True, fall=True, decay=0.0
 # `settle_norms` and `Resume` are in [training.py](../captcha_reader/training.py); here they are put together.
 
 # %%
-def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path, more=()):
+def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path, callbacks=()):
     """Train a compiled model for `steps` steps, or go on with the run in `folder`.
 
     `held_out` are captchas to read after each epoch, as `Average` wants them. The folder gets the
@@ -374,7 +374,7 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
     average = Average(held_out, KINDS[model.name]["decode"], sample, folder / "averaged.keras")
     log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
     resume = Resume(folder, data.practice.steps)
-    callbacks = [SetEpoch(data), average, log, resume, progress(), *more]
+    callbacks = [SetEpoch(data), average, log, resume, progress(), *callbacks]
     whole, rest = divmod(steps, data.practice.steps)
     for epochs, batches in ((whole, data.practice.steps), (whole + 1, rest)):
         data.steps = batches
@@ -396,12 +396,12 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
 # short = PracticeSequence(Practice(SEED, epoch=64 * STEPS))
 #
 #
-# def tiny_run(name, more=()):
+# def tiny_run(name, callbacks=()):
 #     keras.utils.set_random_seed(SEED)
 #     model = build_ctc(filters=(8, 16, 16, 32), convs=1, stride=2, norms="once")
 #     compile_recipe(model, 2 * STEPS)
 #     (folder := FOLDER / name).mkdir(exist_ok=True)
-#     fit_recipe(model, short, 2 * STEPS, held_out, folder, more)
+#     fit_recipe(model, short, 2 * STEPS, held_out, folder, callbacks)
 #     return model.get_weights()
 #
 #

@@ -23,6 +23,7 @@
 # (`make setup-torch` adds it); a CPU is enough. The optimizer is that of [lesson 4](ch4_gpu_training.ipynb).
 
 # %%
+import math
 import os
 
 # Idle threads of PyTorch sleep, which leaves room for other work. Read when torch is imported.
@@ -321,7 +322,7 @@ def recipe(model, steps, rate=0.02):
 
     def share(step):
         fall = (step - climb) / max(1, steps - climb)
-        return step / climb if step < climb else (1 + np.cos(np.pi * min(1, fall))) / 2
+        return step / climb if step < climb else (1 + math.cos(math.pi * min(1, fall))) / 2
 
     adamw = torch.optim.AdamW(groups, lr=0.15 * rate, betas=(0.9, 0.99))
     optimizers = [Muon(kernels, rate), adamw]
@@ -380,7 +381,7 @@ def train(model, batches, optimizers, cycles):
 
 # %%
 @torch.inference_mode()
-def read(model, pictures):
+def read_pictures(model, pictures):
     """Read uint8 pictures (n, 64, width, 3), a hundred at a time."""
     device = next(model.parameters()).device
     model.eval()
@@ -398,7 +399,7 @@ def read(model, pictures):
 # batches = list(draw_test_set("wide-1k"))
 # pictures = np.concatenate([part for part, _ in batches])
 # texts = [text for _, part in batches for text in part]
-# answers = read(model, pictures)
+# answers = read_pictures(model, pictures)
 # right = sum(answer == text for answer, text in zip(answers, texts, strict=True))
 # title = f"wide-1k after a minute of training: {share(right, len(texts))}"
 # show_captchas(pictures[:12], texts, answers, title=title)
@@ -476,7 +477,7 @@ def read(model, pictures):
 #     path = check_weights(MODELS / "pytorch.pt", results["sha256"])
 #     network = CTCNet(**SLIM)
 #     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-#     right = sum(a == b for a, b in zip(read(network, pictures), texts, strict=True))
+#     right = sum(a == b for a, b in zip(read_pictures(network, pictures), texts, strict=True))
 #     print(f"`{results['command']}`: {results['pictures']:,} captchas of training")
 #     for name, counted in results["scores"].items():
 #         print(f"{name}: {share(counted['right'], counted['n'])}")

@@ -96,11 +96,11 @@ from notebooks_py.ch4_gpu_training import SLIM, compile_recipe
 #
 # The four heads of lesson 2 read four characters. The network of lesson 3 asks every column the same
 # question, so nothing in its weights knows how long a text is, or how wide a picture. And by the recipe of
-# lesson 4 it has practised both. `read` scales pictures to a height of 64, as `read_captcha` does.
+# lesson 4 it has practised both. `read_pictures` scales pictures to a height of 64, as `read_captcha` does.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
-# from notebooks_py.ch4_gpu_training import read
+# from notebooks_py.ch4_gpu_training import read_pictures
 #
 # network = finished("ctc")[0]
 # figure, grid = plt.subplots(2, 4, figsize=(9, 2.8), layout="constrained")
@@ -109,7 +109,7 @@ from notebooks_py.ch4_gpu_training import SLIM, compile_recipe
 #     width, height = (100, 50) if i < 4 else (240, 80)
 #     text = random_texts(rng, 1, length=2 + i % 4 if i < 4 else 3 + i % 4)[0]
 #     picture = draw_captchas([text], rng, width, height)
-#     (answer,) = read(network, picture)
+#     (answer,) = read_pictures(network, picture)
 #     axes.imshow(picture[0])
 #     axes.axis("off")
 #     axes.set_title(answer, color="green" if answer == text else "crimson", family="monospace")
