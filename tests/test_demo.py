@@ -1,6 +1,7 @@
 """The page of `make demo` reads in a browser what Python reads, and asks no other host."""
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -47,15 +48,13 @@ GIVE = """([how, content, name]) => {
 }"""
 
 
-def serve(folder: Path) -> ThreadingHTTPServer:
-    server = demo.open_server(folder)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    return server
-
-
-def stop(server: ThreadingHTTPServer) -> None:
-    server.shutdown()
-    server.server_close()
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder; the address is what `with` gives."""
+    with demo.open_server(folder) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -70,28 +69,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return demo.build(tmp_path_factory.mktemp("demo") / "page")
 
 
-def visit(browser: Browser, server: ThreadingHTTPServer) -> Page:
-    """Open the page, with its first captcha read; `requests` has what it asked for."""
+def visit(browser: Browser, address: str) -> Page:
+    """Open the page and wait until it has read a captcha; `requests` has what it asked for."""
     page = browser.new_page()
     page.requests = []
     page.context.on("request", lambda request: page.requests.append(request.url))
     page.add_init_script(COUNT)
-    page.goto(f"http://127.0.0.1:{server.server_port}/")
+    page.goto(address)
     expect(page.locator("#verdict")).to_contain_text("it says")
     return page
 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, folder: Path) -> Iterator[Page]:
-    server = serve(folder)
-    yield visit(browser, server)
-    stop(server)
+    with serve(folder) as address:
+        yield visit(browser, address)
 
 
 def give(page: Page, content: bytes | int, name: str, how: str = "drop") -> str:
-    """Drop or paste a file of bytes, or of so many zeros; return what the page then says.
+    """Drop or paste a file (none, without a name); return what the page then says.
 
-    Without a name there is no file.
+    Its content is given as bytes, or as a number of zeros.
     """
     if isinstance(content, bytes):
         content = base64.b64encode(content).decode()
@@ -193,17 +191,16 @@ def test_the_page_has_the_alphabet_of_its_network(browser, folder, tmp_path, mon
     onnx.helper.set_model_props(backwards, {"alphabet": ALPHABET[::-1], "sha256": ""})
     onnx.save(backwards, tmp_path / "ctc.onnx")
     monkeypatch.setattr(demo.weights, "find", lambda name: tmp_path / name)
-    server = serve(demo.build(tmp_path / "page"))
     expected = "7XKM".translate(str.maketrans(ALPHABET, ALPHABET[::-1]))
-    assert give(visit(browser, server), saved(PICTURE), "a.png").startswith(expected)
-    stop(server)
+    with serve(demo.build(tmp_path / "page")) as address:
+        assert give(visit(browser, address), saved(PICTURE), "a.png").startswith(expected)
 
 
 def test_the_page_reads_with_the_network_off(browser, folder):
-    page = visit(browser, server := serve(folder))
-    page.locator("#offline:visible").wait_for()
-    stop(server)
-    page.reload()
+    with serve(folder) as address:
+        page = visit(browser, address)
+        page.locator("#offline:visible").wait_for()
+    page.reload()  # the server has gone
     expect(page.locator("#verdict")).to_contain_text("it says")
     assert give(page, saved(PICTURE), "a.png").startswith("7XKM")
 
@@ -213,13 +210,12 @@ def test_the_page_reads_with_the_network_off(browser, folder):
 
 def test_what_is_not_the_pinned_package_is_thrown_away(tmp_path, monkeypatch):
     write(tmp_path / "onnxruntime-web" / "-" / demo.PACKAGE, "something else")
-    server = serve(tmp_path)
-    monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_port}/")
-    with pytest.raises(ValueError, match="not the file that is pinned"):
-        demo.package(tmp_path / "npm")
+    with serve(tmp_path) as address:
+        monkeypatch.setenv(demo.MIRROR, address)
+        with pytest.raises(ValueError, match="not the file that is pinned"):
+            demo.package(tmp_path / "npm")
     assert not (tmp_path / "npm").exists()
-    stop(server)
-    with pytest.raises(OSError, match="Connection refused.*npm_config_registry"):
+    with pytest.raises(OSError, match=f"{address}.*{demo.MIRROR}"):
         demo.package(tmp_path / "npm")
 
 

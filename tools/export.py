@@ -2,9 +2,9 @@
 
 The network takes `pictures`, uint8 (n, 64, width, 3) of any width in eights, and gives
 `probabilities`, float32 (n, steps, classes) with class 0 for the blank, and `classes`,
-int64 (n, steps), the likeliest in each column. Its metadata hold the alphabet and the SHA-256 of the .keras file.
-Keras' `model.export` names and orders the parts of the graph differently in each run; here equal
-weights give equal bytes.
+int64 (n, steps), the likeliest in each column. Its metadata hold the alphabet and the
+SHA-256 of the .keras file. Keras' `model.export` names and orders the parts of the graph
+differently in each run; here equal weights give equal bytes.
 """
 
 import sys
