@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -76,6 +76,7 @@ def test_what_is_wrong_with_a_table_is_named_by_its_line(folder):
     assert "labels.csv: " in refused(folder)[0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("ABCD"), min_size=1, max_size=60), st.floats(0, 1))
 def test_no_label_is_on_both_sides_and_each_side_has_some(texts, share):
     if len(set(texts)) == 1:
