@@ -61,8 +61,8 @@ setup-site: .venv/.site ## add Sphinx, with which `make site` writes
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
 	@$(PY) -m tools.run_lessons $(PARAMETERS)
 
-read: setup ## read a captcha; FILE=picture.png
-	@$(call takes,FILE)$(PY) -m captcha_reader $(if $(FILE),"$$FILE",--help)
+read: setup ## read a captcha; FILE=picture.png, MODEL=mine.onnx with a network of your own
+	@$(call takes,FILE MODEL HELP)$(PY) -m captcha_reader $(if $(filter MODEL,$(GIVEN)),--model="$$MODEL") $(if $(FILE),"$$FILE",--help)
 
 demo: setup ## open a page on this machine that reads captchas in the browser; PORT=8000
 	@$(PY) -m tools.demo $(PARAMETERS)
@@ -82,7 +82,7 @@ evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SE
 publish: setup ## make a trained network the finished one, if it is better; RUN=folder of make train
 	@$(PY) -m tools.publish $(PARAMETERS)
 
-export: setup .venv/.onnx ## write a CTC network as ONNX beside it; MODEL=ctc|path.keras
+export: setup .venv/.onnx ## write a CTC network as ONNX beside it; MODEL=ctc|path.keras ALPHABET=0123456789
 	@$(PY) -m tools.export $(PARAMETERS)
 
 table: setup ## write the tables of the READMEs anew: results, minutes, badges

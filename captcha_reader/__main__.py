@@ -6,14 +6,19 @@ import json
 import sys
 from collections.abc import Sequence
 
-from captcha_reader.reading import UnreadablePicture, read_captcha
+from captcha_reader.reading import (
+    UnreadablePicture,
+    finished_network,
+    load_network,
+    read_captcha,
+)
 
 ABOUT = """\
 Read captchas: for each file one line with its text and how sure the network is.
 
-The weights know one style, the captchas that these lessons draw, in any size and with one to six
-characters. They may have an answer to any other picture as well: a low percentage is the sign that
-it means nothing."""
+The finished network knows one style, the captchas that these lessons draw, in any size and with one
+to six characters. It may have an answer to any other picture as well: a low percentage is the sign
+that it means nothing."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -26,26 +31,34 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a picture")
     parser.add_argument(
+        "--model",
+        metavar="mine.onnx",
+        help="a network of your own, as `make export MODEL=mine.keras` writes it; without this "
+        "option, the finished network reads",
+    )
+    parser.add_argument(
         "--json",
         action="store_true",
         help="one JSON object a line: file, text, confidence in [0, 1], and alternatives for each "
         "character; or file and error",
     )
-    chosen = parser.parse_args(words)
+    options = parser.parse_args(words)
+    try:
+        network = load_network(options.model) if options.model else finished_network()
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     failed = False
-    for file in chosen.files:
+    for file in options.files:
         try:
-            reading = read_captcha(file)
+            reading = read_captcha(file, network)
         except UnreadablePicture as error:
             failed = True
-            if chosen.json:
+            if options.json:
                 print(json.dumps({"file": file, "error": str(error)}))
             else:
                 print(error, file=sys.stderr)
             continue
-        except (OSError, ValueError) as error:  # the weights are missing or damaged
-            raise SystemExit(f"captcha_reader: {error}") from error
-        if chosen.json:
+        if options.json:
             print(json.dumps({"file": file, **dataclasses.asdict(reading)}))
         else:
             print(f"{file}  {reading.text or '(nothing)'}  {100 * reading.confidence:.0f} %")

@@ -98,8 +98,9 @@ def _check(text: str, alphabet: str, longest: int, path: Path) -> None:
 def split(texts: Sequence[str], share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Split n labelled pictures for training and testing; return the places of both, int64.
 
-    About `share` of the different texts, drawn with `seed`, are for testing. A text is never on
-    both sides, so neither is a picture: a network can't be right by having seen it.
+    About `share` of the different texts, at least one and not all, are for testing; `seed` draws
+    them. A text is never on both sides, so neither is a picture: a network can't be right by having
+    seen it.
 
     Raises:
         ValueError: all texts are the same.
@@ -108,6 +109,6 @@ def split(texts: Sequence[str], share: float = 0.2, seed: int = 0) -> tuple[np.n
     if len(different) < 2:
         raise ValueError(f"{len(texts)} pictures say {different}: two different texts are needed")
     random.Random(seed).shuffle(different)
-    chosen = set(different[: max(1, round(share * len(different)))])
-    test = np.array([text in chosen for text in texts], bool)
+    count = min(max(1, round(share * len(different))), len(different) - 1)
+    test = np.array([text in different[:count] for text in texts])
     return np.flatnonzero(~test), np.flatnonzero(test)

@@ -1,39 +1,50 @@
-"""Read captchas from pictures of any kind with the finished network of models/ctc.
+"""Read captchas from pictures of any kind, with the finished network or with one of your own.
 
-The network knows one style: up to six digits and capitals with dots and an arc, as the captcha
-package draws them, at any size. It may have an answer to other pictures as well. A low confidence
-is a sign that the answer means nothing.
+The finished network knows one style: up to six digits and capitals with dots and an arc, as the
+captcha package draws them, at any size. It may have an answer to other pictures as well. A low
+confidence is a sign that the answer means nothing.
 
-ONNX Runtime reads models/ctc.onnx, without importing TensorFlow. Without that file, or without ONNX
-Runtime, Keras does. Both give the same texts.
+ONNX Runtime reads models/ctc.onnx, or another file of `make export`, without TensorFlow.
 """
 
 import functools
 import io
 import os
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from captcha_reader.texts import ALPHABET, BLANK, HEIGHT
-from captcha_reader.weights import MODELS, finished, sha256
+from captcha_reader.texts import BLANK, HEIGHT
+from captcha_reader.weights import find, sha256
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-MOST_BYTES, MOST_PIXELS = 25_000_000, 25_000_000  # a phone's photo has half of that
 BATCH = 100  # pictures for the network at a time
 BEST = 3  # alternatives for each character
 
 Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
-Network = Callable[[np.ndarray], np.ndarray]
 
 
 class UnreadablePicture(ValueError):
     """A picture can't be read; the message names the file and says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to read with.
+
+    `probabilities` turns uint8 RGB pictures (n, 64, width, 3) into the probabilities of the answers
+    of each column, float32 (n, steps, len(alphabet) + 1); class 0 is the blank. `width` is in
+    pixels, None for a network that takes pictures of any.
+    """
+
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    alphabet: str
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,33 +61,35 @@ class Reading:
     alternatives: tuple[dict[str, float], ...]
 
 
-def read_captcha(picture: Picture) -> Reading:
+def read_captcha(picture: Picture, network: Network | None = None) -> Reading:
     """Read one captcha: a path, the bytes of a file, a PIL image, or an array.
 
     An array is uint8, (height, width) for grey, or with a last axis of 1, 3 or 4 for grey, RGB and
     RGBA. The picture may have any size and mode: it is turned as its EXIF data say, laid on white
-    where it is transparent, and scaled to a height of 64 pixels.
+    where it is transparent, and scaled to a height of 64 pixels. `network` is one of your own, from
+    `load_network`.
 
     Raises:
         UnreadablePicture: there is no such file, or it holds no picture, or a damaged, an animated
             or an absurdly large one.
-        captcha_reader.weights.Missing: the weights are not there.
-        ValueError: the weights are damaged.
+        captcha_reader.weights.Missing, ValueError: as `load_network`, of the finished network.
     """
-    return read_captchas([picture])[0]
+    return read_captchas([picture], network)[0]
 
 
-def read_captchas(pictures: Sequence[Picture]) -> list[Reading]:
+def read_captchas(pictures: Sequence[Picture], network: Network | None = None) -> list[Reading]:
     """Read many captchas as `read_captcha` reads one; the first unreadable one raises its error."""
+    network = network or finished_network()
     readings = {}
     for start in range(0, len(pictures), BATCH):
         by_width = {}  # the network takes pictures of one width at a time
         for place, picture in enumerate(pictures[start : start + BATCH], start):
-            pixels = to_pixels(picture)
+            pixels = to_pixels(picture, network.width)
             by_width.setdefault(pixels.shape[1], []).append((place, pixels))
         for pairs in by_width.values():
-            answers = network()(np.stack([pixels for _, pixels in pairs]))
-            readings |= {place: decode(x) for (place, _), x in zip(pairs, answers, strict=True)}
+            answers = network.probabilities(np.stack([pixels for _, pixels in pairs]))
+            for (place, _), columns in zip(pairs, answers, strict=True):
+                readings[place] = to_reading(columns, network.alphabet)
     return [readings[place] for place in range(len(pictures))]
 
 
@@ -117,60 +130,37 @@ def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
     name = os.fsdecode(picture) if is_path else type(picture).__name__
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's, about what it can live with
-            image = ImageOps.exif_transpose(_open(_content(picture) if is_path else picture))
+            content = Path(name).read_bytes() if is_path else picture
+            image = ImageOps.exif_transpose(_open(content))
             return np.asarray(_resize(_to_rgb(image), width or network_width(*image.size)))
+    except UnidentifiedImageError:
+        why = f"this is no picture ({', '.join(FORMATS)})"
     except UnreadablePicture as error:
-        raise UnreadablePicture(f"{name}: {error}") from None
+        why = str(error)
     except Exception as error:  # Pillow raises all kinds, SyntaxError and MemoryError among them
-        why = str(error) or type(error).__name__
-        raise UnreadablePicture(f"{name}: the picture is damaged: {why}") from error
-
-
-def _content(path: str | os.PathLike) -> bytes:
-    try:
-        path = Path(os.fsdecode(path))
-        size = path.stat().st_size
-        if not path.is_file():
-            raise UnreadablePicture("this is a folder or a device, not a file")
-        if size > MOST_BYTES:
-            raise UnreadablePicture(f"{size:,} bytes; at most {MOST_BYTES:,} are read")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UnreadablePicture("there is no such file") from None
-    except OSError as error:
-        raise UnreadablePicture(f"the file can't be opened: {error.strerror}") from error
+        damage = f"the picture is damaged: {str(error) or type(error).__name__}"
+        why = getattr(error, "strerror", None) or damage  # such as "No such file or directory"
+    raise UnreadablePicture(f"{name}: {why}")
 
 
 def _open(picture: bytes | Image.Image | np.ndarray) -> Image.Image:
-    """Open a picture without decoding its pixels, and refuse what is not one of a sane size."""
-    if isinstance(picture, np.ndarray):
+    """Open a picture without decoding its pixels."""
+    if isinstance(picture, bytes):
+        picture = Image.open(io.BytesIO(picture), formats=FORMATS)
+    elif isinstance(picture, np.ndarray):
         channels = picture.shape[2:] or (1,)
         if picture.dtype != np.uint8 or picture.ndim < 2 or channels not in ((1,), (3,), (4,)):
             raise UnreadablePicture(
                 f"{picture.dtype} of shape {picture.shape}; an array has to be uint8, (height, "
                 "width) or with a last axis of 1, 3 or 4"
             )
-        image = Image.fromarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture)
-    elif isinstance(picture, Image.Image):
-        image = picture
-    elif isinstance(picture, bytes):
-        if not picture:
-            raise UnreadablePicture("there is nothing in it")
-        try:
-            image = Image.open(io.BytesIO(picture), formats=FORMATS)
-        except UnidentifiedImageError:
-            raise UnreadablePicture(f"this is no picture ({', '.join(FORMATS)})") from None
-        except Image.DecompressionBombError as error:
-            raise UnreadablePicture(f"too large: {error}") from None
-    else:
+        picture = Image.fromarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture)
+    elif not isinstance(picture, Image.Image):
         raise UnreadablePicture("give a path, bytes, a PIL image or an array")
-    width, height = image.size
-    if not 0 < width * height <= MOST_PIXELS:
-        raise UnreadablePicture(f"{width:,} x {height:,} pixels; 1 to {MOST_PIXELS:,} are read")
     # The second picture in the JPEG of a phone (MPO) is a smaller one for its screen.
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
         raise UnreadablePicture("this is animated or has several pages; give one picture")
-    return image
+    return picture
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -188,70 +178,59 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 @functools.cache
-def network() -> Network:
-    """Return what reads: ONNX Runtime where it can, otherwise Keras."""
-    return onnx_network() or keras_network()
+def finished_network() -> Network:
+    """Return the finished network, models/ctc.onnx."""
+    return load_network(find("ctc.onnx"))
 
 
-def onnx_network(folder: Path = MODELS) -> Network | None:
-    """Return `folder`/ctc.onnx as a function; None without it, or without ONNX Runtime.
+def load_network(path: str | os.PathLike) -> Network:
+    """Load a network from an .onnx file that `make export` wrote, with its alphabet.
 
-    The function turns uint8 pictures (n, 64, width, 3) into the probabilities of the answers of
-    each column, float32 (n, width / 8, 37). A damaged file, or one that was not made from
-    `folder`/ctc.keras, is not used: one line on stderr says so.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an .onnx file of `make export`, or not made from the .keras file
+            beside it.
     """
-    path, source = folder / "ctc.onnx", folder / "ctc.keras"
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
+    path = Path(path)
+    source = path.with_suffix(".keras")
+    if path.suffix != ".onnx":
+        raise ValueError(
+            f"{path} is no .onnx file; `make export MODEL={source}` writes one from a .keras file"
+        )
     if not path.exists():
-        return None
+        raise FileNotFoundError(f"there is no {path}; `make export` writes it from {source}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
     options.intra_op_num_threads = 1  # a captcha is so little work that sharing it costs more
     try:
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-        made_from = session.get_modelmeta().custom_metadata_map["sha256"]
-    except Exception:  # its errors have no class in common
-        made_from = None
-    if not made_from or (source.exists() and made_from != sha256(source)):
-        reason = f"was not made from this {source.name}" if made_from else "is damaged"
-        print(f"{path} {reason}, so Keras reads; `make export` makes it anew", file=sys.stderr)
-        return None
-    return lambda pictures: session.run(["probabilities"], {"pictures": pictures})[0]
-
-
-def keras_network(folder: Path = MODELS) -> Network:
-    """Return `folder`/ctc.keras as a function like that of `onnx_network`.
-
-    Raises:
-        Missing, ValueError: as `captcha_reader.weights.finished`.
-    """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    model, _ = finished("ctc", folder)
-
-    def probabilities(pictures: np.ndarray) -> np.ndarray:
-        logits = model.predict_on_batch(pictures.astype("float32") / 255)
-        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
-
-    return probabilities
+        metadata = session.get_modelmeta().custom_metadata_map
+        alphabet, made_from = metadata["alphabet"], metadata["sha256"]
+    except Exception as error:  # ONNX Runtime's errors have no class in common
+        raise ValueError(f"{path} is damaged, or not from `make export`: {error!r}") from error
+    if source.exists() and made_from != sha256(source):
+        raise ValueError(f"{path} was not made from the {source.name} beside it; "
+                         f"`make export MODEL={source}` makes it anew")  # fmt: skip
+    width = session.get_inputs()[0].shape[2]
+    return Network(
+        lambda pictures: session.run(["probabilities"], {"pictures": pictures})[0],
+        alphabet,
+        width if isinstance(width, int) else None,  # a name stands for any width
+    )
 
 
 # From answers to a text
 
 
-def decode(columns: np.ndarray) -> Reading:
-    """Read the text off the probabilities of each column, (steps, len(ALPHABET) + 1).
+def to_reading(columns: np.ndarray, alphabet: str) -> Reading:
+    """Read the text off the probabilities of each column, (steps, len(alphabet) + 1).
 
     The likeliest answers, without repetitions and blanks, are the text (lesson 3: greedy decoding).
     """
     path = columns.argmax(axis=-1)
     label = path[(path != BLANK) & (path != np.append(BLANK, path[:-1]))]
     (confidence,) = chances(columns, label[None])
-    length, characters = len(label), len(ALPHABET)
+    length, characters = len(label), len(alphabet)
     others = np.tile(label, (length, characters, 1))  # at each place every character
     others[range(length), :, range(length)] = np.arange(characters) + 1
     each = chances(columns, others.reshape(-1, length)) if length else np.empty(0)
@@ -259,10 +238,10 @@ def decode(columns: np.ndarray) -> Reading:
     each /= each.sum(axis=1, keepdims=True)
     best = np.argsort(-each, axis=1, kind="stable")[:, :BEST]
     alternatives = tuple(
-        {ALPHABET[i]: round(float(row[i]), 6) for i in order}
+        {alphabet[i]: round(float(row[i]), 6) for i in order}
         for row, order in zip(each, best, strict=True)
     )
-    text = "".join(ALPHABET[answer - 1] for answer in label)
+    text = "".join(alphabet[answer - 1] for answer in label)
     return Reading(text, min(round(float(confidence), 6), 1.0), alternatives)
 
 

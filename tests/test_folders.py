@@ -2,15 +2,17 @@
 
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from captcha_reader.drawing import draw_captchas
 from captcha_reader.folders import BadFiles, read_folder, split
+from captcha_reader.outputs import fresh_folder, numbered_folder
 
 
 @pytest.fixture
@@ -23,21 +25,18 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refused(folder, **more) -> list[str]:
+def refused(folder) -> list[str]:
     with pytest.raises(BadFiles) as error:
-        read_folder(folder, **more)
+        read_folder(folder)
     return str(error.value).replace(f"{folder}/", "").splitlines()
 
 
-def test_names_are_labels(folder):
+def test_names_are_labels_or_a_table_decides(folder):
     (folder / ".DS_Store").write_text("left alone")
     pictures, texts = read_folder(folder)
     assert texts == ["7KQ2", "7KQ2", "AB", "ZZZZZZ"]
     assert (pictures.shape, pictures.dtype) == ((4, 64, 128, 3), np.uint8)
     assert np.array_equal(pictures[0], np.asarray(Image.open(folder / "7KQ2.png")))
-
-
-def test_a_table_decides(folder):
     rows = ["file,text", "7KQ2.png,0O", "7KQ2_again.png,1", "AB_1.jpg,AB", "ZZZZZZ.png,Z"]
     (folder / "labels.csv").write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
     assert read_folder(folder)[1] == ["0O", "1", "AB", "Z"]
@@ -45,24 +44,27 @@ def test_a_table_decides(folder):
 
 def test_all_bad_files_are_listed_at_once(folder):
     (folder / "notes.txt").write_text("no picture")
-    (folder / "EMPTY.png").touch()
     (folder / "sub").mkdir()
-    Image.new("RGB", (9, 9)).save(folder / "ab1.png")
-    Image.new("RGB", (9, 9)).save(folder / "TOOLONG.png")
-    Image.new("RGB", (8, 8)).save(folder / "_1.png")
+    for name in ("ab1", "TOOLONG", "_1"):
+        Image.new("RGB", (9, len(name))).save(folder / f"{name}.png")
     (folder / "QQ.png").write_bytes((folder / "7KQ2.png").read_bytes())
     first, *lines = refused(folder)
-    assert first.startswith("7 files")
-    found = dict(line.split(": ", 1) for line in lines)
-    assert "no picture" in found["notes.txt"] and "nothing in it" in found["EMPTY.png"]
-    assert "folder" in found["sub"]
-    assert "'a', 'b' in the label 'ab1' is not in the alphabet" in found["ab1.png"]
-    assert "'TOOLONG' has 7 characters, not 1 to 6" in found["TOOLONG.png"]
-    assert "'' has 0 characters" in found["_1.png"]
-    assert found["QQ.png"] == "'QQ', but the same picture 7KQ2.png is not"
+    reasons = dict(line.split(": ", 1) for line in lines)
+    for name, reason in {
+        "notes.txt": "no picture",
+        "sub": "directory",
+        "ab1.png": "'a', 'b' in the label 'ab1'",
+        "TOOLONG.png": "'TOOLONG' has 7 characters, not 1 to 6",
+        "_1.png": "'' has 0 characters",
+        "QQ.png": "same picture 7KQ2.png",
+    }.items():
+        assert reason in reasons.pop(name)
+    assert not reasons and first.startswith("6 files")
+    (message,) = refused(folder / "none")
+    assert str(folder / "none") in message
 
 
-def test_what_is_wrong_with_a_table(folder):
+def test_what_is_wrong_with_a_table_is_named_by_its_line(folder):
     rows = ["file,text", "7KQ2.png,A", "7KQ2.png,B", "gone.png,A", "AB_1.jpg,", "ZZZZZZ.png,Z"]
     (folder / "labels.csv").write_text("\n".join(rows))
     expected = ["labels.csv, line 3: 7KQ2.png.*'B'.*'A'", "labels.csv, line 4:.* gone.png",
@@ -74,42 +76,23 @@ def test_what_is_wrong_with_a_table(folder):
     assert "labels.csv: " in refused(folder)[0]
 
 
-def test_a_folder_has_to_be_there_with_pictures(tmp_path):
-    for folder in (tmp_path / "none", tmp_path):
-        (message,) = refused(folder)
-        assert str(folder) in message
-
-
-@settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
-@given(name=st.text(st.characters(codec="ascii", exclude_characters="/\0"), min_size=1, max_size=9),
-       content=st.binary(max_size=60))  # fmt: skip
-def test_any_file_ends_in_the_documented_error(folder, name, content):
-    path = folder / name
-    if name in (".", "..") or path.exists():
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("ABCD"), min_size=1, max_size=60), st.floats(0, 1))
+def test_no_label_is_on_both_sides_and_each_side_has_some(texts, share):
+    if len(set(texts)) == 1:
+        with pytest.raises(ValueError, match=f"{len(texts)} pictures say .*two different"):
+            split(texts, share)
         return
-    path.write_bytes(content)
-    try:
-        assert len(read_folder(folder)[1]) == 4 and name.startswith(".")
-    except BadFiles as error:
-        assert name in str(error)
-    finally:
-        path.unlink()
-
-
-@given(
-    st.lists(st.text("AB", min_size=1, max_size=3), min_size=2, max_size=60).filter(
-        lambda texts: len(set(texts)) > 1
-    ),
-    st.integers(0, 9),
-)
-def test_no_label_is_on_both_sides(texts, seed):
-    train, test = split(texts, share=0.3, seed=seed)
+    train, test = split(texts, share)
     assert sorted([*train, *test]) == list(range(len(texts))) and len(test) and len(train)
     assert not {texts[i] for i in train} & {texts[i] for i in test}
 
 
-def test_one_label_alone_cannot_be_split():
-    with pytest.raises(ValueError, match="3 pictures say .'A'.*two different"):
-        split(["A"] * 3)
+def test_a_new_folder_has_the_largest_number_and_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESSONS_OUT", str(tmp_path))
+    for name in ("run-002", "run-007-good", "run-x", "009"):
+        (tmp_path / "ch1" / name).mkdir(parents=True)
+    assert fresh_folder("ch1").name == "run-003"
+    with ThreadPoolExecutor(8) as pool:  # eight at the same moment
+        folders = [*pool.map(numbered_folder, [tmp_path / "all"] * 8)]
+    assert sorted(path.name for path in folders) == [f"00{i}" for i in range(1, 9)]

@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 import tarfile
-import tempfile
 import urllib.request
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -23,12 +22,11 @@ from PIL import Image
 
 from captcha_reader import weights
 from captcha_reader.drawing import draw_captchas, stream
+from captcha_reader.reading import load_network
 from captcha_reader.texts import random_texts
 from tools import options
 from tools.lessons import ROOT, write
 
-DEFAULTS = {"PORT": "8000"}
-ALLOWED = {"PORT": r"\d+ the number of a port, such as 8000"}
 FOLDER, CACHE = ROOT / "build" / "demo", ROOT / "build" / "npm"
 # Another version has another digest: `npm view onnxruntime-web@1.30.0 dist.integrity`.
 PACKAGE = "onnxruntime-web-1.30.0.tgz"
@@ -37,6 +35,7 @@ INTEGRITY = (
     "ZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 )
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # all that a CPU needs
+MIRROR = "npm_config_registry"  # the variable that names another registry than npm's, as for npm
 SEED, CAPTCHAS = 2019, 20
 
 
@@ -46,59 +45,60 @@ def integrity(content: bytes) -> str:
 
 
 def package(cache: Path = CACHE) -> Path:
-    """Return ONNX Runtime's package, a file in `cache`; download it if it is not there."""
-    kept = cache / PACKAGE
-    if kept.exists() and integrity(kept.read_bytes()) == INTEGRITY:
-        return kept
-    settings = {name.lower(): value for name, value in os.environ.items()}
-    registry = settings.get("npm_config_registry") or "https://registry.npmjs.org"
+    """Return ONNX Runtime's package, a file in `cache`; download it if it is not there.
+
+    Raises:
+        OSError: it can't be downloaded.
+        ValueError: what was downloaded is not the pinned package.
+    """
+    path = cache / PACKAGE
+    if path.exists() and integrity(path.read_bytes()) == INTEGRITY:
+        return path
+    registry = os.environ.get(MIRROR) or "https://registry.npmjs.org"
     address = f"{registry.rstrip('/')}/onnxruntime-web/-/{PACKAGE}"
     print(f"demo: downloading {address} (33 MB, once)", flush=True)
     try:
         with urllib.request.urlopen(address, timeout=60) as answer:
             content = answer.read()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        other = "name a mirror of npm's registry in the variable npm_config_registry"
-        raise OSError(f"{address} can't be downloaded: {error}; try again, or {other}") from error
+        cure = f"try again, or name a mirror of npm's registry in the variable {MIRROR}"
+        raise OSError(f"{address} can't be downloaded: {error}; {cure}") from error
     if integrity(content) != INTEGRITY:
         raise ValueError(f"{address} is not the file that is pinned here, so it was thrown away")
-    write(kept, content)
-    return kept
+    write(path, content)
+    return path
 
 
-def draw_captchas_into(folder: Path) -> None:
-    """Draw the captchas of the page, and write a list of what they say."""
+def draw_examples(folder: Path, alphabet: str) -> list[dict[str, str]]:
+    """Draw the captchas of the page into `folder`/captchas; return their files and texts."""
     rng = stream(SEED, "demo", epoch=0, index=0)
-    texts, listed = random_texts(rng, CAPTCHAS), []
+    texts = random_texts(rng, CAPTCHAS, alphabet)
+    files = [f"captchas/{number:02d}.png" for number in range(1, CAPTCHAS + 1)]
     (folder / "captchas").mkdir()
-    for number, pixels in enumerate(draw_captchas(texts, rng)):
-        listed.append({"file": f"captchas/{number + 1:02d}.png", "truth": texts[number]})
-        Image.fromarray(pixels).save(folder / listed[-1]["file"])
-    write(folder / "captchas.json", json.dumps(listed, indent=1))
+    for file, pixels in zip(files, draw_captchas(texts, rng), strict=True):
+        Image.fromarray(pixels).save(folder / file)
+    return [{"file": file, "truth": text} for file, text in zip(files, texts, strict=True)]
 
 
 def build(folder: Path = FOLDER, cache: Path = CACHE) -> Path:
-    """Make the page anew and return its folder, which is replaced only when all went well."""
+    """Make the page anew and return its folder."""
     model, runtime = weights.find("ctc.onnx"), package(cache)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".demo-", dir=folder.parent) as workshop:
-        page = Path(workshop) / "new"
-        shutil.copytree(Path(__file__).parent / "page", page)
-        draw_captchas_into(page)
-        shutil.copy(model, page)
-        with tarfile.open(runtime) as tar:
-            for name in RUNTIME:
-                (page / name).write_bytes(tar.extractfile(f"package/dist/{name}").read())
-        # The service worker keeps these files; what changes in one of them changes the name.
-        files = sorted(path for path in page.rglob("*") if path.is_file())
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-        names = ["./", *(path.relative_to(page).as_posix() for path in files)]
-        told = f"const CACHE = 'captcha-lessons-{digest}', FILES = {json.dumps(names)};\n"
-        worker = page / "worker.js"
-        worker.write_text(told + worker.read_text(encoding="utf-8"), encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(workshop) / "old")
-        page.rename(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(Path(__file__).parent / "page", folder)
+    shutil.copy(model, folder)
+    with tarfile.open(runtime) as tar:
+        for name in RUNTIME:
+            (folder / name).write_bytes(tar.extractfile(f"package/dist/{name}").read())
+    alphabet = load_network(model).alphabet
+    page = {"alphabet": alphabet, "captchas": draw_examples(folder, alphabet)}
+    write(folder / "page.json", json.dumps(page, indent=1))
+    # The service worker keeps these files; what changes in one of them changes the name.
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    names = ["./", *(path.relative_to(folder).as_posix() for path in files)]
+    constants = f"const CACHE = 'captcha-lessons-{digest}', FILES = {json.dumps(names)};\n"
+    worker = folder / "worker.js"
+    write(worker, constants + worker.read_text(encoding="utf-8"))
     return folder
 
 
@@ -123,16 +123,18 @@ def open_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
 
 def main(words: list[str] | None = None) -> int:
     """Build and serve the page until Ctrl-C."""
-    port = options.read(sys.argv[1:] if words is None else words, "demo", DEFAULTS, ALLOWED)["PORT"]
+    parser = options.parser("demo", "Serve a page on this machine that reads captchas.")
+    parser.add_argument("--port", type=int, default=8000, help="where the page is, such as 8001")
+    port = parser.parse_args(words).port
     try:
-        server = open_server(FOLDER, int(port))  # first, as it is soon said that a port is in use
+        server = open_server(FOLDER, port)  # first, as it is soon said that a port is in use
     except (OSError, OverflowError) as error:
-        raise SystemExit(f"demo: PORT={port}: {error}; try another, such as PORT=8001") from error
+        parser.error(f"PORT={port}: {error}; try another, such as PORT=8001")
     with server:
         try:
             folder = build()
         except (OSError, ValueError) as error:
-            raise SystemExit(f"demo: {error}") from error
+            parser.error(str(error))
         address = f"http://127.0.0.1:{server.server_port}"
         print(f"demo: {folder} is at {address} until you press Ctrl-C", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,10 +1,10 @@
-"""Write a CTC network as ONNX: `make export`, or `make export MODEL=path.keras`.
+"""Write a CTC network as ONNX: `make export`, or `make export MODEL=path.keras ALPHABET=01234`.
 
-It takes `pictures`, uint8 (n, 64, width, 3) of any width in eights, and gives `probabilities`,
-float32 (n, steps, classes) with class 0 for the blank, and `classes`, int64 (n, steps), the
-likeliest in each column. Its metadata hold the alphabet and the SHA-256 of the .keras file.
-Keras' `model.export` names and orders the parts of the graph differently in each run; here equal
-weights give equal bytes.
+The network takes `pictures`, uint8 (n, 64, width, 3) of any width in eights, and gives
+`probabilities`, float32 (n, steps, classes) with class 0 for the blank, and `classes`,
+int64 (n, steps), the likeliest in each column. Its metadata hold the alphabet and the
+SHA-256 of the .keras file. Keras' `model.export` names and orders the parts of the graph
+differently in each run; here equal weights give equal bytes.
 """
 
 import sys
@@ -15,23 +15,23 @@ import onnxruntime
 
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.texts import ALPHABET, random_texts
-from captcha_reader.weights import MODELS, find, sha256
+from captcha_reader.weights import find, sha256
 from tools import options
 from tools.lessons import write
 
-with options.quietly():
-    import keras
-
-    from notebooks_py.ch2_cnn import LUMA
-
-DEFAULTS = {"MODEL": "ctc"}  # the finished one; or any model.keras of a CTC network
 OPSET, IR = 17, 8  # versions of ONNX that runtimes of these years read, in browsers as well
 NEAR = 1e-4  # how far a probability may be from Keras'
 
 
 def to_onnx(model, **metadata: str):
-    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`."""
+    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`.
+
+    Raises:
+        ValueError: it has a layer, or an activation, that can't be written.
+    """
     from onnx import TensorProto, helper, numpy_helper  # optional
+
+    from notebooks_py.ch2_cnn import LUMA
 
     nodes, constants = [], []
 
@@ -49,6 +49,10 @@ def to_onnx(model, **metadata: str):
     x = add("Div", x, np.array(255, "float32"))
     for layer in model.operations[1:]:
         weights = [np.asarray(value) for value in getattr(layer, "weights", [])]
+        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        if activation not in ("linear", "relu"):
+            raise ValueError(f"the layer {layer.name} has the activation {activation}; "
+                             "only relu can be written as ONNX here")  # fmt: skip
         match type(layer).__name__:
             case "Multiply":  # this and the next two are `to_ink`
                 x = add("Mul", x, LUMA.reshape(3, 1, 1))
@@ -61,8 +65,8 @@ def to_onnx(model, **metadata: str):
                 x = add("Conv", x, *weights, strides=layer.strides, auto_pad="SAME_UPPER")
             case "BatchNormalization":
                 x = add("BatchNormalization", x, *weights, epsilon=layer.epsilon)
-            case "Activation" if layer.activation.__name__ == "relu":
-                x = add("Relu", x)
+            case "Activation":
+                pass  # see below
             case "MaxPooling2D":
                 x = add("MaxPool", x, kernel_shape=layer.pool_size, strides=layer.strides)
             case "Permute":
@@ -73,6 +77,8 @@ def to_onnx(model, **metadata: str):
                 x = add("Add", add("MatMul", x, weights[0]), weights[1])
             case other:
                 raise ValueError(f"the layer {layer.name} ({other}) can't be written as ONNX here")
+        if activation == "relu":
+            x = add("Relu", x)
     add("Softmax", x, axis=-1, output="probabilities")
     add("ArgMax", x, axis=-1, keepdims=0, output="classes")
     tensor, (_, height, width, colors) = helper.make_tensor_value_info, model.input_shape
@@ -84,14 +90,16 @@ def to_onnx(model, **metadata: str):
     outputs = [probabilities, tensor("classes", TensorProto.INT64, shape[:2])]
     graph = helper.make_graph(nodes, model.name, [pictures], outputs, constants)
     opsets = [helper.make_opsetid("", OPSET)]
-    made = helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="captcha")
-    helper.set_model_props(made, metadata)
-    return made
+    onnx = helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="captcha")
+    helper.set_model_props(onnx, metadata)
+    return onnx
 
 
 def distance(content: bytes, model) -> float:
     """Return how far probabilities of an ONNX file are from Keras' on 100 captchas, at most."""
-    rng, far = stream(0, "export", epoch=0, index=0), 0.0
+    import keras
+
+    rng, largest = stream(0, "export", epoch=0, index=0), 0.0
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     height, width = model.input_shape[1:3]
     for w in (width,) if width else (96, 128, 168, 256):
@@ -100,35 +108,52 @@ def distance(content: bytes, model) -> float:
         with keras.device("cpu"):  # a GPU may round more coarsely
             logits = model.predict_on_batch(pictures.astype("float32") / 255)
         theirs = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-        far = max(far, float(np.abs(ours - theirs).max()))
-    return far
+        largest = max(largest, float(np.abs(ours - theirs).max()))
+    return largest
 
 
-def export(source: Path) -> bytes:
-    """Return a .keras file as the content of an .onnx file that gives the same answers."""
+def export(source: Path, alphabet: str = ALPHABET) -> bytes:
+    """Return a .keras file as the content of an .onnx file that gives the same answers.
+
+    Raises:
+        ValueError: the network can't be written, or `alphabet` is not the one of its answers.
+    """
+    import keras
+
     model = keras.models.load_model(source, compile=False)
-    if model.output_shape[-1] != len(ALPHABET) + 1:
-        raise ValueError(f"{source} has {model.output_shape[-1]} answers a column, and not "
-                         f"{len(ALPHABET)} characters and a blank")  # fmt: skip
-    made = to_onnx(model, sha256=sha256(source), alphabet=ALPHABET)
-    content = made.SerializeToString(deterministic=True)
+    onnx = to_onnx(model, sha256=sha256(source), alphabet=alphabet)
+    characters = model.output_shape[-1] - 1
+    if characters != len(alphabet):
+        raise ValueError(
+            f"{source} knows {characters} characters, but the alphabet {alphabet!r} has "
+            f"{len(alphabet)}; name its own, as in ALPHABET=01234"
+        )
+    content = onnx.SerializeToString(deterministic=True)
     if not (far := distance(content, model)) <= NEAR:
         raise ValueError(f"probabilities are up to {far:.1e} away from Keras', more than {NEAR}")
     return content
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Write the file beside the .keras file, and print its size."""
-    chosen = options.read(sys.argv[1:], "export", DEFAULTS, {})
-    name = chosen["MODEL"]
-    source = Path(name) if name.endswith(".keras") else MODELS / f"{name}.keras"
-    target = source.with_suffix(".onnx")
+    parser = options.parser("export", "Write a CTC network as ONNX, beside its .keras file.")
+    parser.add_argument(
+        "--model", default="ctc", help="ctc, the finished network, or the path of a .keras file"
+    )
+    parser.add_argument(
+        "--alphabet", default=ALPHABET, help="the characters of the network, in their order"
+    )
+    arguments = parser.parse_args(words)
     try:
-        if name.endswith(".keras") and not source.exists():
-            raise ValueError(f"there is no {source}: MODEL= wants the path of a .keras file")
-        content = export(find(source.name, source.parent))
+        source = find("ctc.keras") if arguments.model == "ctc" else Path(arguments.model)
+        if source.suffix != ".keras" or not source.exists():
+            parser.error(f"there is no .keras file {source}; name one, or ctc")
+        with options.quietly():
+            import keras  # noqa: F401
+        content = export(source, arguments.alphabet)
     except (ImportError, OSError, ValueError) as error:  # onnx is optional
-        raise SystemExit(f"export: {error}") from error
+        parser.error(str(error))
+    target = source.with_suffix(".onnx")
     print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")
     return 0
 

@@ -2,10 +2,11 @@
 
 import * as ort from "./ort.wasm.bundle.min.mjs";
 
-const NAMES = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"; // of the 37 answers
+const { alphabet, captchas } = await (await fetch("page.json")).json(); // `make demo` wrote it
+const NAMES = ["-", ...alphabet]; // of the answers for a column
 const BLANK = 0; // CTC's answer for "nothing new here"
 const [HEIGHT, NARROWEST, WIDEST] = [64, 64, 320]; // pixels, as the network wants a picture
-const MOST = 25_000_000; // bytes of a file, and pixels of a picture
+const MOST = 25_000_000; // bytes of a file
 const SURE = 0.7; // below, the page warns
 const $ = (id) => document.getElementById(id);
 
@@ -14,7 +15,7 @@ const $ = (id) => document.getElementById(id);
 ort.env.wasm.numThreads = 1; // a captcha is so little work that sharing it costs more
 const network = ort.InferenceSession.create("ctc.onnx");
 
-// Returns one array for each column of 8 pixels: the probabilities of its 37 answers.
+// Returns one array for each column of 8 pixels: the probabilities of its answers.
 async function columnsOf(rgb) {
   const pictures = new ort.Tensor("uint8", rgb, [1, HEIGHT, rgb.length / HEIGHT / 3, 3]);
   const { probabilities } = await (await network).run({ pictures }, ["probabilities"]);
@@ -26,7 +27,7 @@ async function columnsOf(rgb) {
 // From answers to a text
 
 // Merges equal neighbours of the likeliest answers, then drops the blanks: greedy decoding, lesson 3.
-function decode(columns) {
+function spell(columns) {
   const path = columns.map((column) => column.indexOf(Math.max(...column)));
   const label = path.filter((answer, t) => answer !== BLANK && answer !== path[t - 1]);
   const text = label.map((answer) => NAMES[answer]).join("");
@@ -48,28 +49,19 @@ function chanceOf(label, columns) {
 
 // Pictures
 
-// Loads a file as a picture; the error says what is wrong with it.
-async function load(file) {
-  const expected = "A PNG, JPEG, GIF or WebP is expected, of at most 25 MB and 25 million pixels.";
-  const refusal = (what) => new Error(`${file.name} ${what}. ${expected}`);
-  if (file.size === 0) throw refusal("is empty");
-  if (file.size > MOST) throw refusal(`has ${Math.round(file.size / 1e6)} MB`);
-  const picture = new Image();
-  const loaded = new Promise((resolve) => {
-    picture.onload = () => resolve(true);
-    picture.onerror = () => resolve(false);
+// Opens a file as a picture; the error says what is wrong with it.
+async function toBitmap(file) {
+  const expected = "A PNG, JPEG, GIF or WebP of at most 25 MB is expected.";
+  if (file.size > MOST) throw new Error(`${file.name} has ${Math.round(file.size / 1e6)} MB. ${expected}`);
+  return createImageBitmap(file).catch(() => {
+    throw new Error(`${file.name} is not a picture that a browser can open. ${expected}`);
   });
-  picture.src = URL.createObjectURL(file);
-  if (!(await loaded)) throw refusal("is not a picture that a browser can open");
-  const { naturalWidth: width, naturalHeight: height } = picture; // known before a pixel is decoded
-  if (width * height > MOST) throw refusal(`has ${width} x ${height} pixels`);
-  return createImageBitmap(picture).catch(() => { throw refusal("is damaged"); });
 }
 
 // Draws a picture as the network wants it, on white and 64 high; returns its RGB bytes. The width
 // follows as in captcha_reader/reading.py.
 function draw(picture) {
-  const [w, h] = [picture.naturalWidth || picture.width, picture.naturalHeight || picture.height];
+  const { width: w, height: h } = picture;
   const wanted = 8 * Math.floor((16 * w + h) / (2 * h));
   const width = Math.min(WIDEST, Math.max(NARROWEST, wanted));
   $("picture").width = width;
@@ -87,7 +79,7 @@ function draw(picture) {
 
 let newest = 0; // a large file may be ready only after a small one that came later
 
-// Reads a picture, or the promise of one; `truth` is what it says, where that is known.
+// Reads the promise of a picture, an ImageBitmap; `truth` is what it says, where that is known.
 async function read(source, name, truth) {
   const turn = ++newest;
   for (const button of $("captchas").children) button.ariaCurrent = button.title === truth;
@@ -97,7 +89,7 @@ async function read(source, name, truth) {
     if (turn !== newest) return;
     const start = performance.now();
     const columns = await columnsOf(draw(picture));
-    const { path, text, chance } = decode(columns);
+    const { path, text, chance } = spell(columns);
     const milliseconds = Math.round(performance.now() - start);
     const percent = (Math.floor(1000 * chance) / 10).toFixed(1); // rounded down: it is never 100 % sure
     const right = text === truth;
@@ -124,7 +116,6 @@ function say({ text = "", says = "", verdict, warning, kind }) {
 }
 
 function complain(message) {
-  newest++; // what is still being read is no longer asked for
   say({ says: message, kind: "error" });
   $("figure").hidden = true;
 }
@@ -138,9 +129,11 @@ function show(columns, path, name) {
   const tag = (strong, textContent) =>
     Object.assign(document.createElement(strong ? "b" : "span"), { textContent });
   $("path").replaceChildren(...path.map((answer) => tag(answer !== BLANK, NAMES[answer])));
-  $("names").replaceChildren(...[...NAMES].map((name, answer) => tag(path.includes(answer), name)));
+  $("names").replaceChildren(...NAMES.map((name, answer) => tag(path.includes(answer), name)));
   $("figure").style.setProperty("--columns", columns.length);
+  $("figure").style.setProperty("--answers", NAMES.length);
   $("map").width = columns.length;
+  $("map").height = NAMES.length;
   const map = $("map").getContext("2d");
   const cells = map.createImageData(columns.length, NAMES.length); // a pixel each; style.css enlarges
   columns.forEach((column, t) =>
@@ -151,7 +144,7 @@ function show(columns, path, name) {
 }
 
 function readFile(file, otherwise) {
-  if (file) read(load(file), file.name);
+  if (file) read(toBitmap(file), file.name);
   else complain(otherwise);
 }
 
@@ -177,13 +170,12 @@ document.ondrop = (event) => {
 
 // The captchas that come with the page, and the first of them read.
 try {
-  const captchas = await (await fetch("captchas.json")).json();
   const buttons = captchas.map(({ file, truth }) => {
     const button = document.createElement("button");
     const picture = Object.assign(new Image(128, 64), { src: file, alt: `Captcha ${truth}` });
     button.title = truth;
     button.append(picture);
-    button.onclick = () => read(picture.decode().then(() => picture), truth, truth);
+    button.onclick = () => read(picture.decode().then(() => createImageBitmap(picture)), truth, truth);
     return button;
   });
   $("captchas").append(...buttons);
