@@ -1,6 +1,7 @@
 """A repository of one tiny lesson without TensorFlow, for tests that break something."""
 
 import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from PIL import Image
 
 from tools import format, lessons, refresh
 
@@ -83,6 +85,12 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {path.name}, not once"
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """Return a picture as the bytes of a file."""
+    image.save(content := io.BytesIO(), kind, **options)
+    return content.getvalue()
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

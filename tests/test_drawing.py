@@ -16,7 +16,6 @@ from captcha_reader.drawing import (
     draw_modern,
     draw_preview,
     draw_wide,
-    random_size,
     seeded_library,
     stages,
     stream,
@@ -70,16 +69,13 @@ def test_the_last_stage_is_the_packages_picture(size):
 
 
 def test_glyphs_tell_what_was_drawn():
-    for seed, text in enumerate(random_texts(random.Random(1), 40)):
+    for seed, text in enumerate(random_texts(random.Random(1), 20)):
         glyphs = stages(text, random.Random(seed)).glyphs
         assert "".join(glyph.character for glyph in glyphs) == text  # blanks don't count
         for glyph in glyphs:
-            assert glyph.box == glyph.warped.size
-            width = {42: 26, 50: 31, 56: 35}[glyph.font_size]  # the font is monospaced, nearly
-            assert width <= glyph.box[0] <= width + 1
-            assert glyph.ink.getbbox() == (0, 0, *glyph.ink.size)  # cropped to what is drawn
+            assert glyph.box == glyph.warped.size and abs(glyph.angle) <= 30
             turned = glyph.ink.rotate(glyph.angle, Image.Resampling.BILINEAR, expand=True)
-            assert abs(glyph.angle) <= 30 and np.array_equal(turned, glyph.rotated)
+            assert np.array_equal(turned, glyph.rotated)
 
 
 def test_other_drawings_have_their_sizes_and_are_drawn_otherwise():
@@ -90,14 +86,6 @@ def test_other_drawings_have_their_sizes_and_are_drawn_otherwise():
     assert modern.shape == classic.shape and not np.array_equal(modern, classic)
     shifts = [MODERN.shifts(30, 42, random.Random(seed)) for seed in range(2_000)]
     assert np.abs(shifts).max() <= 0.2 * 42 + 0.2  # the slip of 0.7.1
-
-
-def test_random_sizes_are_50_to_100_high_and_up_to_3_4_times_as_wide():
-    rng = random.Random(1)
-    widths, heights = np.array([random_size(rng) for _ in range(3_000)]).T
-    assert set(heights) == set(range(50, 101))
-    assert (widths / heights).min() == pytest.approx(1.9, abs=0.02)
-    assert (widths / heights).max() == pytest.approx(3.4, abs=0.02)
 
 
 @pytest.mark.parametrize("texts", [[], ["AB12", ""]])

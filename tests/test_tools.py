@@ -1,11 +1,10 @@
 """make run-all, refresh, format and strict nbval on the repository of one tiny lesson."""
 
 import base64
-import io
 import os
 
 import pytest
-from conftest import commit, edit, snapshot
+from conftest import commit, edit, saved, snapshot
 from PIL import Image
 
 from tools import compare, format, gates, lessons, refresh, run_lessons
@@ -104,9 +103,8 @@ def test_strict_compares_every_digit_and_every_picture(mini, tmp_path):
     notebook = lesson.read()
     data = next(x.data for x in notebook.cells[5].outputs if "image/png" in x.get("data", {}))
     picture = compare.pixels(base64.b64decode(data["image/png"]))
-    mirrored = io.BytesIO()
-    picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored, "PNG")
-    data["image/png"] = base64.b64encode(mirrored.getvalue()).decode()
+    mirrored = saved(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    data["image/png"] = base64.b64encode(mirrored).decode()
     notebook.cells[7].outputs[0].data["text/plain"] = "3.14158"
     lessons.write_notebook(lesson.notebook, notebook)
     ok, printed = compare.strict(lesson, tmp_path)
