@@ -157,7 +157,7 @@ def build_cnn(
 # pixels, so that everything after it works on a quarter of the pixels. Each block normalises once, behind its
 # pooling.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "machine"]
 # from IPython.display import Image
 #
 # from captcha_reader.outputs import diagram, fresh_folder
@@ -228,7 +228,7 @@ def build_cnn(
 # What does the log say? To give all ten digits the same probability costs ln 10 for each of the four
 # positions.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # import pandas as pd
 #
 # log = pd.read_csv(FOLDER / "cnn.csv")
@@ -260,7 +260,7 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # Twelve captchas, drawn by the package itself. A title is what the network read: green if it is right, red
 # if not.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # from captcha_reader.drawing import draw_captchas, stream
 # from captcha_reader.texts import random_texts
 #
@@ -290,7 +290,7 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # The last line is what the original reports for its network, on all 36 characters: the mark to beat. Ours,
 # on digits only:
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # hits = np.array([list(answer) for answer in answers]) == np.array([list(text) for text in texts])
 # right = int(hits.all(axis=1).sum())
 # figure, axes = plt.subplots(figsize=(6, 2.8), layout="constrained")

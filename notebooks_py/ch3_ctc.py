@@ -242,7 +242,7 @@ SMALL = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
 # %% [markdown]
 # In the original's size, and in ours:
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "machine"]
 # from IPython.display import Image
 #
 # from captcha_reader.outputs import diagram, fresh_folder
@@ -341,7 +341,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # %% [markdown]
 # The same captchas, three trainings:
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
 # for name, values in losses.items():
 #     axes.plot(range(0, STEPS, 5), values, label=name)
@@ -395,7 +395,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # %% [markdown]
 # What does it read? The package draws, and a title is what the network says.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import show_captchas
 # from captcha_reader.scores import share
 #

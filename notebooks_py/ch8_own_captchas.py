@@ -293,7 +293,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # %% [markdown]
 # A minute later:
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # keras.utils.set_random_seed(SEED)
 # X, y = pictures[train].astype("float32") / 255, ctc_labels([texts[i] for i in train])
 # fine_tune(model, X, y, STEPS, SEED)
@@ -371,7 +371,7 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # %% [markdown]
 # And how fast is it, one picture at a time?
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "machine"]
 # from notebooks_py.ch4_gpu_training import median_milliseconds
 #
 # one, first = {"pictures": drawn[:1]}, drawn[:1].astype("float32") / 255
