@@ -1,5 +1,5 @@
-# Every command of the repository. Each makes its own environment first, .venv with the packages of
-# requirements.lock, and uses it from then on. With another Python: `make run-all PYTHON=python3.12`
+# Every command of the repository. Each makes its own environment first, .venv with packages at the
+# versions of requirements.lock, and uses it from then on. With another Python: `make run-all PYTHON=python3.12`
 # (.venv keeps the Python that it was made with; delete the folder to change that).
 PYTHON ?= python3
 FILE :=
@@ -13,6 +13,7 @@ INSTALLED := .venv/.installed $(sort $(EXTRAS:%=.venv/.%) $(wildcard .venv/.torc
 UV := uv==0.13.9
 PY := PYTHONPATH="$(CURDIR)" .venv/bin/python
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+SPHINX = $(PY) -m sphinx -c tools/site -d build/doctrees --fresh-env --quiet --fail-on-warning --keep-going
 # What was set on the command line goes to the tool as --name=value, whatever is in the value, and HELP=1 as --help.
 # A command without options begins with $(call takes,) and one with few with $(call takes,NAMES): anything else that
 # is set ends it.
@@ -25,7 +26,7 @@ takes = $(foreach x,$(filter-out PYTHON CI EXTRAS $1,$(GIVEN)),$(error \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-torch setup-jax setup-onnx setup-site run-all read demo site train study evaluate publish export table test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax setup-onnx setup-site run-all read demo site links train study evaluate publish export table test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
@@ -46,8 +47,7 @@ setup-site: .venv/.site ## add Sphinx, with which `make site` writes
 
 .venv/.installed: .venv/bin/python requirements.lock pyproject.toml
 	@echo "set-up: installing the pinned packages into .venv (about 3 minutes and 2.5 GB the first time)"
-	@$(PIP) -r requirements.lock
-	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(PIP) -c requirements.lock -e ".[checks]"
 	@# Matplotlib lists the fonts when first imported, and warns where that is slow: not in a lesson.
 	@MPLCONFIGDIR=.venv/var/matplotlib $(PY) -c "import matplotlib.font_manager"
 	@command -v dot >/dev/null || echo "set-up: Graphviz's dot is missing, so lessons will show the committed diagrams"
@@ -55,7 +55,7 @@ setup-site: .venv/.site ## add Sphinx, with which `make site` writes
 
 .venv/.torch .venv/.jax .venv/.onnx .venv/.site: .venv/.%: .venv/.installed
 	@echo "set-up: adding $* to .venv (0.5 to 1 GB, onnx and site less; torch on Linux several with CUDA's)"
-	@$(PIP) -c requirements.lock --no-build-isolation -e ".[$*]"
+	@$(PIP) -c requirements.lock -e ".[$*]"
 	@touch $@
 
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
@@ -67,8 +67,14 @@ read: setup ## read a captcha; FILE=picture.png, MODEL=mine.onnx with a network 
 demo: setup ## open a page on this machine that reads captchas in the browser; PORT=8000
 	@$(PY) -m tools.demo $(PARAMETERS)
 
-site: setup .venv/.site ## write the lessons as pages of a website to build/site; GITHUB_REPOSITORY=owner/name
-	@$(call takes,GITHUB_REPOSITORY)$(PY) -m tools.website
+site: setup .venv/.site ## write the lessons as pages of a website to build/site
+	@$(call takes)rm -rf build/site && mkdir -p build/pages
+	@$(SPHINX) -b html build/pages build/site
+	@echo "site: open build/site/index.html, or put the folder on a web server"
+
+links: setup .venv/.site ## check the links to other sites
+	@$(call takes)mkdir -p build/pages
+	@$(SPHINX) -b linkcheck build/pages build/links
 
 train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20min|300000 OUT=folder
 	@$(PY) -m tools.train $(PARAMETERS)
@@ -106,10 +112,12 @@ format: setup ## lay the code out and carry an edit to the other side of its les
 	@$(PY) -m ruff check --fix --exit-zero --quiet captcha_reader tools tests && $(PY) -m ruff format --quiet captcha_reader tools tests
 	@$(PY) -m tools.format $(PARAMETERS)
 
+# CUDA's packages, which PyTorch brings on Linux, stay out: the torch that is installed decides on them.
 lock: ## make requirements.lock anew after a change in pyproject.toml
 	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)
-	@build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --annotation-style line \
-		--custom-compile-command "make lock" --extra checks pyproject.toml --output-file requirements.lock
+	@build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --annotation-style line --all-extras \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	@grep -Ev '^(cuda|nvidia|triton)' requirements.lock > build/lock && mv build/lock requirements.lock
 	@echo "requirements.lock follows pyproject.toml; the next make command installs it"
 
 clean: ## delete what the commands made, except .venv and trainings
