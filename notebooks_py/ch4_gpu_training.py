@@ -78,7 +78,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # %% [markdown]
 # We take the median: now and then a machine does something else.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "machine"]
 # import matplotlib.pyplot as plt
 #
 # from notebooks_py.ch3_ctc import small_ctc

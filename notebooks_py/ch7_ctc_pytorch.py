@@ -359,7 +359,7 @@ def train(model, batches, optimizers, cycles):
 # %% [markdown]
 # No picture came twice, so each loss is one on captchas not yet seen.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # smooth = np.convolve(losses, np.ones(20) / 20, mode="valid")
 # figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
 # axes.plot(losses, color="tab:blue", alpha=0.3, label="a batch")
@@ -392,7 +392,7 @@ def read_pictures(model, pictures):
 # The test set `wide-1k` has the same thousand captchas for everybody, drawn by the package itself. Here
 # are its first twelve; green is right.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # from captcha_reader.scores import difference, share
 # from captcha_reader.testsets import draw_test_set
 #
@@ -418,18 +418,18 @@ def read_pictures(model, pictures):
 # captchas in both modes, in batches of several sizes. A copy reads, because in train mode even reading
 # changes the running averages.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "machine"]
 # import copy
 #
 # from captcha_reader.scores import wilson
 #
 # sizes, counts = [1, 3, 10, 100], {"train()": [], "eval()": []}
 # for mode, size in [(mode, size) for mode in counts for size in sizes]:
-#     twin = copy.deepcopy(model).train(mode == "train()").cpu()
+#     network = copy.deepcopy(model).train(mode == "train()").cpu()
 #     with torch.inference_mode():
 #         parts = to_ink(pictures).split(size)
-#         found = [text for part in parts for text in greedy(twin(part))]
-#     counts[mode].append(sum(a == b for a, b in zip(found, texts, strict=True)))
+#         predictions = [text for part in parts for text in greedy(network(part))]
+#     counts[mode].append(sum(a == b for a, b in zip(predictions, texts, strict=True)))
 # figure, axes = plt.subplots(figsize=(6.5, 3), layout="constrained")
 # for mode, rights in counts.items():
 #     low, high = 100 * np.transpose([wilson(right, 1_000) for right in rights])

@@ -165,10 +165,10 @@ def source_hash(lesson: Lesson) -> str:
     kept |= {word[:-4] for word in words if word.endswith(".csv")}  # MODELS / "cnn.csv"
     results = [root / "models" / f"{name}.{kind}" for name in kept for kind in ("json", "csv")]
     parts += [[path.name, path.read_text("utf-8")] for path in sorted(results) if path.exists()]
-    groups = project(root)["optional-dependencies"]
-    parts.append([groups[name] for name in optional_modules(lesson)])
-    pins = project(root)["dependencies"]
+    pins, groups = project(root)["dependencies"], project(root)["optional-dependencies"]
     parts.append([pin for pin in pins if not pin.startswith(("jupyter", "filelock", "ipykernel"))])
+    names = tuple(f"{name}==" for name in optional_modules(lesson))
+    parts.append([pin for group in groups.values() for pin in group if pin.startswith(names)])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
