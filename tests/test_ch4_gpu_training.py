@@ -64,7 +64,7 @@ def test_muon_moves_the_kernel_of_a_convolution_as_plain_numpy_does(shape):
         optimizer.apply([gradient.astype("float32")], [variable])
     rows = [x.reshape(-1, shape[-1]) for x in (kernel, *gradients)]
     expected = muon_by_hand(rows[0], rows[1:], 0.1, 0.3).reshape(shape)
-    assert np.allclose(variable, expected, atol=1e-4)
+    assert np.allclose(variable.numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("muon", "peak"), [(True, 0.02), (False, 0.003)])
@@ -85,7 +85,7 @@ def test_kernels_alone_decay_those_of_convolutions_at_the_rate_of_muon(kind, muo
     for variable in variables:
         rate = 0.1 if muon and "conv" in variable.path else 0.015  # AdamW's is 0.15 times Muon's
         expected = 1 - 0.01 * rate if variable.name == "kernel" else 1
-        assert np.allclose(variable, expected, atol=1e-6), variable.path
+        assert np.allclose(variable.numpy(), expected, atol=1e-6), variable.path
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_the_file_is_the_average_and_reads_as_logged(whole, held_out):
         expected = [(a + b) / 2 for a, b in zip(expected, weights, strict=True)]
     for variable, value in zip(model.variables, expected, strict=True):
         if variable.trainable:  # norms measure their means anew
-            assert np.allclose(variable, value, rtol=1e-5, atol=1e-6), variable.path
+            assert np.allclose(variable.numpy(), value, rtol=1e-5, atol=1e-6), variable.path
 
 
 def test_norms_measure_all_batches_alike_with_the_weights_as_they_are():
