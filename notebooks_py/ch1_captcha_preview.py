@@ -326,11 +326,11 @@ class SetEpoch(keras.callbacks.Callback):
 # ## On your own
 #
 # 1. Draw captchas of six characters instead of four. Which stage gets stronger? *Expected: the squeeze.
-#    Six letters need half as much room again, and become narrow.*
+#    Six letters need half as much room again, and become narrow.* [Solution](solutions.ipynb#lesson-1-exercise-1)
 # 2. Make a `CaptchaSequence` with the alphabet `"0123456789"` and look at the shape of each array of labels.
-#    *Expected: four arrays of `(batch, 10)`.*
+#    *Expected: four arrays of `(batch, 10)`.* [Solution](solutions.ipynb#lesson-1-exercise-2)
 # 3. Draw the same letter ten times with `draw_glyph` and show what the warp does to it.
-#    *Expected: ten shapes, all in boxes of one of three sizes.*
+#    *Expected: ten shapes, all in boxes of one of three sizes.* [Solution](solutions.ipynb#lesson-1-exercise-3)
 #
 # ## Further reading
 #

@@ -380,11 +380,11 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #
 # 1. Compute the parameters of `build_cnn(ink=False)` by hand: a convolution from `a` to `b` channels has
 #    `9*a*b + b`, a batch normalisation four for each channel, a dense layer `a*b + b`. *Expected: the
-#    number above.*
+#    number above.* [Solution](solutions.ipynb#lesson-2-exercise-1)
 # 2. Build `build_cnn(length=6, ink=False)`. How many parameters are added? *Expected: two
-#    more heads of 73,764 each.*
+#    more heads of 73,764 each.* [Solution](solutions.ipynb#lesson-2-exercise-2)
 # 3. In a copy of this notebook, set `DIGITS = "0123456789AB"`, or build with `ink=False`, and run all.
-#    *Expected: both learn more slowly.*
+#    *Expected: both learn more slowly.* [Solution](solutions.ipynb#lesson-2-exercise-3)
 #
 # ## Further reading
 #

@@ -506,10 +506,11 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
 #
 # 1. Build the network for pictures of 192x64 pixels. How many steps has it, and how many equal characters
 #    can it read at most? *Expected: 24 steps, so up to 12: 12 characters and 11 blanks.*
+#    [Solution](solutions.ipynb#lesson-3-exercise-1)
 # 2. Train `small_ctc(SEED, False, 1e-3)` for ten times as many batches. *Expected: the plateau is over after a
-#    hundred batches, and cost only time.*
+#    hundred batches, and cost only time.* [Solution](solutions.ipynb#lesson-3-exercise-2)
 # 3. Decode the answers of your own network with `strategy="beam_search"`. *Expected: a few more are
-#    right; a finished network gains next to nothing.*
+#    right; a finished network gains next to nothing.* [Solution](solutions.ipynb#lesson-3-exercise-3)
 #
 # ## Further reading
 #

@@ -555,10 +555,11 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 #
 # 1. Train a network of your own with `make train MODEL=ctc BUDGET=20min`, stop it with Ctrl-C, and type
 #    the same command again. *Expected: it goes on, and loses at most one epoch.*
+#    [Solution](solutions.ipynb#lesson-4-exercise-1)
 # 2. Draw the learning rate of a run of 10,000 steps with a peak of 0.01. *Expected: the same
-#    shape, half as high.*
+#    shape, half as high.* [Solution](solutions.ipynb#lesson-4-exercise-2)
 # 3. Look at the texts of `Practice(SEED, sizes=0, hard=1)`. *Expected: about three quarters of the characters are
-#    `O` or `0`.*
+#    `O` or `0`.* [Solution](solutions.ipynb#lesson-4-exercise-3)
 #
 # ## Further reading
 #

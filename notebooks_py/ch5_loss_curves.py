@@ -213,9 +213,11 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # ## On your own
 #
 # 1. Plot the log of your own run of lesson 2. *Expected: four accuracies.*
+#    [Solution](solutions.ipynb#lesson-5-exercise-1)
 # 2. Let the fifteen networks read `n = 100_000` captchas each. *Expected: all within 0.2 points of 95 %.*
+#    [Solution](solutions.ipynb#lesson-5-exercise-2)
 # 3. Divide the cycle's `val_loss` by that of the two stages, as arrays (`to_numpy`). *Expected: above 1 is the cycle
-#    behind, below 1 it is ahead; find where they cross.*
+#    behind, below 1 it is ahead; find where they cross.* [Solution](solutions.ipynb#lesson-5-exercise-3)
 #
 # ## Further reading
 #

@@ -475,11 +475,12 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 #
 # ## On your own
 #
-# 1. Set `drawings` to 20. *Expected: whiskers more than twice as long.*
+# 1. Set `drawings` to 20. *Expected: whiskers more than twice as long.* [Solution](solutions.ipynb#lesson-6-exercise-1)
 # 2. Use `try_threshold` on all three sizes at once. *Expected: the share of ink is right less often,
 #    because small glyphs have thicker strokes: whoever does not know the size knows less.*
+#    [Solution](solutions.ipynb#lesson-6-exercise-2)
 # 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: they stay what they are; their
-#    difference is in the shape.*
+#    difference is in the shape.* [Solution](solutions.ipynb#lesson-6-exercise-3)
 #
 # ## Further reading
 #

@@ -525,11 +525,11 @@ def read_pictures(model, pictures):
 #
 # 1. Count the parameters of the two LSTMs in the large network by hand. One direction of one LSTM that
 #    reads `a` numbers and keeps `h` has `4 * h * (a + h + 2)`. *Expected: 1,052,672, as in
-#    `full.lstm.parameters()`.*
+#    `full.lstm.parameters()`.* [Solution](solutions.ipynb#lesson-7-exercise-1)
 # 2. Take PyTorch's own mean in `ctc_loss`: `reduction="mean"`, without `.mean()`. *Expected: losses a
-#    quarter as large.*
-# 3. Delete `optimizer.zero_grad()` and train again. *Expected: no error, and a loss that leaves its shelf
-#    later.*
+#    quarter as large.* [Solution](solutions.ipynb#lesson-7-exercise-2)
+# 3. Delete `model.zero_grad()` and train again. *Expected: no error, and a loss that leaves its shelf
+#    later.* [Solution](solutions.ipynb#lesson-7-exercise-3)
 #
 # ## Further reading
 #

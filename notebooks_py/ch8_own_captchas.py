@@ -405,13 +405,11 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # ## On your own
 #
 # 1. Read captchas of seven characters, 256 pixels wide. *Expected: most are read right, though the network never
-#    practised seven.*
+#    practised seven.* [Solution](solutions.ipynb#lesson-8-exercise-1)
 # 2. Fine-tune `finished("ctc")[0]` on the folder with `moved=False`. *Expected: fewer pictures are read right.*
+#    [Solution](solutions.ipynb#lesson-8-exercise-2)
 # 3. Let the fine-tuned network read the captchas of lesson 1. *Expected: it has forgotten about half of them; put
-#    some into the folder, and it keeps them.*
-#
-# Solutions to the exercises of all lessons are in
-# [solutions.py](../notebooks_py/solutions.py).
+#    some into the folder, and it keeps them.* [Solution](solutions.ipynb#lesson-8-exercise-3)
 #
 # ## Further reading
 #

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageOps
 
 from captcha_reader.drawing import draw_captchas, draw_glyph, stream
-from captcha_reader.scores import wilson
 from captcha_reader.texts import ALPHABET
 from notebooks_py import ch6_o0o0 as ch6
 
@@ -29,7 +27,7 @@ class Oracle:
 
 def test_the_hole_is_what_paint_poured_in_from_outside_does_not_reach():
     rng = stream(7, "test of lesson 6", epoch=0, index=0)
-    for character in "0O" * 10:
+    for character in "0O" * 5:
         ink, hole = ch6.ink_and_hole(draw_glyph(character, (90, 120, 60, 240), rng).warped)
         page = ImageOps.expand(Image.fromarray(ink.astype(np.uint8)), 1)
         ImageDraw.floodfill(page, (0, 0), 2)
@@ -44,35 +42,22 @@ def test_a_threshold_works_in_both_directions():
     assert ch6.try_threshold(numbers, zero) == ch6.try_threshold(-numbers, zero) == (20, 20)
 
 
-def test_strokes_grow_and_shrink_and_paper_stays():
+def test_strokes_grow_and_shrink():
     picture = draw_captchas(["O0O0"], stream(1, "test of lesson 6", epoch=0, index=0))[0]
     ink = [(255.0 - ch6.thicken(picture, quarters)).sum() for quarters in range(-3, 4)]
     assert ink == sorted(ink) and len(set(ink)) == 7
-    paper = np.full((64, 128, 3), 240, np.uint8)
-    assert (ch6.thicken(paper, 3) == paper).all() and (ch6.narrow(paper, 0.8) == paper).all()
 
 
-def test_a_narrow_captcha_keeps_its_height_and_its_share_of_ink():
+def test_a_narrow_captcha_keeps_its_height():
     picture = np.full((64, 128, 3), 250, np.uint8)
     picture[20:40, 30:60] = 90
-    narrow = ch6.narrow(picture, 0.5)
-    dark = narrow[..., 0] < 170
-    assert narrow.shape == picture.shape
-    assert dark.any(axis=1).sum() == 20 and abs(dark.any(axis=0).sum() - 15) <= 1
-    assert abs(np.flatnonzero(dark.any(axis=0)).mean() - (32 + 44.5 / 2)) < 1
-
-
-def test_what_is_read_right_is_counted_for_each_text():
-    texts = [a + b + c + d for a in "1I" for b in "1I" for c in "1I" for d in "1I"]
-    model = Oracle([answer for text in texts for answer in (text, "1I1I")])
-    right = ch6.count_right(model, "1I", 2, seed=3)
-    assert list(right) == texts
-    assert right == {text: 2 if text == "1I1I" else 1 for text in texts}
+    dark = ch6.narrow(picture, 0.5)[..., 0] < 170
+    assert dark.shape == (64, 128) and dark.any(axis=1).sum() == 20
+    assert abs(dark.any(axis=0).sum() - 15) <= 1
 
 
 def test_zeros_are_counted_for_drawn_o_and_drawn_zero():
-    pictures = np.zeros((3, 64, 128, 3), np.uint8)
-    model = Oracle(["0O0O", "00", "O0OOO"])
+    pictures, model = np.zeros((3, 64, 128, 3), np.uint8), Oracle(["0O0O", "00", "O0OOO"])
     assert ch6.called_zero(model, pictures, ["O000", "OO00", "0000"]) == [3, 2]
 
 
@@ -81,11 +66,3 @@ def test_an_answer_is_as_sure_as_its_probability():
     answers, sure = ch6.read_surely(Oracle(["AB7B", "", "1111"], doubt=0.25), pictures)
     assert answers == ["AB7B", "", "1111"]
     assert sure == pytest.approx([0.75] * 3, abs=1e-4)
-
-
-def test_shares_are_plotted_with_their_intervals():
-    axes = Figure().subplots()
-    ch6.plot_share(axes, 2, 9, 10)
-    interval, dot = axes.lines
-    assert interval.get_xdata() == pytest.approx(100 * np.array(wilson(9, 10)))
-    assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (90, 2)

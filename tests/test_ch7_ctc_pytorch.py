@@ -1,6 +1,5 @@
 """Lesson 7: batches by name, the network, loss, decoding and training loop in PyTorch."""
 
-import itertools
 from functools import partial
 
 import numpy as np
@@ -25,45 +24,37 @@ def test_a_batch_holds_the_pictures_and_labels_of_its_name():
     ink, labels = ch7.CaptchaBatches(3, seed=5)[2, 1]
     rng = stream(5, "train", epoch=2, index=1)
     texts = random_texts(rng, 3)
-    pictures = draw_wide(texts, rng)
-    assert decode(labels.numpy() - 1) == texts
-    assert (ink.dtype, tuple(ink.shape)) == (torch.float32, (3, 1, 64, 192))
-    assert (labels.dtype, tuple(labels.shape)) == (torch.int64, (3, 4))
-    as_in_lesson_2 = ch3.to_ink(pictures.astype("float32") / 255)
+    assert labels.dtype == torch.int64 and decode(labels.numpy() - 1) == texts
+    as_in_lesson_2 = ch3.to_ink(draw_wide(texts, rng).astype("float32") / 255)
     assert np.allclose(ink.permute(0, 2, 3, 1), as_in_lesson_2, atol=1e-6)
 
 
-def test_names_decide_batches_in_any_order_and_for_any_number_of_workers():
-    def batches(names: list, workers: int = 0, **more) -> list[torch.Tensor]:
-        data = ch7.CaptchaBatches(2, seed=5, **more)
-        loader = ch7.DataLoader(data, batch_size=None, sampler=names, num_workers=workers)
-        return [ink for ink, _ in loader]
-
-    names = [(0, 0), (0, 1), (1, 0)]
-    found = batches(names)
-    assert all(not torch.equal(*pair) for pair in itertools.combinations(found, 2))
-    for workers in (0, 2):
-        again = batches(names[::-1], workers)[::-1]
-        assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-    assert not torch.equal(found[0], batches(names[:1], split="valid")[0])
+def test_workers_draw_the_same_batches():
+    data, names = ch7.CaptchaBatches(2, seed=5), [(0, 0), (0, 1), (1, 0)]
+    loader = ch7.DataLoader(data, batch_size=None, sampler=names, num_workers=2)
+    for name, (ink, _) in zip(names, loader, strict=True):
+        assert torch.equal(ink, data[name][0])
 
 
-def test_the_networks_are_those_of_lessons_3_and_4_and_of_the_original():
-    shapes = {"slim": ch4.SLIM, "small": {"filters": (24, 48, 96, 128), "convs": 1}}
-    for name, ours in {"slim": ch7.CTCNet(**ch7.SLIM), "small": ch7.CTCNet()}.items():
-        theirs = ch3.build_ctc(width=192, **{"stride": 2, "norms": "once"} | shapes[name])
-        parameters = sum(weights.numel() for weights in ours.parameters())
-        # Keras counts two running averages of each normalisation among its parameters.
-        assert parameters == theirs.count_params() - 2 * sum(shapes[name]["filters"])
-        assert ours(torch.zeros(2, 1, 64, 192)).shape == (*theirs.output.shape[1:2], 2, 37)
-        convs = ["Conv2d", "ReLU"] * (name == "slim") + ["Conv2d"]
-        block = [*convs, "MaxPool2d", "BatchNorm2d", "ReLU"]  # one norm, behind the pooling
-        assert [type(part).__name__ for part in ours.blocks] == block * 4
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        pytest.param(ch7.SLIM, ch4.SLIM, id="slim"),
+        pytest.param({}, ch3.SMALL, id="small"),
+    ],
+)
+def test_the_networks_are_those_of_lessons_3_and_4(ours, theirs):
+    ours, theirs = ch7.CTCNet(**ours), ch3.build_ctc(width=192, **theirs)
+    # Keras counts two running averages of each normalisation among its parameters.
+    trained = sum(int(np.prod(weights.shape)) for weights in theirs.trainable_variables)
+    assert sum(weights.numel() for weights in ours.parameters()) == trained
+    assert ours(torch.zeros(2, 1, 64, 192)).shape == (theirs.output.shape[1], 2, 37)
+
+
+def test_the_large_network_has_a_norm_behind_each_convolution_and_two_lstms():
     full = ch7.CTCNet((32, 64, 128, 256, 256), 2, 1, tall=1, norms="every", channels=3, lstm=128)
     kinds = [type(part).__name__ for part in full.blocks]
     assert kinds == (["Conv2d", "BatchNorm2d", "ReLU"] * 2 + ["MaxPool2d"]) * 5
-    pools = [part.kernel_size for part in full.blocks if isinstance(part, torch.nn.MaxPool2d)]
-    assert pools == [2, 2, 2, 2, (2, 1)]
     assert full(torch.zeros(2, 3, 64, 192)).shape == (12, 2, 37)
 
 
@@ -82,40 +73,40 @@ def test_loss_and_gradient_of_a_batch_are_those_of_keras():
     assert np.allclose(logits.grad, tape.gradient(theirs, variable), atol=1e-5)
 
 
-def test_a_text_that_does_not_fit_has_an_infinite_loss():
-    logits, label = torch.zeros(7, 1, 37), torch.tensor([[1, 1, 1, 1]])
-    assert ch7.ctc_loss(logits, label).isfinite()
-    assert ch7.ctc_loss(logits[:6], label).isinf()
-
-
 def test_greedy_is_the_collapse_rule_of_lesson_3():
     paths = np.random.default_rng(4).choice([0, 0, 1, 1, 11, 36], (500, 9))
-    paths[0] = 0
     logits = torch.eye(37)[torch.from_numpy(paths).T]
     assert ch7.greedy(logits) == [ch3.spell(ch3.collapse(path)) for path in paths]
 
 
 @pytest.fixture(scope="module")
-def runs():
-    """Three trainings of a tiny network, the first two with the same seed."""
+def trained():
+    """The same training twice: pairs of a tiny network and its losses."""
     data = ch7.CaptchaBatches(16, seed=3, draw=partial(GlyphBank(3, colors=2).draw, width=192))
     batches = [data[epoch, index] for epoch in range(3) for index in range(8)]
 
-    def run(seed: int):
-        torch.manual_seed(seed)
+    def run():
+        torch.manual_seed(1)
         model = ch7.CTCNet((8, 8, 8, 16), stride=4, tall=3)
         return model, list(ch7.train(model, batches, *ch7.recipe(model, 24, rate=0.1)))
 
-    return run(1), run(1), run(2)
+    return run(), run()
 
 
-def test_training_lowers_the_loss_and_one_seed_gives_one_training_to_the_last_bit(runs):
-    (model, losses), (twin, equal), (other, different) = runs
+def test_training_lowers_the_loss_and_one_seed_gives_one_training_to_the_last_bit(trained):
+    (model, losses), (again, equal) = trained
     assert len(losses) == 24 and np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-    assert losses == equal != different
-    states = zip(model.state_dict().values(), twin.state_dict().values(), strict=True)
+    assert losses == equal
+    states = zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in states)
-    assert not torch.equal(model.logits.weight, other.logits.weight)
+
+
+def test_a_picture_is_read_the_same_whatever_lies_beside_it(trained):
+    model, _ = trained[0]
+    model.train()
+    pictures = draw_wide(["AB12"] * 8, stream(3, "show", epoch=0, index=0))
+    answers = ch7.read(model, pictures)
+    assert answers == [ch7.read(model, picture[None])[0] for picture in pictures]
 
 
 @pytest.mark.parametrize("shape", [(24, 1, 3, 3), (4, 8, 3, 3)])
@@ -140,7 +131,7 @@ def test_the_recipe_moves_every_weight_as_the_one_of_lesson_4_does():
     parameters, variables = list(ours.parameters()), theirs.trainable_variables
 
     def turned(x) -> torch.Tensor:
-        """A kernel of Keras as PyTorch keeps it."""
+        """Return a kernel of Keras as PyTorch keeps it."""
         x = keras.ops.convert_to_numpy(x)
         return torch.tensor(x.transpose((3, 2, 0, 1)) if x.ndim == 4 else x.T)
 
@@ -157,14 +148,3 @@ def test_the_recipe_moves_every_weight_as_the_one_of_lesson_4_does():
     for parameter, variable, before in zip(parameters, variables, start, strict=True):
         apart = (parameter - turned(variable)).abs().mean()
         assert apart < 1e-3 * (parameter - before).abs().mean(), variable.path
-
-
-def test_reading_is_in_eval_mode_and_does_not_depend_on_the_neighbours(runs):
-    model, _ = runs[0]
-    model.train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    pictures = draw_wide(["AB12"] * 8, stream(3, "show", epoch=0, index=0))
-    answers = ch7.read(model, pictures)
-    assert not model.training
-    assert answers == [ch7.read(model, picture[None])[0] for picture in pictures]
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
