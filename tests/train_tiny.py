@@ -33,7 +33,7 @@ PATCHES = [
 
 
 def main() -> int:
-    if "MODEL=pytorch" in sys.argv:  # below RANKS each process has a folder
+    if "--model=pytorch" in sys.argv:  # below RANKS each process has a folder
         import torch
 
         from tools import train_torch

@@ -220,7 +220,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
         record = open_run(seconds_a_step)
         check_backup(out / "backup")
         model = new_model(record["steps"])
-        print(f"{record['steps']:,} batches of {settings['BATCH']}, in {out}", flush=True)
+        print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
         ch4.fit_recipe(model, data, record["steps"], valid(), out)
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
