@@ -162,7 +162,7 @@ def bank(out: Path, pictures: int, seeds: list[int]) -> None:
     hard = ["".join(letters[i : i + 4]) for i in range(0, len(letters), 4)]
     counts = {}
     for size in ((WIDTH, HEIGHT), (PREVIEW_WIDTH, PREVIEW_HEIGHT)):
-        painters = counts["{}x{}".format(*size)] = {}
+        painters = counts[f"{size[0]}x{size[1]}"] = {}
         for name in PAINTERS:
             easy, difficult = (
                 answers_to(network, texts, name, size, seeds[0]) for texts in (uniform, hard)
@@ -173,13 +173,13 @@ def bank(out: Path, pictures: int, seeds: list[int]) -> None:
                 "O as 0": mistaken(hard, difficult, "O", "0"),
                 "O and 0 alone": [right(difficult, hard), len(hard)],
             }
-            print("{}, {}x{}".format(name, *size))
+            print(f"{name}, {size[0]}x{size[1]}")
             for what, count in painters[name].items():
                 z = apart(*count, *painters["by the package"][what])
                 verdict = "within chance" if abs(z) < 2.58 else "different"
                 print(f"  {what:14}{share(*count)}  z = {z:.1f}, {verdict}", flush=True)
-    network = {"name": "ctc", "sha256": results["sha256"]}
-    write_results(out, {"network": network, "pictures": counts, "speed": speed})
+    judge = {"name": "ctc", "sha256": results["sha256"]}
+    write_results(out, {"network": judge, "pictures": counts, "speed": speed})
 
 
 def fit(seed: int, pictures: int, changes: dict):

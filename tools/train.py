@@ -109,11 +109,10 @@ def command(settings: dict) -> str:
     """Return what a person types for these settings."""
     usual, processes = defaults(settings["model"]) | {"model": ""}, settings["processes"]
     changed = {name: value for name, value in settings.items() if value != usual[name]}
-    changed.pop("processes", None)
     if processes == 1:
         return " ".join(["make train", *(f"{name.upper()}={x}" for name, x in changed.items())])
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    torchrun = f"torchrun --nnodes {processes // here} --nproc-per-node {here} -m tools.train"
+    del changed["processes"]
+    torchrun = f"torchrun --nproc-per-node {processes} -m tools.train"
     return " ".join([torchrun, *(f"--{name}={x}" for name, x in changed.items())])
 
 
@@ -181,6 +180,22 @@ def build(settings: dict):
     return ch4.KINDS[settings["model"]]["build"](**size)
 
 
+def seconds_a_step(model, data, valid: dict) -> float:
+    """Time the training of a compiled network, and the reading after each epoch."""
+    from notebooks_py import ch4_gpu_training as ch4
+
+    data.steps = 20
+    for _ in range(2):  # the first time it is compiled
+        start = time.perf_counter()
+        model.fit(data, shuffle=False, verbose=0)
+    step = (time.perf_counter() - start) / data.steps
+    average = ch4.Average(valid, ch4.KINDS[model.name]["decode"], [], Path())  # which isn't written
+    start = time.perf_counter()
+    average.read(model)
+    data.steps = data.practice.steps
+    return step + (time.perf_counter() - start) / data.steps
+
+
 def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     """Train as the settings say, write model.keras, and return the record of the run."""
     import keras
@@ -189,7 +204,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     from notebooks_py import ch4_gpu_training as ch4
 
     keras.mixed_precision.set_dtype_policy(settings["precision"])
-    valid = functools.cache(lambda: held_out(settings))
+    job, valid = practice(settings), functools.cache(lambda: held_out(settings))
 
     def new_model(steps: int):
         keras.utils.set_random_seed(settings["seed"])
@@ -198,26 +213,9 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
             ch4.compile_recipe(model, steps, settings["rate"])
         return model
 
-    stack = contextlib.ExitStack()
-    job = practice(settings)
-    draw = stack.enter_context(Ahead(job, workers)) if workers else job
-    data = ch4.PracticeSequence(job, draw, ch4.KINDS[settings["model"]]["labels"])
-
-    def seconds_a_step() -> float:
-        """Time a network that is thrown away, and the reading after each epoch."""
-        model, data.steps = new_model(1_000), 20
-        for _ in range(2):  # the first time it is compiled
-            start = time.perf_counter()
-            model.fit(data, shuffle=False, verbose=0)
-        step = (time.perf_counter() - start) / data.steps
-        average = ch4.Average(valid(), ch4.KINDS[settings["model"]]["decode"], [], out / "none")
-        start = time.perf_counter()
-        average.read(model)
-        data.steps = data.practice.steps
-        return step + (time.perf_counter() - start) / data.practice.steps
-
-    with stack:
-        record = open_run(seconds_a_step)
+    with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
+        data = ch4.PracticeSequence(job, draw, ch4.KINDS[settings["model"]]["labels"])
+        record = open_run(lambda: seconds_a_step(new_model(1_000), data, valid()))
         check_backup(out / "backup")
         model = new_model(record["steps"])
         print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)

@@ -10,7 +10,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +87,9 @@ class Run:
 
     def resume(self, path: Path) -> int:
         """Go on from the first process' file, if it has one; return how many steps are made."""
-        loaded = partial(torch.load, path, map_location="cpu", weights_only=True)
-        state = from_first(lambda: loaded() if path.exists() else None)
-        if not state:
+        if not from_first(path.exists):
             return 0
+        state = from_first(lambda: torch.load(path, map_location="cpu", weights_only=True))
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
         return state["steps"]
@@ -137,9 +135,9 @@ def train(settings: dict, out: Path, workers: int, open_run) -> dict:
     """Train as the settings say; write model.pt and return the record of the run."""
     job = practice(settings)
     part = dataclasses.replace(job, batch=job.batch // WORLD)  # batch k is number k * WORLD + RANK
+    drawing = Ahead(part, workers, stride=WORLD) if workers else contextlib.nullcontext(part)
 
-    with processes(), contextlib.ExitStack() as stack:
-        draw = stack.enter_context(Ahead(part, workers, stride=WORLD)) if workers else part
+    with processes(), drawing as draw:
 
         def seconds_a_step() -> float:  # with a network that is thrown away
             run = Run(settings, 1_000)
