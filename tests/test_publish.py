@@ -10,21 +10,15 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from captcha_reader import scores, weights
 from notebooks_py.ch2_cnn import build_cnn
+from notebooks_py.ch3_ctc import build_ctc
 from tools import evaluate, lessons, publish
 
 MARKS = f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n"
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network, saved."""
-    path = tmp_path_factory.mktemp("network") / "model.keras"
-    build_cnn(filters=(4, 4), convs=1, stride=4).save(path)
-    return path
+FACTS = {"pictures": 150_000, "seconds": 7_200, "parameters": 99, "device": "CPU", "cores": 2}
 
 
 def count(right: int):
-    """What stands for the reading of a whole test set: so many are right."""
+    """Return what stands for the reading of a whole test set: so many are right."""
 
     def evaluate(read, test_set: str) -> scores.Score:
         n, length = scores.TEST_SETS[test_set].n, scores.TEST_SETS[test_set].length
@@ -34,48 +28,44 @@ def count(right: int):
 
 
 @pytest.fixture
-def run(tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch):
-    """Make the folder of a run as `make train` leaves it; `right` is what its network will read."""
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Call a tool in a repository of READMEs and results; networks read `right` captchas."""
     for name in publish.READMES:
         (tmp_path / name).write_text(MARKS)
-    monkeypatch.setattr(publish.lessons, "ROOT", tmp_path)
-    facts = {"pictures": 150_000, "seconds": 7_200, "parameters": 99, "device": "CPU", "cores": 2}
+    monkeypatch.setattr(lessons, "ROOT", tmp_path)
+    monkeypatch.setattr(weights, "MODELS", tmp_path / "models")
     for name in ("ctc", "pytorch"):
-        found = {x: count(500)(None, x).record() for x in publish.SETS[name]}
-        home = tmp_path / "models" / f"{name}.json"
-        lessons.write(home, json.dumps(facts | {"scores": found, "command": f"make {name}"}))
+        records = {x: count(500)(None, x).record() for x in publish.SETS[name]}
+        results = FACTS | {"scores": records, "command": f"make {name}"}
+        lessons.write(tmp_path / "models" / f"{name}.json", json.dumps(results))
 
-    def make(name: str, right: int, **more) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "model.keras").write_bytes(network.read_bytes())
-        results = facts | {
-            "settings": {"MODEL": "cnn", "SIZE": "slim", "BATCH": "96"}, "command": f"make {name}",
-            "sha256": weights.sha256(folder / "model.keras"),
-        } | more  # fmt: skip
-        (folder / "results.json").write_text(json.dumps(results))
-        log = {"epoch": [0, 1, 1, 2], "seconds": 10.0, "loss": 2.0, "val_loss": 1.0, "val_acc": 0.5}
-        pd.DataFrame(log).to_csv(folder / "log.csv", index=False)  # epoch 1 came twice
+    def call(program, *words: str, right: int = 900) -> int:
         monkeypatch.setattr(scores, "evaluate", count(right))
-        return folder
+        monkeypatch.setattr("sys.argv", [program.__name__, *words])
+        return program.main()
 
-    return make
-
-
-def call(monkeypatch: pytest.MonkeyPatch, program, *words: str) -> int:
-    monkeypatch.setattr("sys.argv", [program.__name__, *words])
-    return program.main()
+    return call
 
 
-def models(root: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in (root / "models").iterdir()}
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run as `make train` leaves it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    build_cnn(filters=(4, 4), convs=1, stride=4).save(folder / "model.keras")
+    settings = {"model": "cnn", "size": "slim", "batch": 96}
+    facts = {"settings": settings, "command": "make first",
+             "sha256": weights.sha256(folder / "model.keras")}  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(FACTS | facts))
+    log = {"epoch": [0, 1, 1, 2], "seconds": 10.0, "loss": 2.0, "val_loss": 1.0, "val_acc": 0.5}
+    pd.DataFrame(log).to_csv(folder / "log.csv", index=False)  # epoch 1 came twice
+    return folder
 
 
-def test_a_run_becomes_the_finished_network_and_stands_in_the_tables(run, tmp_path, monkeypatch):
-    folder = run("first", right=900)
-    assert call(monkeypatch, publish, f"RUN={folder}") == 0
+def test_a_run_becomes_the_finished_network_and_stands_in_the_tables(call, run, tmp_path):
+    assert call(publish, f"--run={run}") == 0
     model, results = weights.finished("cnn", tmp_path / "models")
-    made = json.loads((folder / "results.json").read_text())
+    made = json.loads((run / "results.json").read_text())
     assert made.items() <= results.items() and model.name == "cnn"
     assert set(results["scores"]) == {*publish.SETS["cnn"], "judge-classic-10k"}
     log = weights.read_log("cnn", tmp_path / "models")
@@ -91,55 +81,42 @@ def test_a_run_becomes_the_finished_network_and_stands_in_the_tables(run, tmp_pa
         assert cells["| `nothing-1k`"][0] == "" and "`make first`" in readme
 
 
-def test_a_network_that_is_not_better_changes_nothing(run, tmp_path, monkeypatch, capsys):
-    assert call(monkeypatch, publish, f"RUN={run('first', right=900)}") == 0
-    before = models(tmp_path)
-    assert call(monkeypatch, publish, f"RUN={run('second', right=900)}") == 1
-    assert "judge" in capsys.readouterr().out and models(tmp_path) == before
-    assert call(monkeypatch, publish, f"RUN={run('third', right=901)}") == 0
-    assert models(tmp_path) != before
+def test_only_a_better_network_takes_the_place_and_evaluate_counts_it_again(call, run, tmp_path):
+    assert call(publish, f"--run={run}") == 0
+    before = (tmp_path / "models" / "cnn.json").read_bytes()
+    assert call(publish, f"--run={run}") == 1
+    assert (tmp_path / "models" / "cnn.json").read_bytes() == before
+    assert call(evaluate, "--model=cnn", "--set=classic-1k") == 0
+    assert call(evaluate, "--model=cnn", "--set=classic-1k", right=904) == 1
+    assert call(publish, f"--run={run}", right=901) == 0
+    assert weights.read_results("cnn", tmp_path / "models")["scores"]["classic-1k"]["right"] == 901
 
 
-@pytest.mark.parametrize(
-    "text", [None, "{}", "[]", "torn", '{"settings": {"MODEL": "cnn"}}', '{"settings": 1}']
-)
-def test_a_folder_without_a_finished_run_is_named(run, tmp_path, monkeypatch, text):
-    before, folder = models(tmp_path), tmp_path / "somebody's"
-    if text:
-        folder.mkdir()
-        (folder / "results.json").write_text(text)
-    with pytest.raises(SystemExit, match="somebody's") as error:
-        call(monkeypatch, publish, f"RUN={folder}")
-    assert "\n" not in error.value.code and "RUN=" in error.value.code
-    assert models(tmp_path) == before
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"settings": {"model": "rnn"}}'])
+def test_a_folder_without_a_finished_run_is_named(call, tmp_path, text):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{tmp_path.name} .*RUN="):
+        call(publish, f"--run={tmp_path}")
 
 
-def test_a_network_of_an_unknown_kind_or_with_torn_weights_is_refused(run, tmp_path, monkeypatch):
-    before = models(tmp_path)
-    unknown = run("unknown", 900, settings={"MODEL": "rnn", "SIZE": "slim", "BATCH": "1"})
-    torn = run("torn", 900)
-    (torn / "model.keras").write_bytes(b"half")
-    for folder, told in ((unknown, "rnn"), (torn, "model.keras")):
-        with pytest.raises(SystemExit, match=f"publish: .*{folder.name}.*{told}"):
-            call(monkeypatch, publish, f"RUN={folder}")
-    assert models(tmp_path) == before
+def test_torn_weights_are_not_published(call, run):
+    (run / "model.keras").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"model\.keras"):
+        call(publish, f"--run={run}")
 
 
-def test_make_evaluate_tells_another_count(run, tmp_path, network, monkeypatch, capsys):
-    assert call(monkeypatch, publish, f"RUN={run('first', right=900)}") == 0
-    monkeypatch.setattr(weights, "MODELS", tmp_path / "models")
-    assert call(monkeypatch, evaluate, "MODEL=cnn", "SET=classic-1k") == 0
-    run("other", right=904)
-    assert call(monkeypatch, evaluate, "MODEL=cnn", "SET=classic-1k") == 1
-    assert "900" in capsys.readouterr().out
-    # Weights of one's own have nothing to be compared with.
-    assert call(monkeypatch, evaluate, f"MODEL={network}", "SET=classic-1k") == 0
+@pytest.mark.parametrize(("build", "characters"), [(build_cnn, 62), (build_ctc, 31)])
+def test_evaluate_names_an_alphabet_that_is_not_the_test_sets(call, tmp_path, build, characters):
+    build(characters, filters=(4, 4), convs=1, stride=4).save(tmp_path / "own.keras")
+    with pytest.raises(ValueError, match=f"own.keras knows {characters} characters"):
+        call(evaluate, f"--model={tmp_path / 'own.keras'}")
 
 
-def test_make_evaluate_names_what_is_not_there(network, monkeypatch):
-    for word in ("MODEL=rnn", "SET=classic", "MODEL=none.keras"):
-        with pytest.raises(SystemExit, match=f"evaluate: .*{word.partition('=')[2]}"):
-            call(monkeypatch, evaluate, f"MODEL={network}", word)
+@pytest.mark.parametrize("word", ["--model=rnn", "--set=classic", "--model=none.keras"])
+def test_evaluate_names_what_is_not_there(call, capsys, word):
+    with pytest.raises(SystemExit):
+        call(evaluate, word)
+    assert word.partition("=")[2] in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_tables_of_the_readmes_are_up_to_date():

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-from pathlib import Path
 
 import keras
 import pandas as pd
@@ -21,7 +20,7 @@ SMALL = {"colors": 2, "copies": 1}
 
 
 class Count(keras.callbacks.Callback):
-    """Notes for each step of a training with how many bits it computes."""
+    """Note for each step of a training with how many bits it computes."""
 
     steps: list[str] = []
 
@@ -34,6 +33,8 @@ def run(monkeypatch, tmp_path):
     """Return `make study` with all that takes long made small; it gives what it wrote."""
     monkeypatch.setattr(study, "VALID", 10)
     monkeypatch.setattr(study, "CURVE", 10)
+    monkeypatch.setattr(study, "LABELS", (32, 64))
+    monkeypatch.setattr(study, "RUNS", tmp_path)
     monkeypatch.setattr(study, "Ahead", contextlib.nullcontext)
     for bank in ("GlyphBank", "WhiteBank"):
         monkeypatch.setattr(study, bank, functools.partial(getattr(study, bank), **SMALL))
@@ -42,6 +43,7 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setattr(study.runs, "code_hash", lambda: "this version")
     draw = study.draw_test_set
     monkeypatch.setattr(study, "draw_test_set", lambda name: draw("classic-100"))
+    monkeypatch.setattr(weights, "finished", lambda _: (ch3.build_ctc(**TINY), {"sha256": "abc"}))
     monkeypatch.setattr(ch4, "SLIM", TINY)
     monkeypatch.setitem(study.RECIPE, "practice", {"batch": 16, "sizes": 0.0})
     fit = ch4.fit_recipe
@@ -50,10 +52,9 @@ def run(monkeypatch, tmp_path):
 
     def call(what, *words):
         out = tmp_path / ("stages.csv" if what == "stages" else f"{what}.json")
-        words = ["study", f"WHAT={what}", f"OUT={out}", f"RUNS={tmp_path}", "SEEDS=3", *words]
+        words = ["study", f"--what={what}", f"--out={out}", "--seeds=3", "--pictures=64", *words]
         monkeypatch.setattr("sys.argv", words)
-        if code := study.main():
-            return code
+        assert study.main() == 0
         return pd.read_csv(out) if what == "stages" else json.loads(out.read_text())
 
     tf.config.run_functions_eagerly(True)  # a few steps are done before a graph is made
@@ -63,19 +64,16 @@ def run(monkeypatch, tmp_path):
 
 
 def test_bank_counts_all_three_painters_in_two_sizes(run, monkeypatch):
-    monkeypatch.setattr(weights, "finished", lambda name: (None, {"sha256": "abc"}))
-    shapes = []
-    monkeypatch.setattr(
-        ch4, "read", lambda network, x: shapes.append(x.shape[1:3]) or ["0O0O"] * len(x)
-    )
-    found = run("bank", "PICTURES=128")
-    assert set(shapes) == {(64, 128), (80, 170)} and list(found["pictures"]) == ["128x64", "170x80"]
-    for painters in found["pictures"].values():
+    shapes = set()
+    monkeypatch.setattr(ch4, "read", lambda _, x: shapes.add(x.shape[1:3]) or ["0O0O"] * len(x))
+    results = run("bank")
+    assert shapes == {(64, 128), (80, 170)} and list(results["pictures"]) == ["128x64", "170x80"]
+    for painters in results["pictures"].values():
         assert list(painters) == list(study.PAINTERS)
         for counts in painters.values():
-            assert counts["right"][1] == 128 and counts["O and 0 alone"][1] == 64
-            assert counts["0 as O"][1] == counts["O as 0"][1] == 128 and counts["0 as O"][0] > 32
-    assert found["speed"]["ratio"] > 1.5 and found["network"] == {"name": "ctc", "sha256": "abc"}
+            assert counts["right"][1] == 64 and counts["O and 0 alone"][1] == 32
+            assert counts["0 as O"][1] == counts["O as 0"][1] == 64 and counts["0 as O"][0] > 16
+    assert results["speed"]["ratio"] > 1.5 and results["network"]["sha256"] == "abc"
 
 
 def test_mistakes_are_counted_in_answers_of_four_and_compared_as_the_textbook_says():
@@ -87,104 +85,66 @@ def test_mistakes_are_counted_in_answers_of_four_and_compared_as_the_textbook_sa
 
 
 def test_nothing_is_trained_twice_or_taken_for_another_training(run, monkeypatch, tmp_path):
-    variants = {name: study.VARIANTS[name] for name in ("the recipe", "full precision")}
-    monkeypatch.setattr(study, "VARIANTS", variants)
-    first = run("ablation", "PICTURES=64")
+    for name in study.VARIANTS.keys() - {"the recipe", "full precision"}:
+        monkeypatch.delitem(study.VARIANTS, name)
+    first = run("ablation")
     names = ["the recipe", "last weights", "full precision"]
     assert [row["name"] for row in first["rows"]] == names
     assert all(0 <= row["right"] <= row["n"] == 100 for row in first["rows"])
     assert Count.steps == ["bfloat16"] * 4 + ["float32"] * 4
-    assert run("ablation", "PICTURES=64") == first and len(Count.steps) == 8
-    both = run("ablation", "PICTURES=64", "SEEDS=3,4")  # another seed
+    assert run("ablation") == first and len(Count.steps) == 8
+    both = run("ablation", "--seeds=3,4")  # another seed
     assert both["rows"][:3] == first["rows"] and len(Count.steps) == 16
     assert [(row["name"], row["seed"]) for row in both["rows"][3:]] == [(x, 4) for x in names]
-    with pytest.raises(SystemExit, match="ablation.json .*OUT="):
-        run("ablation", "PICTURES=80")
+    (tmp_path / "ablation.json").unlink()  # stopped before it was written
+    assert run("ablation") == first and len(Count.steps) == 16
+    with pytest.raises(ValueError, match="ablation.json .*OUT="):
+        run("ablation", "--pictures=80")
     monkeypatch.setattr(study.runs, "code_hash", lambda: "another version")
-    with pytest.raises(SystemExit, match="ablation.json .*OUT="):
-        run("ablation", "PICTURES=64")
-    assert len(Count.steps) == 16 and measured("ablation", tmp_path) == both
+    with pytest.raises(ValueError, match="ablation.json .*OUT="):
+        run("ablation")
     (tmp_path / "ablation.json").unlink()
-    run("ablation", "PICTURES=64")
-    assert len(Count.steps) == 24
-
-
-def test_ctrl_c_in_the_last_reading_costs_no_training(run, monkeypatch):
-    monkeypatch.setattr(study, "VARIANTS", {"the recipe": {}})
-    read, calls = ch4.read, []
-
-    def stop(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return read(*arguments)
-
-    monkeypatch.setattr(ch4, "read", stop)
-    assert run("ablation", "PICTURES=64") == 3 and len(Count.steps) == 4
-    found = run("ablation", "PICTURES=64")
-    assert len(found["rows"]) == 2 and len(Count.steps) == 4
+    run("ablation")
+    assert len(Count.steps) == 24 and measured("ablation", tmp_path)["rows"]
 
 
 def test_heads_are_counted_with_their_parameters(run, monkeypatch):
-    heads = {name: study.HEADS[name] for name in ("four heads", "CTC")}
-    heads["CTC with a GRU"] = study.CLASSIC | {"network": {"rnn": (2,)}}
-    assert heads.keys() == study.HEADS.keys()
-    monkeypatch.setattr(study, "HEADS", heads)
-    rows = run("heads", "PICTURES=64")["rows"]
-    assert [row["name"] for row in rows] == list(heads)
+    monkeypatch.setitem(study.HEADS["CTC with a GRU"], "network", {"rnn": (2,)})
+    rows = run("heads")["rows"]
+    assert [row["name"] for row in rows] == list(study.HEADS)
     assert len({row["parameters"] for row in rows}) == 3
 
 
 def test_stages_sees_the_same_captchas_in_each_recipe(run, monkeypatch):
-    def tiny(seed):
-        model = ch3.build_ctc(**TINY)
-        model.compile("sgd", "mse")
-        return model
-
-    monkeypatch.setattr(ch3, "small_ctc", tiny)
-    log = run("stages", "PICTURES=64")
+    monkeypatch.setattr(ch3, "small_ctc", lambda seed: ch3.build_ctc(**TINY))
+    log = run("stages")
     two, one = (rows for _, rows in log.groupby("recipe", sort=False))
     assert two.pictures.tolist() == one.pictures.tolist() == [64, 128]
     assert two.rate.tolist() == [1e-3, 1e-4] and one.rate.iloc[0] > one.rate.iloc[-1] == 0
     assert log.val_loss.notna().all() and log.val_acc.between(0, 1).all()
 
 
-def test_tuning_learns_another_style_three_ways(run, monkeypatch):
-    monkeypatch.setattr(weights, "finished", lambda _: (ch3.build_ctc(**TINY), {"sha256": "abc"}))
-    monkeypatch.setattr(study, "LABELS", (32, 64))
-    found = run("tuning", "PICTURES=64")
-    assert [list(counts) for counts in found["right"].values()] == [["32", "64"]] * 3
-    assert found["right"]["from nothing"] == {"32": 0, "64": 0} and found["n"] == 10
+def test_tuning_learns_another_style_three_ways(run):
+    results = run("tuning")
+    assert [list(counts) for counts in results["right"].values()] == [["32", "64"]] * 3
+    assert results["right"]["from nothing"] == {"32": 0, "64": 0} and results["n"] == 10
 
 
-@pytest.mark.parametrize("word", ["WHAT=", "WHAT=lengths", "PICTURES=10", "SEEDS=4294967296"])
-def test_what_cannot_be_is_refused_in_one_sentence(run, tmp_path, word):
-    name, _, value = word.partition("=")
-    with pytest.raises(SystemExit, match=f"study: {name}={value} must be ") as error:
+@pytest.mark.parametrize("word", ["--what=lengths", "--pictures=10", "--seeds=1,4294967296"])
+def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path, capsys, word):
+    with pytest.raises(SystemExit):
         run("heads", word)
-    assert "\n" not in error.value.code and not list(tmp_path.iterdir())
-
-
-def test_results_are_replaced_as_a_whole(tmp_path, monkeypatch):
-    study.write_json(out := tmp_path / "bank.json", {"rows": [1]})
-    before = out.read_bytes()
-
-    def full_disk(path, data):
-        path.open("wb").write(data[:9])
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="space"):
-        study.write_json(out, {"rows": [1, 2]})
-    assert out.read_bytes() == before
+    name, value = word.split("=")
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert name in message and value.split(",")[-1] in message and not list(tmp_path.iterdir())
 
 
 def test_the_bank_is_faithful_and_the_white_one_is_not():
-    found = measured("bank")
-    for size, painters in found["pictures"].items():
+    results = measured("bank")
+    for size, painters in results["pictures"].items():
         package, faithful, white = painters.values()
         for what in ("right", "0 as O", "O as 0"):
             assert abs(study.apart(*faithful[what], *package[what])) < 2.58, size
         for what in ("0 as O", "O as 0"):
             assert abs(study.apart(*white[what], *package[what])) > 4, size
-    assert found["speed"]["ratio"] > 3
+    assert results["speed"]["ratio"] > 3

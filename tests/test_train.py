@@ -1,16 +1,15 @@
 """make train: interrupted in every way, it goes on to the same weights; what it refuses."""
 
-import functools
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import keras
 import numpy as np
@@ -25,36 +24,28 @@ from captcha_reader.weights import sha256
 from notebooks_py import ch4_gpu_training as ch4
 from tools import runs, train
 
-WORDS = ["MODEL=ctc", "BUDGET=56", "BATCH=4", "SEED=5", "PRECISION=float32"]  # 14 steps, 3 an epoch
-STATES = ("backup/latest.weights.h5", "backup/latest.weights.h5.bkp")
+WORDS = ["--budget=116", "--batch=4", "--seed=5", "--precision=float32"]  # 29 steps, 3 an epoch
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def call(*words: str, code: str = "this version") -> int:
+@pytest.fixture
+def call(monkeypatch):
     """Run tools/train.py here, with a tiny network and without another process."""
-    with pytest.MonkeyPatch.context() as patch:
-        for place, name, value in train_tiny.PATCHES:
-            patch.setattr(place, name, value)
-        patch.setattr(ch4, "SLIM", train_tiny.NETWORK)
-        patch.setattr(runs, "code_hash", lambda: code)
-        patch.setattr("sys.argv", ["train", "WORKERS=0", *words])
-        return train.main()
+    for patch in [*train_tiny.PATCHES, (ch4, "SLIM", train_tiny.NETWORK)]:
+        monkeypatch.setattr(*patch)
+
+    def call(out: Path, *words: str) -> keras.Model:
+        monkeypatch.setattr("sys.argv", ["train", "--workers=0", *WORDS, f"--out={out}", *words])
+        assert train.main() == 0
+        return keras.models.load_model(out / "model.keras")
+
+    return call
 
 
-def refused(*words: str, **more: str) -> str:
-    """Return the one line with which the call ends; its exit code is 1 then."""
-    with pytest.raises(SystemExit) as error:
-        call(*words, **more)
-    assert isinstance(error.value.code, str) and "\n" not in error.value.code
-    assert error.value.code.startswith("train: ") and len(error.value.code) < 300
-    return error.value.code
-
-
-def content(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def weights(folder: Path) -> list[np.ndarray]:
-    return keras.models.load_model(folder / "model.keras").get_weights()
+def start(out: Path, **options) -> subprocess.Popen:
+    """Start it in a process of its own."""
+    command = [sys.executable, train_tiny.__file__, *WORDS, f"--out={out}"]
+    return subprocess.Popen(command, env=ENVIRONMENT, **options)
 
 
 def log(folder: Path) -> pd.DataFrame:
@@ -62,36 +53,51 @@ def log(folder: Path) -> pd.DataFrame:
     return rows.drop(columns="seconds").reset_index(drop=True)
 
 
-def record(folder: Path, name: str) -> dict:
-    return json.loads((folder / name).read_text())
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory) -> Path:
     """The folder of a run that nobody interrupted."""
     folder = tmp_path_factory.mktemp("train") / "whole"
-    assert call(*WORDS, f"OUT={folder}") == 0
+    assert start(folder).wait() == 0
     return folder
 
 
 def test_a_run_writes_down_what_it_did(whole):
-    run, results = record(whole, "run.json"), record(whole, "results.json")
-    assert run.items() <= results.items() and run["command"].endswith(
-        f"SEED=5 {WORDS[4]} OUT={whole}"
-    )
-    assert (run["settings"]["BATCH"], run["steps"], results["pictures"]) == ("4", 14, 56)
+    run, results = (json.loads((whole / x).read_text()) for x in ("run.json", "results.json"))
+    assert run.items() <= results.items()
+    assert run["command"] == "make train MODEL=ctc BUDGET=116 SEED=5 BATCH=4 PRECISION=float32"
+    assert (run["settings"]["batch"], run["steps"], results["pictures"]) == (4, 29, 116)
     assert run["versions"]["captcha"] == "0.7.0" and run["cores"] == os.cpu_count()
     model = keras.models.load_model(whole / "model.keras")
     assert results["parameters"] == model.count_params() and not model.compiled
     assert results["sha256"] == sha256(whole / "model.keras")
-    assert log(whole).epoch.tolist() == [0, 1, 2, 3, 4]  # the last one has two steps
+    assert log(whole).epoch.tolist() == list(range(10))  # the last one has two steps
     assert log(whole)[["val_acc", "val_sizes"]].stack().between(0, 1).all()
 
 
-def test_half_precision_trains_and_the_network_reads_without_it(tmp_path):
-    words = ["MODEL=cnn", "BUDGET=4", "BATCH=4", "PRECISION=mixed_bfloat16"]
-    assert call(*words, f"OUT={tmp_path}") == 0
-    model = keras.models.load_model(tmp_path / "model.keras")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(whole, tmp_path):
+    folder, table = tmp_path / "run", tmp_path / "run" / "log.csv"
+    # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Ctrl-C reaches the process that draws, too; a kill does not.
+    for epochs, end, how in ((1, os.kill, signal.SIGKILL), (3, os.killpg, signal.SIGINT)):
+        process = start(folder, preexec_fn=listen, start_new_session=True, **pipes)
+        while not table.exists() or table.read_text().count("\n") <= epochs:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        end(process.pid, how)
+        printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 3 and "goes on" in printed and "Traceback" not in errors
+    assert not (folder / "results.json").exists()
+    assert start(folder).wait() == 0
+    networks = (keras.models.load_model(x / "model.keras").get_weights() for x in (folder, whole))
+    assert all(map(np.array_equal, *networks))
+    pd.testing.assert_frame_equal(log(folder), log(whole))
+
+
+def test_half_precision_trains_and_the_network_reads_without_it(call, tmp_path):
+    model = call(tmp_path, "--model=cnn", "--budget=4", "--precision=mixed_bfloat16")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     trained = keras.models.load_model(tmp_path / "averaged.keras")
     assert {layer.compute_dtype for layer in trained.layers} >= {"bfloat16"}
@@ -99,213 +105,145 @@ def test_half_precision_trains_and_the_network_reads_without_it(tmp_path):
 
 
 @pytest.mark.parametrize("in_torch", [False, True])
-def test_half_precision_is_for_devices_that_compute_in_it(tmp_path, monkeypatch, in_torch):
-    torch = in_torch and pytest.importorskip("torch", reason="make setup-torch")
-    monkeypatch.setattr(runs, "Path", {"/proc/cpuinfo": tmp_path / "cpuinfo"}.get)
-    for flags, gpu, precision in (
-        (None, None, "float32"),  # no such file
-        ("fpu avx512f", None, "float32"),
-        ("fpu avx512_bf16", None, "mixed_bfloat16"),
-        ("fpu amx_bf16", (7, 5), "float32"),  # a T4 emulates it
-        ("fpu", (8, 0), "mixed_bfloat16"),
-    ):
-        if flags:
-            (tmp_path / "cpuinfo").write_text(flags)
-        if in_torch:
-            monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: bool(gpu))
-            monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu=gpu: gpu)
-        gpus, details = [gpu] if gpu else [], {"compute_capability": gpu}
-        monkeypatch.setattr(tf.config, "list_physical_devices", lambda _, x=gpus: x)
-        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _, x=details: x)
-        assert runs.best_precision(in_torch) == precision
+@pytest.mark.parametrize(
+    ("flags", "gpu", "precision"),
+    [("", None, "float32"), ("fpu avx512f", None, "float32"),
+     ("fpu avx512_bf16", None, "mixed_bfloat16"), ("fpu", (8, 0), "mixed_bfloat16"),
+     ("fpu amx_bf16", (7, 5), "float32")],  # a T4 emulates it
+)  # fmt: skip
+def test_half_precision_is_for_devices_that_compute_in_it(
+    monkeypatch, in_torch, flags, gpu, precision
+):
+    if in_torch:
+        torch = pytest.importorskip("torch", reason="make setup-torch")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpu))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: gpu)
+    details = {"compute_capability": gpu}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [gpu] if gpu else [])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+    monkeypatch.setattr(runs, "cpuinfo", lambda: flags)
+    assert runs.best_precision(in_torch) == precision
 
 
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """A run that was killed, went on, and was stopped with Ctrl-C: its folder, what it said."""
-    if os.name == "nt":
-        pytest.skip("Windows has no such signals")
-    folder, rng = tmp_path_factory.mktemp("train") / "stopped", random.Random(1)
-    # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
-    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    for epochs, how in [(1, signal.SIGKILL), (3, signal.SIGINT)]:
-        process = subprocess.Popen(
-            [sys.executable, train_tiny.__file__, *WORDS, f"OUT={folder}"], preexec_fn=listen,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "SECONDS": "0.25"},
-        )  # fmt: skip
-        table, end = folder / "log.csv", time.monotonic() + 300
-        while not table.exists() or table.read_text().count("\n") <= epochs:
-            if process.poll() is not None or time.monotonic() > end:
-                process.kill()
-                pytest.fail(f"epoch {epochs} did not come: {process.communicate()}")
-            time.sleep(0.02)
-        if how == signal.SIGINT:
-            before = content(folder)
-            second = refused(*WORDS, f"OUT={folder}")
-            changed = {p.name for p, x in content(folder).items() if before.get(p) != x}
-        time.sleep(rng.random() / 2)  # an epoch takes longer
-        # Ctrl-C reaches the process that draws, too; a kill does not.
-        (os.kill if how == signal.SIGKILL else os.killpg)(process.pid, how)
-        printed, errors = process.communicate(timeout=60)
-    return SimpleNamespace(
-        folder=folder, code=process.returncode, printed=printed, errors=errors, second=second,
-        changed=changed,
-    )  # fmt: skip
+def test_only_the_same_run_goes_on_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "code_hash", lambda: "this version")
+    settings = train.defaults("ctc")
+    go_on = partial(runs.open_run, tmp_path, command="make train", count_steps=lambda: 7)
+    assert go_on(settings) == go_on(settings, count_steps=None)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(ValueError, match=r"RATE=0.02, not 0.001.*OUT="):
+        go_on(settings | {"rate": 0.001})
+    monkeypatch.setattr(runs, "code_hash", lambda: "another version")
+    with pytest.raises(ValueError, match="other code.*OUT="):
+        go_on(settings)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match="finished run.*OUT="):
+        go_on(settings)
+    assert (tmp_path / "run.json").read_bytes() == before
 
 
-def test_ctrl_c_ends_in_a_sentence_and_a_second_process_is_refused(stopped):
-    assert stopped.code == 3 and "Traceback" not in stopped.errors, stopped.errors
-    assert "goes on" in stopped.printed.splitlines()[-1]
-    assert (stopped.folder / "run.json").exists() and not (stopped.folder / "results.json").exists()
-    assert str(stopped.folder) in stopped.second and "wait" in stopped.second
-    assert not stopped.changed & {
-        "run.json",
-        "results.json",
-        "model.keras",
-    }  # the first's are others
-
-
-def test_an_interrupted_run_ends_with_the_same_weights_and_log(stopped, tmp_path):
-    folder, whole = shutil.copytree(stopped.folder, tmp_path / "run"), tmp_path / "whole"
-    for out in (folder, whole):  # as other tests in this process may change how TensorFlow computes
-        command = [sys.executable, train_tiny.__file__, *WORDS, f"OUT={out}"]
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert all(map(np.array_equal, weights(folder), weights(whole)))
-    pd.testing.assert_frame_equal(log(folder), log(whole))
-    # Stopped again, after its last epoch and before its results: nothing is trained again.
-    (folder / "results.json").unlink()
-    (folder / "model.keras").unlink()
-    rows = (folder / "log.csv").read_text()
-    assert call(*WORDS, f"OUT={folder}", code=record(folder, "run.json")["code"]) == 0
-    assert all(map(np.array_equal, weights(folder), weights(whole)))
-    assert (folder / "log.csv").read_text() == rows
-
-
-def test_only_the_same_run_goes_on_in_a_folder(stopped, whole, monkeypatch):
-    monkeypatch.setattr(train, "held_out", None)  # it is refused before anything is drawn
-    for folder, words, more, told in (
-        (whole, [], {}, ["finished"]),
-        (whole, ["RATE=0.001"], {}, ["0.001", "0.02"]),
-        (stopped.folder, [], {"code": "another version"}, ["code"]),
-    ):
-        before = content(folder)
-        message = refused(*WORDS, *words, f"OUT={folder}", **more)
-        assert all(word in message for word in (*told, str(folder), "OUT=")), message
-        assert content(folder) == before
-
-
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+def test_a_folder_is_for_one_process_and_what_is_not_a_run_is_left_alone(tmp_path):
+    run = tmp_path / "run"
+    with runs.locked(run), pytest.raises(ValueError, match="run: wait"), runs.locked(run):
+        pass
     (tmp_path / "log.csv").write_text("mine\n")
-    (tmp_path / "model.keras").write_bytes(b"mine")
-    before = content(tmp_path)
     for out in (tmp_path, tmp_path / "log.csv"):
-        message = refused(*WORDS, f"OUT={out}")
-        assert str(out) in message and "OUT=" in message
-    assert content(tmp_path) == before and list(tmp_path.iterdir()) == list(map(Path, before))
+        with pytest.raises(ValueError, match=f"{out.name} .*OUT="), runs.locked(out):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "log.csv"}
+    assert (tmp_path / "log.csv").read_text() == "mine\n"
 
 
-def test_the_usual_folder_is_named_by_the_settings():
-    def name(**changes: str) -> str:
-        chosen = train.settle(train.DEFAULTS | changes)
-        return str(train.folder(chosen | {"PRECISION": changes.get("PRECISION", "float32")}))
-
-    others = {
-        "MODEL": "cnn", "SIZE": "full", "BUDGET": "20min", "SEED": "1", "SIZES": "0.1",
-        "HARD": "0", "BATCH": "32", "RATE": "0.01", "PRECISION": "mixed_bfloat16",
-    }  # fmt: skip
-    assert others.keys() == train.DEFAULTS.keys() - {"OUT", "WORKERS"}
-    names = [name(), *(name(**{key: value}) for key, value in others.items())]
-    assert len(set(names)) == len(names)
-    assert name(SIZES="0.5", BUDGET=train.BUDGETS["ctc"]) == name()  # the same run, spelled out
+def test_the_usual_folder_is_named_by_the_settings_and_the_command_leads_to_them(monkeypatch):
+    words = ["", "--model=cnn", "--size=full", "--budget=20min", "--seed=1", "--sizes=0.1",
+             "--hard=0", "--batch=32", "--rate=0.01", "--precision=float32"]  # fmt: skip
+    settings = [train.read_options([word] if word else [])[0] for word in words]
+    assert len({train.folder(x) for x in settings}) == len(words)
+    assert train.read_options(["--sizes=0.5", "--budget=8000000"])[0] == settings[0]
+    for own, word in zip(settings, words, strict=True):
+        assert train.command(own).startswith("make train MODEL=")
+        typed = train.command(own).split()[2:]
+        assert train.read_options(["--" + word.lower() for word in typed])[0] == own, word
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shared, *_ = train.read_options(["--model=pytorch"])
+    torchrun = "torchrun --nproc-per-node 2 -m tools.train --model=pytorch"
+    assert train.command(shared) == torchrun and "processes2" in str(train.folder(shared))
 
 
 def test_the_hash_of_the_code_changes_with_code_alone(tmp_path, monkeypatch):
-    for folder in ("tools", "elsewhere"):
-        (tmp_path / folder).mkdir()
-        module = ModuleType(folder)
-        module.__file__ = str(tmp_path / folder / "x.py")
-        monkeypatch.setitem(sys.modules, f"imported from {folder}", module)
+    module = ModuleType("tools.x")
+    module.__file__ = str(tmp_path / "tools" / "x.py")
+    monkeypatch.setitem(sys.modules, "tools.x", module)
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     hashes = []
-    for code, other in (("a = 1\n", ""), ("# why\na = 1\n", "b = 1"), ("a = 2\n", "")):
-        (tmp_path / "tools" / "x.py").write_text(code)
-        (tmp_path / "elsewhere" / "x.py").write_text(other)
+    for code in ("a = 1\n", "# why\na = 1\n", "a = 2\n"):
+        runs.write(tmp_path / "tools" / "x.py", code)
         hashes.append(runs.code_hash())
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_a_damaged_backup_is_named(stopped, tmp_path):
-    folder = shutil.copytree(stopped.folder, tmp_path / "run")
-    for state in STATES:
-        (folder / state).write_bytes((folder / state).read_bytes()[:5_000])
-    before = content(folder)
-    message = refused(*WORDS, f"OUT={folder}", code=record(folder, "run.json")["code"])
-    assert str(folder / "backup") in message and "OUT=" in message
-    assert content(folder) == before
-
-
-def test_a_power_cut_in_the_first_epoch_costs_that_epoch(tmp_path):
-    state = tmp_path / Path(STATES[0]).name
-    state.write_bytes(b"half a file")
-    check_backup(tmp_path)  # the only state is torn, so the run begins anew
-    assert not state.exists()
+def test_a_damaged_backup_is_named_and_one_of_the_first_epoch_is_dropped(tmp_path):
+    (tmp_path / "latest.weights.h5").write_bytes(b"half a file")
+    check_backup(tmp_path)
+    assert not list(tmp_path.iterdir())
+    for name in ("latest.weights.h5", "latest.weights.h5.bkp"):
+        (tmp_path / name).write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=f"{tmp_path.name} is damaged.*OUT="):
+        check_backup(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "word",
-    ["MODEL=rnn", "BUDGET=20m", "BUDGET=0", "BUDGET=0min", "BUDGET=3", "SEED=4294967296", "SEED=-1",
-     "BATCH=0", "BATCH=13", "RATE=2", "HARD=1.9", "SIZES=2", "WORKERS=-1", "STEPS=3"],
+    "words",
+    ["--model=rnn", "--budget=20m", "--budget=0", "--budget=0min", "--budget=63", "--batch=64001",
+     "--seed=4294967296", "--rate=2", "--workers=-1", "--model=cnn --sizes=0.5", "--steps=3",
+     "--model=pytorch --batch=63", "--model=pytorch --budget=20min"],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_at_once(tmp_path, monkeypatch, word):
-    monkeypatch.setattr(runs, "locked", None)  # it does not get so far
-    name, _, value = word.partition("=")
-    message = refused("BUDGET=12", "BATCH=4", f"OUT={tmp_path / 'out'}", word)
-    assert name in message and (name not in train.DEFAULTS or value in message)
-    assert not (tmp_path / "out").exists()
+def test_what_cannot_be_is_refused_before_anything_is_written(words, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # two processes share a batch evenly, and count captchas
+    with pytest.raises(SystemExit):
+        train.read_options(words.split())
+    name, value = words.split()[-1].split("=")
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert name in message and value in message
 
 
-def test_processes_that_draw_import_no_keras():
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
-    code = "import sys, train; sys.exit('keras' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+def test_options_are_read_and_captchas_drawn_without_keras():
+    code = "import sys; from tools import evaluate, publish, study, train; "
+    code += "sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
 
 
 def test_a_budget_is_meant_to_a_step():
-    chosen = train.settle(train.DEFAULTS | {"BUDGET": "19136", "BATCH": "64"})
-    assert train.plan(chosen, 0, None) == {"steps": 299}
-    assert train.practice(chosen).steps * 64 == train.EPOCH == 64_000
-    chosen["BUDGET"] = "11min"  # of the whole command, of which half a minute is over
+    settings = train.defaults("ctc") | {"budget": 19136}
+    assert train.count_steps(settings, 0, None) == 299
+    assert train.practice(settings).steps * 64 == train.EPOCH == 64_000
+    settings["budget"] = "11min"  # of the whole command, of which half a minute is over
     began = time.perf_counter() - 30
-    assert train.plan(chosen, began, lambda: 0.1)["steps"] == pytest.approx(6_200, abs=2)
-    assert train.plan(chosen, began - 3_600, lambda: 0.1) == {"steps": 1}
+    assert train.count_steps(settings, began, lambda: 0.1) == pytest.approx(6_200, abs=2)
+    assert train.count_steps(settings, began - 3_600, lambda: 0.1) == 1
 
 
-def test_what_minutes_are_measured_with_leaves_nothing_behind(tmp_path, monkeypatch):
-    plan, speeds = train.plan, []
+def test_what_minutes_are_measured_with_leaves_nothing_behind(call, tmp_path, monkeypatch):
+    by_captchas, seconds = call(tmp_path / "captchas", "--budget=8"), []
 
     def two_steps(settings, began, seconds_a_step):
-        speeds.append(seconds_a_step())
-        return plan(settings | {"BUDGET": "8"}, began, None)
+        seconds.append(seconds_a_step())
+        return 2
 
-    assert call(*WORDS, "BUDGET=8", f"OUT={tmp_path / 'captchas'}") == 0
-    monkeypatch.setattr(train, "plan", two_steps)
-    assert call(*WORDS, "BUDGET=1min", f"OUT={tmp_path / 'minutes'}") == 0
-    assert all(map(np.array_equal, *(weights(tmp_path / x) for x in ("captchas", "minutes"))))
-    assert 0 < speeds[0] < 10
+    monkeypatch.setattr(train, "count_steps", two_steps)
+    by_minutes = call(tmp_path / "minutes", "--budget=1min")
+    assert all(map(np.array_equal, by_captchas.get_weights(), by_minutes.get_weights()))
+    assert 0 < seconds[0] < 10
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there is no make on Windows")
 def test_make_clean_keeps_trainings(tmp_path):
-    if os.name == "nt":
-        pytest.skip("there is no make on Windows")
     shutil.copy(ROOT / "Makefile", tmp_path)
-    kept = {"build/train/ctc/log.csv", "build/study/abc/log.csv", "mine.txt"}
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    kept = {"build/train/ctc/log.csv", "build/study/abc/log.csv", "mine.txt", "Makefile"}
     for name in (*kept, "build/site/index.html", "build/log", ".pytest_cache/x", "x.egg-info/y"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    for _ in range(2):
-        subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
-    found = {path.relative_to(tmp_path).as_posix() for path in content(tmp_path)}
-    assert found == kept | {"Makefile"}
-    shutil.rmtree(tmp_path / "build")
+        (tmp_path / name).touch()
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    files = {x.relative_to(tmp_path).as_posix() for x in tmp_path.rglob("*") if x.is_file()}
+    assert files == kept

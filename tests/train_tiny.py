@@ -1,12 +1,8 @@
-"""tools/train.py with tiny networks, few glyphs and short epochs; run by test_train*.py.
-
-The environment says how many SECONDS each batch takes, so that somebody can interrupt.
-"""
+"""tools/train.py with tiny networks, few glyphs and short epochs; run by test_train*.py."""
 
 import functools
 import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -33,30 +29,25 @@ PATCHES = [
 
 
 def main() -> int:
-    if "MODEL=pytorch" in sys.argv:  # below RANKS each process has a folder
-        import torch
+    if "--model=pytorch" not in sys.argv:
+        from notebooks_py import ch4_gpu_training as ch4
 
-        from tools import train_torch
-
-        class Run(train_torch.Run):
-            def train(self, *steps):
-                loss = super().train(*steps)
-                torch.save(list(self.model.parameters()), here / "last.pt")
-                return loss
-
-        here = Path(os.environ["RANKS"], f"rank{train_torch.RANK}")
-        here.mkdir(exist_ok=True)
-        os.chdir(here)
-        train_torch.SIZES["slim"], train_torch.Run = TORCH, Run
+        ch4.SLIM = NETWORK
         return train.main()
-    from notebooks_py import ch4_gpu_training as ch4
+    import torch
 
-    class Slowly(ch4.PracticeSequence):
-        def __getitem__(self, index):
-            time.sleep(float(os.environ.get("SECONDS", 0)))
-            return super().__getitem__(index)
+    from tools import train_torch
 
-    ch4.SLIM, ch4.PracticeSequence = NETWORK, Slowly
+    class Run(train_torch.Run):
+        def train(self, *steps):
+            loss = super().train(*steps)
+            torch.save(list(self.model.parameters()), here / "last.pt")
+            return loss
+
+    here = Path(os.environ["RANKS"], f"rank{train_torch.RANK}")  # each process has a folder
+    here.mkdir(exist_ok=True)
+    os.chdir(here)
+    train_torch.SIZES["slim"], train_torch.Run = TORCH, Run
     return train.main()
 
 

@@ -3,27 +3,21 @@
 For a finished network of models/ the count is compared with the one that was written down.
 """
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from captcha_reader import scores, weights
 from captcha_reader.texts import ALPHABET
-from tools import options
+from tools import options, runs
 
-with options.quietly():
-    import keras
-
-    from notebooks_py import ch4_gpu_training as ch4
-
-DEFAULTS = {"MODEL": "ctc", "SET": "classic-10k"}
 FINISHED = {"cnn": ".keras", "ctc": ".keras", "pytorch": ".pt"}
-NAMES = ", ".join(FINISHED)  # or any model.keras, or slim model.pt
-ALLOWED = {"MODEL": rf"{'|'.join(FINISHED)}|.*\.(keras|pt) one of {NAMES}, or a .keras or .pt file"}
 NEAR = 3  # captchas that another machine may read otherwise, by rounding
 
 
-def reader(path: Path, size: str = "slim"):
+def reader(path: Path, size: str = "slim") -> Callable:
     """Return what reads uint8 pictures with the weights in a file of Keras or PyTorch.
+
+    `size` is that of a PyTorch network, "slim" or "full"; a file of Keras knows its own.
 
     Raises:
         ValueError: the network knows other characters than the test sets have.
@@ -31,8 +25,12 @@ def reader(path: Path, size: str = "slim"):
     if path.suffix == ".pt":
         from tools import train_torch  # PyTorch is optional
 
-        model, read = train_torch.load(path, size), train_torch.ch7.read
-        return lambda pictures: read(model, pictures)
+        model = train_torch.load(path, size)
+        return lambda pictures: train_torch.ch7.read(model, pictures)
+    with options.quietly():
+        import keras
+
+        from notebooks_py import ch4_gpu_training as ch4
     model = keras.models.load_model(path, compile=False)
     last = model.layers[-1].output.shape[-1]  # one head, or the answers of a column and the blank
     characters = last - 1 if model.name == "ctc" else last
@@ -43,25 +41,29 @@ def reader(path: Path, size: str = "slim"):
 
 
 def main() -> int:
-    """Print the score; 1 if models/ tells another one."""
-    chosen = options.read(sys.argv[1:], "evaluate", DEFAULTS, ALLOWED)
-    name, results = chosen["MODEL"], {"scores": {}, "settings": {"SIZE": "slim"}}
-    path = Path(name)
-    try:
-        if name in FINISHED:
-            results = weights.read_results(name, weights.MODELS)
-            path = weights.MODELS / f"{name}{FINISHED[name]}"
-            weights.check_weights(path, results["sha256"])
-        score = scores.evaluate(reader(path, results["settings"]["SIZE"]), chosen["SET"])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SystemExit(f"evaluate: {error}") from error
+    """Print the score; return 1 if models/ has another one."""
+    parser = options.parser("evaluate", "Count what a network reads right on a named test set.")
+    names = ", ".join(FINISHED)
+    parser.add_argument("--model", default="ctc", help=f"{names}, or a .keras or slim .pt file")
+    parser.add_argument("--set", default="classic-10k", choices=scores.TEST_SETS, help="a test set")
+    given = parser.parse_args()
+    name, path, size, recorded = given.model, Path(given.model), "slim", {}
+    if name in FINISHED:
+        results = weights.read_results(name, weights.MODELS)
+        size, recorded = results["settings"]["size"], results["scores"]
+        path = weights.MODELS / f"{name}{FINISHED[name]}"
+        weights.check_weights(path, results["sha256"])
+    elif path.suffix not in FINISHED.values() or not path.is_file():
+        parser.error(f"--model={name} is none of {names}, and no .keras or .pt file")
+    score = scores.evaluate(reader(path, size), given.set)
     print(score)
-    if not (told := results["scores"].get(chosen["SET"])):
+    if given.set not in recorded:
         return 0
-    far = abs(score.right - told["right"]) > NEAR
-    print(f"models/{name}.json has {told['right']:,}{f', more than {NEAR} away' if far else ''}")
+    right = recorded[given.set]["right"]
+    far = abs(score.right - right) > NEAR
+    print(f"models/{name}.json has {right:,}{f', more than {NEAR} away' if far else ''}")
     return int(far)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runs.end_with(main)

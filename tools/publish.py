@@ -5,9 +5,9 @@ judge's captchas than the one there, and the tables in the READMEs: results, and
 minutes and badges. Without RUN it writes the tables alone (`make table`).
 """
 
+import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +17,9 @@ from captcha_reader import scores
 from captcha_reader.practice import EPOCH
 from captcha_reader.weights import check_weights
 from tools import lessons, options, runs
+from tools.evaluate import FINISHED, reader
 from tools.lessons import Lesson
 
-DEFAULTS = {"RUN": ""}
 SETS = {  # what is counted and published
     "cnn": ("classic-1k", "classic-10k", "classic-100k", "modern-10k", "default-10k",
             "preview-10k"),
@@ -64,7 +64,7 @@ BADGES = (
 
 
 def share(score: dict) -> str:
-    """A score as the table shows it: "98.43 % (98.35 to 98.51)"."""
+    """Write a score as the table shows it: "98.43 % (98.35 – 98.51)"."""
     low, high = (100 * end for end in score["interval"])
     return f"{100 * score['right'] / score['n']:.2f} % ({low:.2f} – {high:.2f})"
 
@@ -76,22 +76,21 @@ def table(root: Path, words: dict) -> str:
     pair = [results["cnn"], results["ctc"]]
     rows = [words["head"].split(" | "), ["---"] * 3]
     for test_set in COLUMNS:
-        cells = [found["scores"].get(test_set) for found in pair]
+        cells = [network["scores"].get(test_set) for network in pair]
         rows.append([f"`{test_set}`", *(share(cell) if cell else "" for cell in cells)])
     for name in ("parameters", "pictures"):
-        rows.append([words[name], *(f"{found[name]:,}" for found in pair)])
+        rows.append([words[name], *(f"{network[name]:,}" for network in pair)])
     hours = words["hours"].format(cpu=f"{pair[1]['cores']} cores, {pair[1]['device']}")
-    rows.append([hours, *(f"{found['seconds'] / 3600:.1f}" for found in pair)])
-    rows.append([words["command"], *(f"`{found['command']}`" for found in pair)])
+    rows.append([hours, *(f"{network['seconds'] / 3600:.1f}" for network in pair)])
+    rows.append([words["command"], *(f"`{network['command']}`" for network in pair)])
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    twin = results["pytorch"]
-    return "\n".join(
-        [*lines, "", words["pytorch"].format(score=share(twin["scores"]["wide-10k"]), **twin)]
-    )
+    pytorch = results["pytorch"]
+    sentence = words["pytorch"].format(score=share(pytorch["scores"]["wide-10k"]), **pytorch)
+    return "\n".join([*lines, "", sentence])
 
 
 def minutes(notebook: NotebookNode) -> int:
-    """How long a lesson takes: 200 words a minute, 8 seconds for a line of code, in fives."""
+    """Return minutes in fives: 200 words a minute, 8 seconds for a line of code."""
     text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     cells = [x for _, x in lessons.code_cells(notebook) if lessons.COLAB not in lessons.tags(x)]
     lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
@@ -99,7 +98,7 @@ def minutes(notebook: NotebookNode) -> int:
 
 
 def badges(lesson: Lesson) -> str:
-    """Links that open a lesson elsewhere; nothing as long as the repository has no address."""
+    """Return links that open a lesson elsewhere, or nothing without an address."""
     if not lessons.has_address(lesson.root):
         return ""
     address = lessons.address(lesson.root)
@@ -123,49 +122,49 @@ def with_tables(name: str, root: Path) -> str:
 
 
 def publish(run: Path, root: Path) -> bool:
-    """Make the network of a run the finished one of its kind in `root`; False if not better."""
+    """Make the network of a run the finished one of its kind in `root`; False if not better.
+
+    Raises:
+        ValueError: the folder holds no finished run of `make train`, or other weights.
+    """
     try:
         results = json.loads((run / runs.RESULTS).read_text("utf-8"))
-        name, weights_hash = results["settings"]["MODEL"], results["sha256"]
-        total, batch = results["pictures"], int(results["settings"]["BATCH"])
-        test_sets, size = SETS[name], results["settings"]["SIZE"]
+        settings, total, weights_hash = (results[x] for x in ("settings", "pictures", "sha256"))
+        name, size, batch = (settings[x] for x in ("model", "size", "batch"))
+        test_sets, judge, suffix = SETS[name], JUDGES[name], FINISHED[name]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{run} holds no finished run of `make train` ({error!r}): RUN= wants its folder"
         ) from error
-    from tools.evaluate import FINISHED, reader  # brings TensorFlow
-
     home = root / "models" / f"{name}.json"
-    weights = check_weights(run / f"model{FINISHED[name]}", weights_hash)
+    weights = check_weights(run / f"model{suffix}", weights_hash)
     read = reader(weights, size)
-    judged = scores.evaluate(read, JUDGES[name]).record()
+    judged = scores.evaluate(read, judge).record()
     old = json.loads(home.read_text("utf-8"))["scores"] if home.exists() else {}
-    if earlier := old.get(JUDGES[name]):
-        print(f"{home.name} has {earlier['right']:,} of {JUDGES[name]}, this network "
-              f"{judged['right']:,}")  # fmt: skip
+    if earlier := old.get(judge):
+        print(f"{home.name} has {earlier['right']:,} of {judge}, this network {judged['right']:,}")
         if judged["right"] <= earlier["right"]:
             return False
-    found = {test_set: scores.evaluate(read, test_set).record() for test_set in test_sets}
-    results |= {"scores": found | {JUDGES[name]: judged}, "bytes": weights.stat().st_size}
+    counts = {test_set: scores.evaluate(read, test_set).record() for test_set in test_sets}
+    results |= {"scores": counts | {judge: judged}, "bytes": weights.stat().st_size}
     log = pd.read_csv(run / "log.csv").drop_duplicates("epoch", keep="last")
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
     log = log[[column for column in LOG if column in log]]
-    lessons.write(home.with_suffix(FINISHED[name]), weights.read_bytes())
+    lessons.write(home.with_suffix(suffix), weights.read_bytes())
     lessons.write(home.with_suffix(".csv"), log.to_csv(index=False))
-    lessons.write(home, json.dumps(results, indent=1) + "\n")
+    runs.write_json(home, results)
     return True
 
 
 def main() -> int:
-    """Publish a run, if one is given, and write the tables; 1 if it is not better."""
-    chosen = options.read(sys.argv[1:], "publish", DEFAULTS, {})
-    if chosen["RUN"]:
-        try:
-            better = publish(Path(chosen["RUN"]), lessons.ROOT)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SystemExit(f"publish: {error}") from error
-        if not better:
+    """Publish a run, if one is given, and write the tables; return 1 if it is not better."""
+    parser = options.parser("publish", "Make a trained network the finished one, if it is better.")
+    unset = argparse.SUPPRESS
+    parser.add_argument("--run", type=Path, default=unset, help="a folder of make train")
+    given = parser.parse_args()
+    if "run" in given:
+        if not publish(given.run, lessons.ROOT):
             print("publish: not better, so everything stays as it is")
             return 1
         print("next: make export, and make refresh for the lessons that read models/")
@@ -176,4 +175,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runs.end_with(main)

@@ -34,10 +34,15 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
+def cpuinfo() -> str:
+    """Return what Linux says about the processors; nothing on other systems."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
+
+
 def hardware() -> dict:
     """Return what speed and rounding depend on: processor, cores, Python and packages."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.+)", cpuinfo.read_text(), re.M) if cpuinfo.exists() else 0
+    model = re.search(r"^model name\s*: (.+)", cpuinfo(), re.M)
     installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
     return {
         "cpu": model[1] if model else platform.processor() or platform.machine(),
@@ -73,10 +78,10 @@ def best_precision(in_torch: bool) -> str:
 
             if jax.default_backend() == "gpu":
                 capability = int(str(jax.devices()[0].compute_capability).split(".")[0])
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    processor = "avx512_bf16" in flags or "amx_bf16" in flags
-    half = processor if capability is None else capability >= 8
+    if capability is None:
+        half = "avx512_bf16" in cpuinfo() or "amx_bf16" in cpuinfo()
+    else:
+        half = capability >= 8
     return "mixed_bfloat16" if half else "float32"
 
 
@@ -87,13 +92,9 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         ValueError: it holds something else than a run, or another process is at work in it.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is no folder: use OUT=another-folder")
-    others = sorted(path.name for path in out.glob("*") if path.name != ".lock")
-    if others and RUN not in others:
-        raise ValueError(
-            f"{out} is not empty and holds no {RUN} ({others[0]} is in it): use OUT=another-folder"
-        )
+    others = {path.name for path in out.glob("*")} - {".lock"}
+    if out.is_file() or others and RUN not in others:
+        raise ValueError(f"{out} is not empty and holds no {RUN}: use OUT=another-folder")
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
@@ -102,54 +103,55 @@ def locked(out: Path) -> Iterator[None]:
         raise ValueError(f"another process trains in {out}: wait, or use OUT=") from None
 
 
-def open_run(out: Path, settings: dict, command: str, plan: Callable[[], dict]) -> dict:
-    """Start the run of these settings in a folder, or find it there; return its record.
+def open_run(out: Path, settings: dict, command: str, count_steps: Callable[[], int]) -> dict:
+    """Start the run of these settings in a folder, or go on with the one there; return its record.
 
-    `plan()` says what else to write down when it starts, such as its number of steps.
+    `count_steps()` is called at the start: the record says how many steps the run has.
 
     Raises:
         ValueError: the folder holds a finished run, one of other settings, or one of other code.
     """
     code = code_hash()
     if not (out / RUN).exists():
-        record = {"command": command, "settings": settings, "code": code, **hardware(), **plan()}
-        write(out / RUN, json.dumps(record, indent=1) + "\n")
+        record = {"command": command, "settings": settings, "code": code, **hardware()}
+        write_json(out / RUN, record | {"steps": count_steps()})
     record = json.loads((out / RUN).read_text("utf-8"))
     for name, value in settings.items():
-        if record["settings"].get(name) != value:
-            held = f"{out} holds a run with {name}={record['settings'].get(name)}, not {value}"
-            raise ValueError(f"{held}: use that to go on with it, or OUT=another-folder")
+        if (old := record["settings"].get(name)) != value:
+            raise ValueError(f"{out} holds a run with {name.upper()}={old}, not {value}: "
+                             "use that to go on with it, or OUT=another-folder")  # fmt: skip
     if (out / RESULTS).exists():
         raise ValueError(f"{out} holds a finished run: use OUT=another-folder")
     if record["code"] != code:
-        raise ValueError(
-            f"the run in {out} began with other code: go on with that version of the repository, "
-            "or use OUT=another-folder"
-        )
+        raise ValueError(f"the run in {out} began with other code: go on with that version of the "
+                         "repository, or use OUT=another-folder")  # fmt: skip
     return record
 
 
-def end_with(main: Callable[[], int | None]) -> None:
-    """Call `main`, and end this process with its exit code, whatever other threads are doing.
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON that a person can read, all or nothing."""
+    write(path, json.dumps(content, indent=1) + "\n")
 
-    TensorFlow's thread that asks for batches ahead waits for Python, and at an ordinary end Python
-    waits for it: after Ctrl-C for ever.
+
+def end_with(main: Callable[[], int]) -> None:
+    """Call `main` and end this process with its exit code; an error of the user is one line.
+
+    Ctrl-C ends with 3, so that a script can tell. TensorFlow's thread that asks for batches ahead
+    waits for Python, and at an ordinary end Python waits for it: after Ctrl-C for ever.
     """
     try:
         code = main()
-    except SystemExit as error:
+    except SystemExit as error:  # from argparse, which has printed a line
         code = error.code
+    except (ModuleNotFoundError, OSError, RuntimeError, ValueError) as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was")
+        code = 3
     except BaseException:
-        code = traceback.format_exc()
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1 if isinstance(code, str) else code or 0)
-
-
-def finish_run(out: Path, record: dict, results: dict) -> dict:
-    """Complete the record of a run with what came out, as results.json; return it."""
-    record |= results
-    write(out / RESULTS, json.dumps(record, indent=1) + "\n")
-    return record
+    os._exit(code or 0)

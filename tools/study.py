@@ -5,13 +5,15 @@ hour, ablation and heads hours: there, what is finished is not trained again, an
 goes on. A training lies in a folder that is named by its settings and by the code that made it.
 """
 
+import argparse
 import hashlib
+import itertools
 import json
 import math
 import random
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -36,23 +38,13 @@ from captcha_reader.texts import (
 from tools import options, runs
 from tools.lessons import write
 
-DEFAULTS = {
-    "WHAT": "",
-    "PICTURES": "0",  # 0: as many as the study usually takes
-    "SEEDS": "2019,2020",  # all but ablation and heads take the first
-    "OUT": "",  # a file; the default is models/bank.json, ..., models/stages.csv
-    "RUNS": "build/study",  # a folder for trainings
-}
-ALLOWED = {
-    "WHAT": "bank|ablation|heads|stages|tuning one of bank, ablation, heads, stages, tuning",
-    "PICTURES": options.WHOLE,
-    "SEEDS": options.WHOLES,
-}
+LEAST = 64  # captchas: one batch
+RUNS = Path("build/study")  # where trainings lie
 NEW_BANK = 1_000  # captchas from one bank
 VALID = 2_000  # held-out captchas that a network of tuning reads
 CURVE = 1_000  # as many for each epoch of stages
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
-RECIPE = {  # arguments of `fit` below
+RECIPE = {  # `changes` of `fit` below replace these
     "kind": "ctc",
     "network": {},
     "recipe": {},
@@ -85,9 +77,9 @@ HEADS = {
 }
 
 
-def write_json(out: Path, found: dict) -> None:
+def write_results(out: Path, results: dict) -> None:
     """Write what was measured, and on which machine."""
-    write(out, json.dumps(found | {"machine": runs.hardware()}, indent=1) + "\n")
+    runs.write_json(out, results | {"machine": runs.hardware()})
 
 
 class WhiteBank(GlyphBank):
@@ -154,11 +146,11 @@ def drawing_speed(seed: int, count: int = 200, repeats: int = 5) -> dict:
             rows[-1][name] = count / (time.process_time() - start)
     speeds = pd.DataFrame(rows)
     ratio = round(float((speeds.bank / speeds.package).median()), 2)
-    found = speeds.median().round(1).to_dict()
-    return {**found, "ratio": ratio, "seconds to make a bank": round(seconds, 2)}
+    medians = speeds.median().round(1).to_dict()
+    return medians | {"ratio": ratio, "seconds to make a bank": round(seconds, 2)}
 
 
-def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
+def bank(out: Path, pictures: int, seeds: list[int]) -> None:
     """Compare captchas of the package with those of a bank, and of a bank of white glyphs."""
     speed = drawing_speed(seeds[0])
     print(f"captchas a second of one core: {speed}", flush=True)
@@ -168,106 +160,96 @@ def bank(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     letters = list("O0" * pictures)
     rng.shuffle(letters)
     hard = ["".join(letters[i : i + 4]) for i in range(0, len(letters), 4)]
-    found = {}
-    for width, height in ((WIDTH, HEIGHT), (PREVIEW_WIDTH, PREVIEW_HEIGHT)):
-        package = None
+    counts = {}
+    for size in ((WIDTH, HEIGHT), (PREVIEW_WIDTH, PREVIEW_HEIGHT)):
+        painters = counts[f"{size[0]}x{size[1]}"] = {}
         for name in PAINTERS:
             easy, difficult = (
-                answers_to(network, texts, name, (width, height), seeds[0])
-                for texts in (uniform, hard)
+                answers_to(network, texts, name, size, seeds[0]) for texts in (uniform, hard)
             )
-            counts = {
+            painters[name] = {
                 "right": [right(easy, uniform), pictures],
                 "0 as O": mistaken(hard, difficult, "0", "O"),
                 "O as 0": mistaken(hard, difficult, "O", "0"),
                 "O and 0 alone": [right(difficult, hard), len(hard)],
             }
-            package = package or counts  # the package comes first
-            print(f"{name}, {width}x{height}")
-            for what, count in counts.items():
-                z = apart(*count, *package[what])
+            print(f"{name}, {size[0]}x{size[1]}")
+            for what, count in painters[name].items():
+                z = apart(*count, *painters["by the package"][what])
                 verdict = "within chance" if abs(z) < 2.58 else "different"
                 print(f"  {what:14}{share(*count)}  z = {z:.1f}, {verdict}", flush=True)
-            found.setdefault(f"{width}x{height}", {})[name] = counts
-    network = {"name": "ctc", "sha256": results["sha256"]}
-    write_json(out, {"network": network, "pictures": found, "speed": speed})
+    judge = {"name": "ctc", "sha256": results["sha256"]}
+    write_results(out, {"network": judge, "pictures": counts, "speed": speed})
 
 
-def fit(
-    parent: Path, seed: int, pictures: int, kind: str, network: dict, recipe: dict, practice: dict,
-    precision: str,
-):  # fmt: skip
-    """Train from nothing, or go on in the folder of these settings in `parent`; return it.
+def fit(seed: int, pictures: int, changes: dict):
+    """Train by the changed recipe, or go on in the folder of these settings.
 
-    The folder gets averaged.keras, log.csv, and the last weights in backup.
+    Return the folder, which gets log.csv and in backup the last weights, the network with averaged
+    weights, and 16 of its batches.
     """
     import keras
 
     from captcha_reader.training import check_backup
     from notebooks_py import ch4_gpu_training as ch4
 
-    settings = {"seed": seed, "pictures": pictures, "kind": kind, "network": network,
-                "recipe": recipe, "practice": practice, "precision": precision}  # fmt: skip
+    settings = {"seed": seed, "pictures": pictures} | RECIPE | changes
     name = hashlib.sha256(json.dumps([settings, runs.code_hash()]).encode()).hexdigest()[:16]
-    out, job = parent / name, Practice(seed, **practice)
-    steps = round(pictures / job.batch)
-    with runs.locked(out), Ahead(job) as draw:
-        if not (out / runs.RUN).exists():
-            write(out / runs.RUN, json.dumps({"settings": settings, "steps": steps}) + "\n")
-        check_backup(out / "backup")
+    folder, job = RUNS / name, Practice(seed, **settings["practice"])
+    kind, steps = ch4.KINDS[settings["kind"]], round(pictures / job.batch)
+    with runs.locked(folder), Ahead(job) as draw:
+        runs.write_json(folder / runs.RUN, {"settings": settings, "steps": steps})
+        check_backup(folder / "backup")
         keras.backend.clear_session()  # which forgets the precision, too
-        keras.mixed_precision.set_dtype_policy(precision)
+        keras.mixed_precision.set_dtype_policy(settings["precision"])
         keras.utils.set_random_seed(seed)
-        model = ch4.KINDS[kind]["build"](**ch4.SLIM | network)
-        ch4.compile_recipe(model, steps, **recipe)
-        data = ch4.PracticeSequence(job, draw, ch4.KINDS[kind]["labels"])
-        ch4.fit_recipe(model, data, steps, {}, out)
+        model = kind["build"](**ch4.SLIM | settings["network"])
+        ch4.compile_recipe(model, steps, **settings["recipe"])
+        data = ch4.PracticeSequence(job, draw, kind["labels"])
+        ch4.fit_recipe(model, data, steps, {}, folder)
         sample = [data[index][0] for index in range(16)]
-    return out, model, sample
+    return folder, model, sample
 
 
-def trainings(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
-    """Train each variant or head with each seed; write a row when it is done."""
+def trainings(variants: dict, judge: str, out: Path, pictures: int, seeds: list[int]) -> None:
+    """Train each variant with each seed; write what it reads of the set `judge` when it is done."""
     import keras
 
     from captcha_reader.training import settle_norms
     from notebooks_py import ch4_gpu_training as ch4
 
-    is_ablation = chosen["WHAT"] == "ablation"
-    judge = list(draw_test_set("judge-20k" if is_ablation else "judge-classic-10k"))
-    header = {"recipe": RECIPE | {"network": ch4.SLIM, "recipe": {"rate": ch4.RATE}},
-              "pictures": pictures, "code": runs.code_hash()}  # fmt: skip
-    found = json.loads(out.read_text()) if out.exists() else {"rows": []}
-    header = json.loads(json.dumps(header))
-    if found["rows"] and any(found.get(name) != value for name, value in header.items()):
+    batches = list(draw_test_set(judge))
+    recipe = RECIPE | {"network": ch4.SLIM, "recipe": {"rate": ch4.RATE}}
+    header = {"recipe": recipe, "pictures": pictures, "code": runs.code_hash()}
+    header = json.loads(json.dumps(header))  # tuples become lists
+    results = json.loads(out.read_text()) if out.exists() else header | {"rows": []}
+    if results != results | header:
         raise ValueError(f"{out} holds rows of another recipe, number of pictures or code: "
                          "move it away, or use OUT=another-file")  # fmt: skip
-    found |= header
 
     def row_of(model, **facts) -> dict:
         keras.mixed_precision.set_dtype_policy("float32")
-        counts = [sum(a == b for a, b in zip(ch4.read(model, x), y, strict=True)) for x, y in judge]
-        n = [len(texts) for _, texts in judge]
-        row = facts | {"right": sum(counts), "n": sum(n), "classic": sum(counts[:100])}
-        print(f"{facts['name']}, seed {facts['seed']}: {share(row['right'], row['n'])}", flush=True)
+        counts = [right(ch4.read(model, pictures), texts) for pictures, texts in batches]
+        n = sum(len(texts) for _, texts in batches)
+        row = facts | {"right": sum(counts), "n": n, "classic": sum(counts[:100])}
+        print(f"{facts['name']}, seed {facts['seed']}: {share(row['right'], n)}", flush=True)
         return row
 
-    for seed in seeds:
-        for name, changes in (VARIANTS if is_ablation else HEADS).items():
-            if any((row["name"], row["seed"]) == (name, seed) for row in found["rows"]):
-                print(f"{name}, seed {seed}: is in {out}")
-                continue
-            folder, model, sample = fit(Path(chosen["RUNS"]), seed, pictures, **RECIPE | changes)
-            log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
-            facts = {"seed": seed, "seconds": round(log.seconds.sum()),
-                     "parameters": model.count_params()}  # fmt: skip
-            rows = [row_of(model, name=name, **facts)]
-            if is_ablation and name in LAST:
-                model.load_weights(folder / "backup" / "latest.weights.h5")
-                settle_norms(model, sample)
-                rows.append(row_of(model, name=LAST[name], **facts))
-            found["rows"] += rows
-            write_json(out, found)
+    for seed, (name, changes) in itertools.product(seeds, variants.items()):
+        if any((row["name"], row["seed"]) == (name, seed) for row in results["rows"]):
+            print(f"{name}, seed {seed}: is in {out}")
+            continue
+        folder, model, sample = fit(seed, pictures, changes)
+        log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
+        facts = {"seed": seed, "seconds": round(log.seconds.sum())}
+        facts["parameters"] = model.count_params()
+        rows = [row_of(model, name=name, **facts)]
+        if name in LAST:
+            model.load_weights(folder / "backup" / "latest.weights.h5")
+            settle_norms(model, sample)
+            rows.append(row_of(model, name=LAST[name], **facts))
+        results["rows"] += rows
+        write_results(out, results)
 
 
 def two_stages(model, data, valid: dict, folder: Path):
@@ -286,8 +268,8 @@ def two_stages(model, data, valid: dict, folder: Path):
     for rate, end in ((1e-3, max(1, data.epochs * 2 // 3)), (1e-4, data.epochs)):
         model.compile(keras.optimizers.Adam(rate, amsgrad=True), keras.losses.CTC())
         stop = [] if logs else [keras.callbacks.EarlyStopping(patience=3)]
-        options = {"validation_data": valid, "callbacks": [*watch, keep, *stop], "verbose": 2}
-        history = model.fit(data, initial_epoch=done, epochs=end, shuffle=False, **options)
+        arguments = {"validation_data": valid, "callbacks": [*watch, keep, *stop], "verbose": 2}
+        history = model.fit(data, initial_epoch=done, epochs=end, shuffle=False, **arguments)
         logs.append(pd.DataFrame(history.history).assign(epoch=np.array(history.epoch), rate=rate))
         done = history.epoch[-1] + 1
         model.load_weights(best)
@@ -306,7 +288,7 @@ def one_cycle(model, data, valid: dict, folder: Path):
     return log.assign(rate=[float(cycle(an_epoch * (epoch + 1))) for epoch in log.epoch])
 
 
-def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
+def stages(out: Path, pictures: int, seeds: list[int]) -> None:
     """Train lesson 3's small network in two stages and in one cycle, on the same captchas."""
     from notebooks_py import ch3_ctc as ch3
     from notebooks_py import ch4_gpu_training as ch4
@@ -326,7 +308,7 @@ def stages(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
     write(out, pd.concat(logs)[columns].to_csv(index=False, float_format="%.5g"))
 
 
-def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
+def tuning(out: Path, pictures: int, seeds: list[int]) -> None:
     """Learn another style from few pictures, from finished weights and from nothing."""
     import keras
 
@@ -355,38 +337,44 @@ def tuning(chosen: dict, out: Path, pictures: int, seeds: list[int]) -> None:
             answers = [x for i in range(0, VALID, 50) for x in ch4.read(model, unseen[i : i + 50])]
             rows[name][count] = right(answers, truth)
             print(f"{name}, {count}: {share(rows[name][count], VALID)}", flush=True)
-    write_json(out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": rows})
+    write_results(
+        out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": rows}
+    )
 
 
-LEAST = 64  # captchas: one batch
 STUDIES = {  # what measures it, where it goes, and with how many pictures
     "bank": (bank, "models/bank.json", 10_000),
-    "ablation": (trainings, "models/ablation.json", 100_000),
-    "heads": (trainings, "models/heads.json", 100_000),
+    "ablation": (partial(trainings, VARIANTS, "judge-20k"), "models/ablation.json", 100_000),
+    "heads": (partial(trainings, HEADS, "judge-classic-10k"), "models/heads.json", 100_000),
     "stages": (stages, "models/stages.csv", 61_440),
     "tuning": (tuning, "models/tuning.json", 19_200),
 }
 
 
+def whole_numbers(text: str) -> list[int]:
+    """Read whole numbers with commas between them."""
+    return [options.whole(number) for number in text.split(",")]
+
+
 def main() -> int:
-    """Measure; 3 if Ctrl-C stopped it."""
-    chosen = options.read(sys.argv[1:], "study", DEFAULTS, ALLOWED)
-    study, out, pictures = STUDIES[chosen["WHAT"]]
-    out, seeds = Path(chosen["OUT"] or out), [int(seed) for seed in chosen["SEEDS"].split(",")]
-    pictures = int(chosen["PICTURES"]) or pictures
-    if max(seeds) >= 2**32:
-        raise SystemExit(f"study: SEEDS={chosen['SEEDS']} must be less than {2**32}")
+    """Measure what the command line says."""
+    parser = options.parser("study", "Repeat a comparison of lessons 4, 5 and 8.")
+    add = parser.add_argument
+    unset = argparse.SUPPRESS
+    add("--what", choices=STUDIES, required=True, default=unset, help="what to compare")
+    add(
+        "--pictures", type=options.positive, default=unset, help="captchas, if not as many as usual"
+    )
+    add("--seeds", type=whole_numbers, default="2019,2020", help="bank, stages, tuning: the first")
+    add("--out", type=Path, default=unset, help="a file; models/WHAT.json or .csv if not")
+    given = parser.parse_args()
+    study, out, pictures = STUDIES[given.what]
+    out, pictures = getattr(given, "out", Path(out)), getattr(given, "pictures", pictures)
     if pictures < LEAST:
-        raise SystemExit(f"study: PICTURES={pictures} must be at least {LEAST}")
+        parser.error(f"--pictures={pictures} is less than one batch of {LEAST}")
     with options.quietly():
         import keras  # noqa: F401
-    try:
-        study(chosen, out, pictures, seeds)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise SystemExit(f"study: {error}") from error
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was")
-        return 3
+    study(out, pictures, given.seeds)
     print(f"written: {out}")
     return 0
 

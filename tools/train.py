@@ -6,11 +6,12 @@ The same command goes on where it was stopped. Nothing of Jupyter or TensorFlow 
 Keras is imported inside the functions: processes that draw import this file, and need none.
 """
 
+import argparse
 import contextlib
 import functools
 import os
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,136 +33,167 @@ from captcha_reader.texts import (
 from captcha_reader.weights import sha256
 from tools import options, runs
 
-BUDGETS = {"ctc": "8000000", "cnn": "4000000", "pytorch": "4000000"}  # captchas
-DEFAULTS = {
-    "MODEL": "ctc",  # or cnn, or pytorch for the network of lesson 7, 192x64
-    "SIZE": "slim",  # or full, the original's
-    "BUDGET": "",  # captchas, or minutes as in 20min; the default is that of the finished network
-    "SEED": "2019",
-    "SIZES": "",  # share of batches in any size; ctc 0.5, the others 0
-    "HARD": "0.2",  # share of captchas with many O and 0
-    "BATCH": "64",
-    "RATE": "0.02",  # the peak of Muon's learning rate
-    "PRECISION": "auto",  # half precision where the device computes in it
-    "OUT": "",  # a folder; the default is named by the settings, in build/train
-    "WORKERS": "1",  # processes that draw; with 0 the training does it itself
-}
-SHARE = r"0(\.\d+)?|1(\.0+)? a number between 0 and 1, such as 0.2"
-ALLOWED = {
-    "MODEL": "cnn|ctc|pytorch one of cnn, ctc, pytorch",
-    "SIZE": "full|slim one of full, slim",
-    "BUDGET": r"|[1-9]\d*(min)? minutes as in 20min, or captchas as in 300000",
-    "SEED": options.WHOLE,
-    "SIZES": f"|{SHARE}",
-    "HARD": SHARE,
-    "BATCH": options.POSITIVE,
-    "RATE": r"0\.\d*[1-9]\d* a number between 0 and 1, such as 0.02",
-    "PRECISION": "auto|float32|mixed_bfloat16 one of auto, float32, mixed_bfloat16",
-    "WORKERS": options.WHOLE,
-}
 VALID = 5_000  # held-out captchas of each kind that are read after each epoch
 QUICK = 1_000  # as many where the budget is in minutes
 
 
-def settle(chosen: dict) -> dict:
-    """Return the settings of a run: what decides its captchas and weights, all of it filled in."""
-    settings = {name: value for name, value in chosen.items() if name not in ("OUT", "WORKERS")}
-    model = settings["MODEL"]
-    settings["PROCESSES"] = os.environ.get("WORLD_SIZE", "1")  # torchrun's, which share batches
-    settings["BUDGET"] = settings["BUDGET"] or BUDGETS[model]
-    settings["SIZES"] = settings["SIZES"] or ("0.5" if model == "ctc" else "0")
-    if model != "ctc" and float(settings["SIZES"]):
-        raise ValueError(f"SIZES={settings['SIZES']}: {model} has one size, so SIZES must be 0")
-    if int(settings["SEED"]) >= 2**32:
-        raise ValueError(f"SEED={settings['SEED']} must be less than {2**32}")
-    if int(settings["BATCH"]) > EPOCH:
-        raise ValueError(f"BATCH={settings['BATCH']} must be at most {EPOCH}, one epoch")
-    if settings["BUDGET"].isdecimal() and int(settings["BUDGET"]) < int(settings["BATCH"]):
-        raise ValueError(f"BUDGET={settings['BUDGET']} is less than one batch: use at least "
-                         f"{settings['BATCH']} captchas, or a smaller BATCH=")  # fmt: skip
-    return settings
+def defaults(model: str) -> dict:
+    """Return the settings of `make train MODEL=model`: what decides captchas and weights."""
+    return {
+        "model": model,
+        "size": "slim",
+        "budget": 8_000_000 if model == "ctc" else 4_000_000,
+        "seed": 2019,
+        "sizes": 0.5 if model == "ctc" else 0.0,
+        "hard": 0.2,
+        "batch": 64,
+        "rate": 0.02,
+        "precision": "auto",
+        "processes": 1,
+    }
+
+
+def captchas_or_minutes(text: str) -> int | str:
+    """Read captchas, "300000", as a number, and minutes, "20min", as they are."""
+    number = text.removesuffix("min")
+    if not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither captchas nor minutes, as in 20min")
+    return int(text) if text == number else text
+
+
+def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int]:
+    """Return the settings of a command line, its folder, if it names one, and its workers."""
+    parser = options.parser("train", "Train a network from nothing, or go on after a stop.")
+    add = parser.add_argument
+    precisions = ("auto", "float32", "mixed_bfloat16")
+    add("--model", choices=("cnn", "ctc", "pytorch"), help="four heads, CTC, or that of lesson 7")
+    add("--size", choices=("slim", "full"), help="full is the original's")
+    add("--budget", type=captchas_or_minutes, help="captchas, or minutes as in 20min; cnn: 4000000")
+    add("--seed", type=options.whole, help="decides captchas and first weights")
+    add("--sizes", type=options.share, help="share of batches in any size, for ctc alone")
+    add("--hard", type=options.share, help="share of captchas with many O and 0")
+    add("--batch", type=options.positive, help="captchas in a batch")
+    add("--rate", type=options.share, help="the peak of Muon's learning rate")
+    add("--precision", choices=precisions, help="auto: 16 bits where the device computes in them")
+    add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
+    add("--workers", type=options.whole, default=1, help="processes that draw; 0: no other process")
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
+    parser.set_defaults(**defaults("ctc"))
+    parser.set_defaults(**defaults(parser.parse_args(words).model))
+    settings = vars(parser.parse_args(words)) | {"processes": processes}
+    out, workers = settings.pop("out", None), settings.pop("workers")
+    model, batch, budget = (settings[name] for name in ("model", "batch", "budget"))
+    if model != "ctc" and settings["sizes"]:
+        parser.error(f"--sizes={settings['sizes']}: {model} reads one size, so leave it at 0")
+    if batch > EPOCH:
+        parser.error(f"--batch={batch} has to be at most {EPOCH}, one epoch")
+    if batch % processes:
+        parser.error(f"--batch={batch} can't be shared evenly by {processes} processes")
+    if isinstance(budget, int) and budget < batch:
+        parser.error(f"--budget={budget} is less than one batch of {batch}: take more captchas")
+    if isinstance(budget, str) and processes > 1:
+        parser.error(f"--budget={budget}: several processes need a number of captchas")
+    return settings, out, workers
 
 
 def folder(settings: dict) -> Path:
     """Name a folder by the settings: those that are not the default's stand in it."""
-    usual = settle(DEFAULTS | {"MODEL": settings["MODEL"]}) | {"PROCESSES": "1"}
-    first = [settings[name] for name in ("MODEL", "SIZE", "BUDGET", "SEED")]
-    names = ("SIZES", "HARD", "BATCH", "RATE", "PROCESSES")
-    others = [f"{x.lower()}{settings[x]}" for x in names if settings[x] != usual[x]]
-    return Path("build/train") / "-".join([*first, *others, settings["PRECISION"]])
+    usual = defaults(settings["model"])
+    first = [str(settings[name]) for name in ("model", "size", "budget", "seed")]
+    names = ("sizes", "hard", "batch", "rate", "processes")
+    others = [f"{name}{settings[name]}" for name in names if settings[name] != usual[name]]
+    return Path("build/train") / "-".join([*first, *others, settings["precision"]])
 
 
-def program(settings: dict) -> str:
-    """Return how a command for these settings begins."""
-    processes = int(settings["PROCESSES"])
+def command(settings: dict) -> str:
+    """Return what a person types for these settings."""
+    usual, processes = defaults(settings["model"]) | {"model": ""}, settings["processes"]
+    changed = {name: value for name, value in settings.items() if value != usual[name]}
     if processes == 1:
-        return "make train"
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return f"torchrun --nnodes {processes // here} --nproc-per-node {here} -m tools.train"
+        return " ".join(["make train", *(f"{name.upper()}={x}" for name, x in changed.items())])
+    del changed["processes"]
+    torchrun = f"torchrun --nproc-per-node {processes} -m tools.train"
+    return " ".join([torchrun, *(f"--{name}={x}" for name, x in changed.items())])
 
 
 def practice(settings: dict) -> Practice:
     """Return what the network of these settings practises."""
     return Practice(
-        int(settings["SEED"]),
-        int(settings["BATCH"]),
-        (WIDE_WIDTH if settings["MODEL"] == "pytorch" else WIDTH, HEIGHT),
-        sizes=float(settings["SIZES"]),
-        hard=float(settings["HARD"]),
+        settings["seed"],
+        settings["batch"],
+        (WIDE_WIDTH if settings["model"] == "pytorch" else WIDTH, HEIGHT),
+        sizes=settings["sizes"],
+        hard=settings["hard"],
         epoch=EPOCH,
     )
 
 
 def held_out(settings: dict) -> dict:
     """Draw held-out captchas with the package, for `captcha_reader.training.Average`."""
-    seed, count = int(settings["SEED"]), QUICK if settings["BUDGET"].endswith("min") else VALID
-    draw = draw_wide if settings["MODEL"] == "pytorch" else draw_captchas
+    count = QUICK if isinstance(settings["budget"], str) else VALID
+    draw = draw_wide if settings["model"] == "pytorch" else draw_captchas
 
     def batches(kind: int, size: int, draw_batch) -> list[tuple]:
         """Draw `count` captchas, and put those that are equally wide for the network together."""
         by_width = {}
         for index in range(count // size):
-            pictures, texts = draw_batch(stream(seed, "valid", kind, index), size)
+            pictures, texts = draw_batch(stream(settings["seed"], "valid", kind, index), size)
             for picture, text in zip(scale(pictures), texts, strict=True):
                 by_width.setdefault(picture.shape[1], []).append((picture, text))
-        found = []
+        drawn = []
         for pairs in by_width.values():
             for start in range(0, len(pairs), 200):
                 pictures, texts = zip(*pairs[start : start + 200], strict=True)
-                four_heads = settings["MODEL"] == "cnn"
+                four_heads = settings["model"] == "cnn"
                 labels = one_hot(encode(texts)) if four_heads else ctc_labels(texts)
-                found.append((np.stack(pictures), labels, list(texts)))
-        return found
+                drawn.append((np.stack(pictures), labels, list(texts)))
+        return drawn
 
     def classic(rng, size: int) -> tuple:
         texts = random_texts(rng, size)
         return draw(texts, rng), texts
 
-    found = {"classic": batches(0, 100, classic)}
-    return found | ({"sizes": batches(1, 20, in_any_size)} if float(settings["SIZES"]) else {})
+    kinds = {"classic": batches(0, 100, classic)}
+    return kinds | ({"sizes": batches(1, 20, in_any_size)} if settings["sizes"] else {})
 
 
-def plan(settings: dict, began: float, seconds_a_step) -> dict:
+def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float]) -> int:
     """Return how many steps the budget pays for, to the nearest.
 
     Minutes are those of the whole command, from `began`: a few seconds are kept for its end.
     """
-    batch, budget = int(settings["BATCH"]), settings["BUDGET"]
-    if budget.isdecimal():
-        return {"steps": round(int(budget) / batch)}
+    batch, budget = settings["batch"], settings["budget"]
+    if isinstance(budget, int):
+        return round(budget / batch)
     seconds = seconds_a_step()
-    left = 60 * int(budget[:-3]) - (time.perf_counter() - began) - 10
+    left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - began) - 10
     steps = max(1, round(left / seconds))
     print(f"{batch / seconds:.0f} captchas a second: {steps * batch:,} in {budget}", flush=True)
-    return {"steps": steps}
+    return steps
 
 
 def build(settings: dict):
     """Build the Keras network that the settings name."""
     from notebooks_py import ch4_gpu_training as ch4
 
-    size = ch4.SLIM if settings["SIZE"] == "slim" else ch4.FULL[settings["MODEL"]]
-    return ch4.KINDS[settings["MODEL"]]["build"](**size)
+    size = ch4.SLIM if settings["size"] == "slim" else ch4.FULL[settings["model"]]
+    return ch4.KINDS[settings["model"]]["build"](**size)
+
+
+def seconds_a_step(model, data, valid: dict) -> float:
+    """Time the training of a compiled network, and the reading after each epoch."""
+    from notebooks_py import ch4_gpu_training as ch4
+
+    data.steps = 20
+    for _ in range(2):  # the first time it is compiled
+        start = time.perf_counter()
+        model.fit(data, shuffle=False, verbose=0)
+    step = (time.perf_counter() - start) / data.steps
+    average = ch4.Average(valid, ch4.KINDS[model.name]["decode"], [], Path())  # which isn't written
+    start = time.perf_counter()
+    average.read(model)
+    data.steps = data.practice.steps
+    return step + (time.perf_counter() - start) / data.steps
 
 
 def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
@@ -171,39 +203,22 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     from captcha_reader.training import check_backup
     from notebooks_py import ch4_gpu_training as ch4
 
-    keras.mixed_precision.set_dtype_policy(settings["PRECISION"])
-    valid = functools.cache(lambda: held_out(settings))
+    keras.mixed_precision.set_dtype_policy(settings["precision"])
+    job, valid = practice(settings), functools.cache(lambda: held_out(settings))
 
     def new_model(steps: int):
-        keras.utils.set_random_seed(int(settings["SEED"]))
+        keras.utils.set_random_seed(settings["seed"])
         with ch4.every_device():
             model = build(settings)
-            ch4.compile_recipe(model, steps, float(settings["RATE"]))
+            ch4.compile_recipe(model, steps, settings["rate"])
         return model
 
-    stack = contextlib.ExitStack()
-    job = practice(settings)
-    draw = stack.enter_context(Ahead(job, workers)) if workers else job
-    data = ch4.PracticeSequence(job, draw, ch4.KINDS[settings["MODEL"]]["labels"])
-
-    def seconds_a_step() -> float:
-        """Time a network that is thrown away, and the reading after each epoch."""
-        model, data.steps = new_model(1_000), 20
-        for _ in range(2):  # the first time it is compiled
-            start = time.perf_counter()
-            model.fit(data, shuffle=False, verbose=0)
-        step = (time.perf_counter() - start) / data.steps
-        average = ch4.Average(valid(), ch4.KINDS[settings["MODEL"]]["decode"], [], out / "none")
-        start = time.perf_counter()
-        average.read(model)
-        data.steps = data.practice.steps
-        return step + (time.perf_counter() - start) / data.practice.steps
-
-    with stack:
-        record = open_run(seconds_a_step)
+    with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
+        data = ch4.PracticeSequence(job, draw, ch4.KINDS[settings["model"]]["labels"])
+        record = open_run(lambda: seconds_a_step(new_model(1_000), data, valid()))
         check_backup(out / "backup")
         model = new_model(record["steps"])
-        print(f"{record['steps']:,} batches of {settings['BATCH']}, in {out}", flush=True)
+        print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
         ch4.fit_recipe(model, data, record["steps"], valid(), out)
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
@@ -219,43 +234,33 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
 
 
 def main() -> int:
-    """Train with a lock on the folder; 3 if Ctrl-C stopped it, so that a script can tell."""
+    """Train, with a lock on the folder."""
     began = time.perf_counter()
-    chosen = options.read(sys.argv[1:], "train", DEFAULTS, ALLOWED)
-    try:
-        settings = settle(chosen)
-        command = " ".join([program(settings), *sys.argv[1:]])
-        if settings["MODEL"] == "pytorch":
-            from tools.train_torch import RANK, train
-        else:
-            RANK, train = 0, train_keras
-            with options.quietly():
-                import keras  # noqa: F401
-        if settings["PRECISION"] == "auto":
-            settings["PRECISION"] = runs.best_precision(settings["MODEL"] == "pytorch")
-        out = Path(chosen["OUT"]) if chosen["OUT"] else folder(settings)
+    settings, out, workers = read_options()
+    typed = command(settings)
+    if settings["model"] == "pytorch":
+        from tools.train_torch import RANK, train
+    else:
+        RANK, train = 0, train_keras
+        with options.quietly():
+            import keras  # noqa: F401
+    if settings["precision"] == "auto":
+        settings["precision"] = runs.best_precision(settings["model"] == "pytorch")
+    out = out or folder(settings)
 
-        def open_run(seconds_a_step) -> dict:
-            def planned() -> dict:
-                return plan(settings, began, seconds_a_step)
+    def open_run(seconds_a_step: Callable[[], float]) -> dict:
+        steps = functools.partial(count_steps, settings, began, seconds_a_step)
+        return runs.open_run(out, settings, typed, steps)
 
-            return runs.open_run(out, settings, command, planned)
-
-        with runs.locked(out) if RANK == 0 else contextlib.nullcontext():
-            record = train(settings, out, int(chosen["WORKERS"]), open_run)
-            if RANK > 0:
-                return 0
-            log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
-            pictures = record["steps"] * int(settings["BATCH"])
-            results = {"pictures": pictures, "seconds": round(float(log.seconds.sum()))}
-            runs.finish_run(out, record, results)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise SystemExit(f"train: {error}") from error
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was")
-        return 3
+    with runs.locked(out) if RANK == 0 else contextlib.nullcontext():
+        record = train(settings, out, workers, open_run)
+        if RANK > 0:
+            return 0
+        log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
+        pictures, seconds = record["steps"] * settings["batch"], round(float(log.seconds.sum()))
+        runs.write_json(out / runs.RESULTS, record | {"pictures": pictures, "seconds": seconds})
     right = f"{100 * log.val_acc.iloc[-1]:.1f} % of held-out captchas read right"
-    print(f"{pictures:,} captchas in {results['seconds']:,} seconds of training; {right}")
+    print(f"{pictures:,} captchas in {seconds:,} seconds of training; {right}")
     print(f"written: {out}/model.*, {runs.RESULTS}, log.csv")
     return 0
 

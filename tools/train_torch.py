@@ -10,7 +10,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,26 +41,18 @@ def load(path: Path, size: str) -> ch7.CTCNet:
     return model
 
 
-def own_part(settings: dict):
-    """Return what this process practises: batch k of it is number k * WORLD + RANK."""
-    whole = practice(settings)
-    if whole.batch % WORLD:
-        raise ValueError(f"BATCH={whole.batch} can't be shared by {WORLD} processes evenly")
-    return dataclasses.replace(whole, batch=whole.batch // WORLD)
-
-
 class Run:
     """A training: the network, its average, and the state of the optimizers."""
 
     def __init__(self, settings: dict, steps: int):
-        torch.manual_seed(int(settings["SEED"]))
-        model = ch7.CTCNet(**SIZES[settings["SIZE"]])
+        torch.manual_seed(settings["seed"])
+        model = ch7.CTCNet(**SIZES[settings["size"]])
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.half = settings["PRECISION"] == "mixed_bfloat16"
+        self.half = settings["precision"] == "mixed_bfloat16"
         self.model = model.to(self.device, memory_format=torch.channels_last)
         decay = get_ema_multi_avg_fn(min(0.998, 1 - 10 / max(20, steps)))
         self.average = AveragedModel(self.model, multi_avg_fn=decay, use_buffers=True)
-        self.optimizers, self.cycles = ch7.recipe(self.model, steps, float(settings["RATE"]))
+        self.optimizers, self.cycles = ch7.recipe(self.model, steps, settings["rate"])
         self.parts = [self.model, self.average, *self.optimizers, *self.cycles]
         self.shared = DistributedDataParallel(self.model) if WORLD > 1 else self.model
 
@@ -96,10 +87,9 @@ class Run:
 
     def resume(self, path: Path) -> int:
         """Go on from the first process' file, if it has one; return how many steps are made."""
-        loaded = partial(torch.load, path, map_location="cpu", weights_only=True)
-        state = from_first(lambda: loaded() if path.exists() else None)
-        if not state:
+        if not from_first(path.exists):
             return 0
+        state = from_first(lambda: torch.load(path, map_location="cpu", weights_only=True))
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
         return state["steps"]
@@ -143,11 +133,11 @@ def from_first(action):
 
 def train(settings: dict, out: Path, workers: int, open_run) -> dict:
     """Train as the settings say; write model.pt and return the record of the run."""
-    part = own_part(settings)
-    steps_an_epoch = practice(settings).steps
+    job = practice(settings)
+    part = dataclasses.replace(job, batch=job.batch // WORLD)  # batch k is number k * WORLD + RANK
+    drawing = Ahead(part, workers, stride=WORLD) if workers else contextlib.nullcontext(part)
 
-    with processes(), contextlib.ExitStack() as stack:
-        draw = stack.enter_context(Ahead(part, workers, stride=WORLD)) if workers else part
+    with processes(), drawing as draw:
 
         def seconds_a_step() -> float:  # with a network that is thrown away
             run = Run(settings, 1_000)
@@ -156,19 +146,17 @@ def train(settings: dict, out: Path, workers: int, open_run) -> dict:
             run.train(draw, 10, 30)
             return 1.05 * (time.perf_counter() - start) / 20
 
-        if WORLD > 1 and settings["BUDGET"].endswith("min"):
-            raise ValueError("BUDGET has to be a number of captchas for several processes")
         record = from_first(lambda: open_run(seconds_a_step))
         steps, valid = record["steps"], held_out(settings)["classic"] if RANK == 0 else []
         run = Run(settings, steps)
         done = run.resume(out / "state.pt")
         with tqdm(initial=done, total=steps, unit="batch", disable=RANK > 0 or None) as progress:
             while done < steps:
-                start, end = time.perf_counter(), min(done + steps_an_epoch, steps)
+                start, end = time.perf_counter(), min(done + job.steps, steps)
                 loss = run.train(draw, done, end)
                 progress.update(end - done)
                 if RANK == 0:
-                    row = {"epoch": (end - 1) // steps_an_epoch, "loss": loss, **run.read(valid)}
+                    row = {"epoch": (end - 1) // job.steps, "loss": loss, **run.read(valid)}
                     row["seconds"] = time.perf_counter() - start
                     progress.set_postfix(val_acc=row["val_acc"])
                     log = out / "log.csv"
