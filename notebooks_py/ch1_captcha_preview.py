@@ -160,7 +160,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #
 # ## Why captcha 0.7.0?
 #
-# Versions 0.3 to 0.7.0 draw the captchas that the [original
+# Versions `0.3` to `0.7.0` draw the captchas that the [original
 # tutorial](https://github.com/ypwhs/captcha_break) read 98.26 % and 99.21 % of. The newer 0.7.1 can't be
 # seeded, and by a slip in a formula it moves the corners of letters less: another task, whose results
 # must not be compared with those.

@@ -108,7 +108,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # ## Two stages, or one cycle
 #
 # The original trains in two *stages*, each with a rate of its own: Adam at
-# 0.001 until the held-out loss has not improved for three epochs, then at 0.0001 from the best weights.
+# 0.001 until the held-out loss has not improved for three epochs, then at a tenth of it from the best weights.
 # Our recipe has one cycle instead: the rate climbs quickly and falls to zero. We trained the small
 # network of lesson 3 both ways, on the very same captchas (`make study WHAT=stages`).
 

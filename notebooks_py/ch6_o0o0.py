@@ -195,7 +195,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 
 
 # %% [markdown]
-# Now 1,500 captchas taken apart, which makes 6,000 glyphs:
+# Now 1,500 captchas taken apart, with four glyphs each:
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "glyphs", epoch=0, index=0)

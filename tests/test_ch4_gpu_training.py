@@ -38,7 +38,7 @@ def test_each_kind_is_built_taught_and_reads_pictures_of_any_size(kind):
     X, y = ch4.PracticeSequence(practice, labels=labels)[0]
     assert 4 < float(model.compute_loss(y=y, y_pred=model.predict_on_batch(X))) < 1_000
     for height, width in ((80, 170), (50, 170)):
-        answers = ch4.read(model, np.zeros((2, height, width, 3), np.uint8))
+        answers = ch4.read_pictures(model, np.zeros((2, height, width, 3), np.uint8))
         assert len(answers) == 2 and answers[0] == answers[1]
 
 
@@ -174,7 +174,7 @@ def test_the_file_is_the_average_and_reads_as_logged(whole, held_out):
     assert log.epoch.tolist() == [0, 1, 2] and len(seen) == STEPS
     loss = model.evaluate(pictures.astype("float32") / 255, y, verbose=0)
     assert log.val_loss.iloc[-1] == pytest.approx(loss, rel=1e-5)
-    right = [a == b for a, b in zip(ch4.read(model, pictures), texts, strict=True)]
+    right = [a == b for a, b in zip(ch4.read_pictures(model, pictures), texts, strict=True)]
     assert log.val_acc.iloc[-1] == np.mean(right)
     # In so few steps the average keeps one half, from the first step on.
     expected = seen[0]

@@ -105,8 +105,8 @@ def test_a_picture_is_read_the_same_whatever_lies_beside_it(trained):
     model, _ = trained[0]
     model.train()
     pictures = draw_wide(["AB12"] * 8, stream(3, "show", epoch=0, index=0))
-    answers = ch7.read(model, pictures)
-    assert answers == [ch7.read(model, picture[None])[0] for picture in pictures]
+    answers = ch7.read_pictures(model, pictures)
+    assert answers == [ch7.read_pictures(model, picture[None])[0] for picture in pictures]
 
 
 @pytest.mark.parametrize("shape", [(24, 1, 3, 3), (4, 8, 3, 3)])

@@ -26,7 +26,7 @@ def reader(path: Path, size: str = "slim") -> Callable:
         from tools import train_torch  # PyTorch is optional
 
         model = train_torch.load(path, size)
-        return lambda pictures: train_torch.ch7.read(model, pictures)
+        return lambda pictures: train_torch.ch7.read_pictures(model, pictures)
     with options.quietly():
         import keras
 
@@ -37,7 +37,7 @@ def reader(path: Path, size: str = "slim") -> Callable:
     if characters != len(ALPHABET):
         has = f"{path} knows {characters} characters, and the test sets have {len(ALPHABET)}"
         raise ValueError(f"{has}: {ALPHABET}")
-    return lambda pictures: ch4.read(model, pictures)
+    return lambda pictures: ch4.read_pictures(model, pictures)
 
 
 def main() -> int:

@@ -110,7 +110,7 @@ def answers_to(network, texts: list[str], painter: str, size: tuple, seed: int) 
         if start % NEW_BANK == 0:
             draw = PAINTERS[painter](f"{seed}/{start}")
         rng = stream(seed, painter, epoch=len(texts), index=start)
-        answers += ch4.read(network, draw(texts[start : start + 100], rng, *size))
+        answers += ch4.read_pictures(network, draw(texts[start : start + 100], rng, *size))
     return answers
 
 
@@ -229,7 +229,7 @@ def trainings(variants: dict, judge: str, out: Path, pictures: int, seeds: list[
 
     def row_of(model, **facts) -> dict:
         keras.mixed_precision.set_dtype_policy("float32")
-        counts = [right(ch4.read(model, pictures), texts) for pictures, texts in batches]
+        counts = [right(ch4.read_pictures(model, pictures), texts) for pictures, texts in batches]
         n = sum(len(texts) for _, texts in batches)
         row = facts | {"right": sum(counts), "n": n, "classic": sum(counts[:100])}
         print(f"{facts['name']}, seed {facts['seed']}: {share(row['right'], n)}", flush=True)
@@ -334,7 +334,9 @@ def tuning(out: Path, pictures: int, seeds: list[int]) -> None:
             known, labels = X[:count].astype("float32") / 255, encode(texts[:count]) + 1
             moved = name != "finished weights, not moved"
             ch8.fine_tune(model, known, labels, pictures // 32, seed, moved)
-            answers = [x for i in range(0, VALID, 50) for x in ch4.read(model, unseen[i : i + 50])]
+            answers = [
+                x for i in range(0, VALID, 50) for x in ch4.read_pictures(model, unseen[i : i + 50])
+            ]
             rows[name][count] = right(answers, truth)
             print(f"{name}, {count}: {share(rows[name][count], VALID)}", flush=True)
     write_results(

@@ -191,7 +191,7 @@ def seconds_a_step(model, data, valid: dict) -> float:
     step = (time.perf_counter() - start) / data.steps
     average = ch4.Average(valid, ch4.KINDS[model.name]["decode"], [], Path())  # which isn't written
     start = time.perf_counter()
-    average.read(model)
+    average.score(model)
     data.steps = data.practice.steps
     return step + (time.perf_counter() - start) / data.steps
 
