@@ -52,8 +52,8 @@ def sync(root: Path) -> Iterator[str]:
             yield f"{lessons.shown(missing[0], root)} is missing; run `make format`"
             continue
         expected = jupytext.writes(lesson.read(), PERCENT).splitlines()
-        found = lesson.module.read_text("utf-8").splitlines()
-        if diff := [x for x in difflib.ndiff(expected, found) if x[0] in "+-"]:
+        module = lesson.module.read_text("utf-8").splitlines()
+        if diff := [x for x in difflib.ndiff(expected, module) if x[0] in "+-"]:
             both = f"{lesson} and {lessons.shown(lesson.module, root)}"
             yield f"{both} differ, first in `{diff[0][2:].strip()}`; run `make format`"
 

@@ -68,12 +68,12 @@ def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
         for pattern in ("notebooks/*.ipynb", "notebooks_py/*.py")
     ]
     names = stems[0] | stems[1] if one_sided else stems[0] & stems[1]
-    found = sorted((Lesson(root, name) for name in names), key=lambda lesson: lesson.number)
+    lessons = sorted((Lesson(root, name) for name in names), key=lambda lesson: lesson.number)
     wanted = re.findall(r"[^,\s]+", only) or names
     if unknown := [name for name in wanted if name not in names]:
-        known = ", ".join(lesson.name for lesson in found)
+        known = ", ".join(lesson.name for lesson in lessons)
         raise SystemExit(f"{unknown[0]} is not a lesson; the lessons are: {known}")
-    return [lesson for lesson in found if lesson.name in wanted]
+    return [lesson for lesson in lessons if lesson.name in wanted]
 
 
 def shown(path: Path, root: Path) -> str:
@@ -122,19 +122,19 @@ def imported_lessons(tree: ast.Module) -> set[str]:
 def optional_modules(lesson: Lesson) -> list[str]:
     """The modules of `OPTIONAL` that a lesson imports anywhere."""
     cells = code_cells(lesson.read())
-    found = {name.split(".")[0] for _, cell in cells for name in imports(parse(cell))}
-    return [name for name in OPTIONAL if name in found]
+    imported = {name.split(".")[0] for _, cell in cells for name in imports(parse(cell))}
+    return [name for name in OPTIONAL if name in imported]
 
 
-def runnable(found: list[Lesson]) -> list[Lesson]:
+def runnable(selected: list[Lesson]) -> list[Lesson]:
     """Those lessons whose optional modules are installed; one line on the console names others."""
     absent = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
-    missing = {x: name for x in found for name in optional_modules(x) if name in absent}
+    missing = {x: name for x in selected for name in optional_modules(x) if name in absent}
     if missing:
         reasons = (f"{x.name} ({name} is not installed)" for x, name in missing.items())
         fixes = (f"`make setup-{name}`" for name in sorted(set(missing.values())))
         print(f"left out: {', '.join(reasons)}; to include, {' and '.join(fixes)}", flush=True)
-    return [lesson for lesson in found if lesson not in missing]
+    return [lesson for lesson in selected if lesson not in missing]
 
 
 def source_hash(lesson: Lesson) -> str:
