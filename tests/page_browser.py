@@ -12,7 +12,7 @@ OPTIONS = ["--no-sandbox", "--disable-background-networking", "--disable-compone
 
 @pytest.fixture(scope="module")  # not longer: asyncio.run fails as long as Playwright is open
 def browser() -> Iterator[Browser]:
-    """An installed Chromium or Chrome; without one a test is skipped, but fails on GitHub."""
+    """Start an installed Chromium or Chrome; without one, skip the test, or fail on GitHub."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     where = {"executable_path": program} if program else {"channel": "chrome"}
     with sync_playwright() as playwright:

@@ -17,7 +17,7 @@ FEW = "08KO"
 
 @pytest.fixture(scope="module")
 def bank() -> GlyphBank:
-    """A bank with many colours for few characters, and copies that seldom meet in one captcha."""
+    """Return a bank with many colours for few characters, whose copies seldom meet."""
     return GlyphBank(2, FEW, colors=120, copies=6)
 
 
@@ -52,7 +52,7 @@ def features(pictures: np.ndarray) -> np.ndarray:
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """How far the means are apart at most, in standard errors of their difference."""
+    """Return how far the means are apart at most, in standard errors of their difference."""
     error = np.sqrt(a.var(axis=0) / len(a) + b.var(axis=0) / len(b))
     return (np.abs(a.mean(axis=0) - b.mean(axis=0)) / error).max()
 

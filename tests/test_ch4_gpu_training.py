@@ -138,14 +138,14 @@ def trainer(held_out):
 
 @pytest.fixture(scope="module")
 def whole(trainer, tmp_path_factory):
-    """A run without a break: its folder and its weights after each step."""
+    """Return a run without a break: its folder and its weights after each step."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, trainer.run(folder)
 
 
 @pytest.fixture(scope="module")
 def stopped(trainer, tmp_path_factory):
-    """The folder of a run that was stopped in its last, short epoch."""
+    """Return the folder of a run that was stopped in its last, short epoch."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(KeyboardInterrupt):
         trainer.run(folder, stop=7)

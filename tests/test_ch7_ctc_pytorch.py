@@ -81,7 +81,7 @@ def test_greedy_is_the_collapse_rule_of_lesson_3():
 
 @pytest.fixture(scope="module")
 def trained():
-    """The same training twice: pairs of a tiny network and its losses."""
+    """Return the same training twice: pairs of a tiny network and its losses."""
     data = ch7.CaptchaBatches(16, seed=3, draw=partial(GlyphBank(3, colors=2).draw, width=192))
     batches = [data[epoch, index] for epoch in range(3) for index in range(8)]
 

@@ -59,7 +59,7 @@ def serve(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page as `make demo` builds it."""
+    """Return the page as `make demo` builds it."""
     try:
         demo.package()
     except OSError as error:
@@ -99,7 +99,7 @@ def give(page: Page, content: bytes | int, name: str, how: str = "drop") -> str:
 
 
 def answer(page: Page) -> tuple[str, float]:
-    """The text and the confidence that the page shows."""
+    """Return the text and the confidence that the page shows."""
     sure = re.match(r"([\d.]+) % sure", page.locator("#says").inner_text())
     return page.locator("#text").inner_text(), float(sure[1]) / 100
 

@@ -49,7 +49,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run as `make train` leaves it."""
+    """Return the folder of a run as `make train` leaves it."""
     folder = tmp_path / "run"
     folder.mkdir()
     build_cnn(filters=(4, 4), convs=1, stride=4).save(folder / "model.keras")

@@ -37,7 +37,7 @@ def build(root: Path, folder: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site of this repository."""
+    """Return the site of this repository."""
     folder = tmp_path_factory.mktemp("site")
     assert build(ROOT, folder)
     return folder / "site"
@@ -45,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """A repository of a README, also in Chinese, and one lesson."""
+    """Return a repository of a README, also in Chinese, and one lesson."""
     for name, text in TINY.items():
         lessons.write(tmp_path / name, text)
     cells = [new_markdown_cell("# A lesson"), new_markdown_cell("Take $x^2$.\n\n## Then")]

@@ -47,7 +47,7 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setattr(ch4, "SLIM", TINY)
     monkeypatch.setitem(study.RECIPE, "practice", {"batch": 16, "sizes": 0.0})
     fit = ch4.fit_recipe
-    monkeypatch.setattr(ch4, "fit_recipe", lambda *x: fit(*x, more=[Count()]))
+    monkeypatch.setattr(ch4, "fit_recipe", lambda *x: fit(*x, callbacks=[Count()]))
     Count.steps.clear()
 
     def call(what, *words):
@@ -65,7 +65,9 @@ def run(monkeypatch, tmp_path):
 
 def test_bank_counts_all_three_painters_in_two_sizes(run, monkeypatch):
     shapes = set()
-    monkeypatch.setattr(ch4, "read", lambda _, x: shapes.add(x.shape[1:3]) or ["0O0O"] * len(x))
+    monkeypatch.setattr(
+        ch4, "read_pictures", lambda _, x: shapes.add(x.shape[1:3]) or ["0O0O"] * len(x)
+    )
     results = run("bank")
     assert shapes == {(64, 128), (80, 170)} and list(results["pictures"]) == ["128x64", "170x80"]
     for painters in results["pictures"].values():

@@ -55,7 +55,7 @@ def log(folder: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """The folder of a run that nobody interrupted."""
+    """Return the folder of a run that nobody interrupted."""
     folder = tmp_path_factory.mktemp("train") / "whole"
     assert start(folder).wait() == 0
     return folder

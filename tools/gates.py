@@ -37,7 +37,7 @@ def gate(check: Callable[[Path], Iterator[str]]) -> Callable[[Path], list[str]]:
 
 
 def each_cell(root: Path) -> Iterator[tuple[str, Lesson, NotebookNode]]:
-    """The code cells of all lessons, each with how a message about it begins."""
+    """Yield the code cells of all lessons, each with how a message about it begins."""
     for lesson in lessons.find(root):
         for place, cell in lessons.code_cells(lesson.read()):
             yield f"{lesson}: cell {place}", lesson, cell
@@ -59,7 +59,7 @@ def sync(root: Path) -> Iterator[str]:
 
 
 def output_problems(notebook: NotebookNode) -> Iterator[str]:
-    """What is wrong with the outputs of one notebook: not run from top to bottom, or with noise."""
+    """Yield what is wrong with the outputs of a notebook: not run from top to bottom, or noisy."""
     cells = [pair for pair in lessons.code_cells(notebook) if COLAB not in lessons.tags(pair[1])]
     for count, (place, cell) in enumerate(cells, start=1):
         if cell.execution_count != count:
@@ -142,7 +142,7 @@ def modules(root: Path) -> Iterator[str]:
 
 
 def _only_defines(node: ast.stmt) -> bool:
-    """Whether a statement is an import, a definition, a constant or `os.environ.setdefault()`."""
+    """Return whether a statement is an import, a definition, a constant or `setdefault()`."""
     match node:
         case ast.Expr(value=ast.Call(func=function)):
             return ast.unparse(function) == "os.environ.setdefault"

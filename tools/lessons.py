@@ -57,12 +57,12 @@ class Lesson:
         return f"notebooks/{self.name}.ipynb"
 
     def read(self) -> NotebookNode:
-        """The notebook with its outputs."""
+        """Return the notebook with its outputs."""
         return nbformat.read(self.notebook, as_version=4)
 
 
 def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
-    """The lessons in reading order, or those that `only` names; with `one_sided` also halves."""
+    """Return the lessons in reading order, or those in `only`; with `one_sided` also halves."""
     stems = [
         {path.stem for path in root.glob(pattern) if re.match(r"(ch\d+_\w+|solutions)$", path.stem)}
         for pattern in ("notebooks/*.ipynb", "notebooks_py/*.py")
@@ -77,57 +77,57 @@ def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
 
 
 def shown(path: Path, root: Path) -> str:
-    """A path as messages show it, on every system: from the repository, with slashes."""
+    """Return a path as messages show it on every system: from the repository, with slashes."""
     return path.relative_to(root).as_posix()
 
 
 def tags(cell: NotebookNode) -> list[str]:
-    """The tags of a cell."""
+    """Return the tags of a cell."""
     return cell.metadata.get("tags", [])
 
 
 def code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
-    """The code cells with something in them, each with its place among all cells, from 1."""
+    """Yield the code cells with something in them, each with its place among all cells, from 1."""
     for place, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "code" and cell.source.strip():
             yield place, cell
 
 
 def parse(cell: NotebookNode) -> ast.Module:
-    """The syntax tree of a code cell; lines for IPython alone (`%...`, `!...`) are left out."""
+    """Return the syntax tree of a code cell, without lines for IPython alone (`%...`, `!...`)."""
     lines = [line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!"))]
     return ast.parse("\n".join(lines))
 
 
 def parameters(notebook: NotebookNode) -> dict[str, object]:
-    """The names and values that the `parameters` cell sets; None for a value that is no literal."""
+    """Return the names and values that the `parameters` cell sets; None if it is no literal."""
     cells = [cell for _, cell in code_cells(notebook) if "parameters" in tags(cell)]
     nodes = [node for cell in cells for node in parse(cell).body if isinstance(node, ast.Assign)]
     return {ast.unparse(x.targets[0]): getattr(x.value, "value", None) for x in nodes}
 
 
 def imports(tree: ast.Module) -> set[str]:
-    """The names that a syntax tree imports, "a.b" for `from a import b`."""
+    """Return the names that a syntax tree imports, "a.b" for `from a import b`."""
     nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
     pairs = [(getattr(node, "module", None), alias.name) for node in nodes for alias in node.names]
     return {f"{module}.{name}" if module else name for module, name in pairs}
 
 
 def imported_lessons(tree: ast.Module) -> set[str]:
-    """The lessons that a syntax tree imports from."""
+    """Return the lessons that a syntax tree imports from."""
     names = [name.split(".") for name in imports(tree)]
     return {name[1] for name in names if name[0] == "notebooks_py"}
 
 
 def optional_modules(lesson: Lesson) -> list[str]:
-    """The modules of `OPTIONAL` that a lesson imports anywhere."""
+    """Return the modules of `OPTIONAL` that a lesson imports anywhere."""
     cells = code_cells(lesson.read())
     imported = {name.split(".")[0] for _, cell in cells for name in imports(parse(cell))}
     return [name for name in OPTIONAL if name in imported]
 
 
 def runnable(selected: list[Lesson]) -> list[Lesson]:
-    """Those lessons whose optional modules are installed; one line on the console names others."""
+    """Return the lessons whose optional modules are installed; one line names the others."""
     absent = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
     missing = {x: name for x in selected for name in optional_modules(x) if name in absent}
     if missing:
@@ -173,22 +173,22 @@ def source_hash(lesson: Lesson) -> str:
 
 
 def project(root: Path) -> dict:
-    """What pyproject.toml says about the repository: dependencies and more."""
+    """Return what pyproject.toml says about the repository: dependencies and more."""
     return tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def address(root: Path) -> str:
-    """Where the repository can be found, as pyproject.toml says."""
+    """Return where the repository can be found, as pyproject.toml says."""
     return project(root)["urls"]["Repository"]
 
 
 def has_address(root: Path) -> bool:
-    """Whether pyproject.toml has the repository's real address."""
+    """Return whether pyproject.toml has the repository's real address."""
     return "YOUR_NAME" not in address(root)
 
 
 def colab_cell(root: Path) -> NotebookNode:
-    """The cell below the title of each lesson that fetches what Google Colab lacks."""
+    """Return the cell below the title of each lesson that fetches what Google Colab lacks."""
     pinned = project(root)["dependencies"]
     lacking = [pin for pin in pinned if pin.startswith(("captcha=", "keras=", "onnxruntime="))]
     source = f"""\
@@ -240,7 +240,7 @@ def write_notebook(path: Path, notebook: NotebookNode) -> bool:
 
 
 def kernel_environment(root: Path, out: Path) -> dict[str, str]:
-    """The environment of every kernel that a tool starts for the lessons in `root`.
+    """Return the environment of every kernel that a tool starts for the lessons in `root`.
 
     Lessons write below `out`, settings in a person's home do not reach them, and no bar is shown.
     """
@@ -259,7 +259,7 @@ def kernel_environment(root: Path, out: Path) -> dict[str, str]:
 
 
 def git(root: Path, *words: str) -> str:
-    """What a git command prints in the repository; nothing where there is none."""
+    """Return what a git command prints in the repository; nothing where there is none."""
     command = ["git", "-C", str(root), *words]
     return subprocess.run(command, capture_output=True, encoding="utf-8").stdout
 
