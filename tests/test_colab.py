@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, edit, git
+from conftest import ROOT, commit, edit
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools import lessons, publish
@@ -43,9 +43,7 @@ def test_only_a_real_address_brings_the_cell_and_badges(owner, tmp_path):
 def test_in_a_make_believe_colab_the_cell_fetches_the_repository_and_the_pins(tmp_path):
     library = tmp_path / "repository" / "captcha_reader" / "__init__.py"
     lessons.write(library, "")
-    git(tmp_path / "repository", "init", "--quiet")
-    git(tmp_path / "repository", "add", ".")
-    git(tmp_path / "repository", "commit", "--quiet", "--message", "library")
+    commit(tmp_path / "repository")
     lessons.write(tmp_path / "programs" / "pip", f'#!/bin/sh\necho "$@" > {tmp_path}/installed\n')
     (tmp_path / "programs" / "pip").chmod(0o755)
     (tmp_path / "content").mkdir()

@@ -9,7 +9,8 @@ import pytest
 from captcha_reader import weights
 from captcha_reader.scores import Score, evaluate, wilson
 from captcha_reader.weights import MODELS, Missing, finished, sha256
-from notebooks_py.ch4_gpu_training import read
+from notebooks_py.ch4_gpu_training import read_pictures
+from tools import train
 
 
 @pytest.mark.parametrize(("name", "part", "whole"), [
@@ -21,7 +22,7 @@ def test_what_ships_reads_what_it_says(name, part, whole):
     """Within what chance allows; lessons 2, 3 and 7 count `classic` and `wide` again."""
     model, results = finished(name)
     assert results["parameters"] == model.count_params()
-    score, published = evaluate(lambda x: read(model, x), part), results["scores"][whole]
+    score, published = evaluate(lambda x: read_pictures(model, x), part), results["scores"][whole]
     low, high = wilson(score.right, score.n, z=3.3)  # 99.9 %
     assert low < published["right"] / published["n"] < high
 
@@ -31,9 +32,11 @@ def test_what_ships_fits_its_record_and_its_log(name):
     path = MODELS / name
     results, log = weights.read_results(path.stem), weights.read_log(path.stem)
     assert (sha256(path), path.stat().st_size) == (results["sha256"], results["bytes"])
-    words = results["command"].removeprefix("make train ").split()
-    assert dict(word.split("=") for word in words).items() <= results["settings"].items()
-    assert results["steps"] * int(results["settings"]["BATCH"]) == results["pictures"]
+    words = ["--" + word.lower() for word in results["command"].split()[2:]]
+    typed, *_ = train.read_options(words)
+    typed["precision"] = results["settings"]["precision"]  # auto became that of the machine
+    assert typed == results["settings"]
+    assert results["steps"] * results["settings"]["batch"] == results["pictures"]
     assert log.pictures.iloc[-1] == results["pictures"]
     assert log.seconds.iloc[-1] == pytest.approx(results["seconds"], abs=2)
     assert log.pictures.is_monotonic_increasing and log.epoch.is_unique  # one run, one curve
