@@ -10,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -211,6 +212,21 @@ def test_options_are_read_and_captchas_drawn_without_keras():
     code = "import sys; from tools import evaluate, publish, study, train; "
     code += "sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "last"),
+    [(ValueError("no folder x"), 1, "train: no folder x"), (KeyboardInterrupt(), 3, ""),
+     (SystemExit(2), 2, ""), (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug")],
+)  # fmt: skip
+def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch, capsys, error, code, last):
+    codes = []
+    monkeypatch.setattr("sys.argv", ["tools/train.py"])
+    monkeypatch.setattr(os, "_exit", codes.append)
+    runs.end_with(Mock(side_effect=error))
+    lines = capsys.readouterr().err.splitlines()
+    assert codes == [code] and lines[-1:] == [last] * bool(last)
+    assert any("Traceback" in line for line in lines) == (type(error) is ZeroDivisionError)
 
 
 def test_a_budget_is_meant_to_a_step():
