@@ -15,21 +15,13 @@ from captcha_reader.texts import random_texts
 FEW = "08KO"
 
 
-@pytest.fixture(scope="module")
-def bank() -> GlyphBank:
-    """Return a bank with many colours for few characters, whose copies seldom meet."""
-    return GlyphBank(2, FEW, colors=120, copies=6)
-
-
 def test_a_seed_decides_every_byte_in_any_process():
+    state = random.getstate()
     bank, again, other = (GlyphBank(seed, FEW, colors=5) for seed in (1, 1, 2))
     again = pickle.loads(pickle.dumps(again))
-    state = random.getstate()
-    pictures = bank.draw(["08KO", "OOOO"], random.Random(3))
-    assert (pictures.shape, pictures.dtype) == ((2, 64, 128, 3), np.uint8)
-    assert np.array_equal(pictures, again.draw(["08KO", "OOOO"], random.Random(3)))
-    for drawn_by, seed in [(bank, 4), (other, 3)]:
-        assert not np.array_equal(pictures, drawn_by.draw(["08KO", "OOOO"], random.Random(seed)))
+    first, second, third = (x.draw([FEW], random.Random(3)) for x in (bank, again, other))
+    assert (first.shape, first.dtype) == ((1, 64, 128, 3), np.uint8)
+    assert np.array_equal(first, second) and not np.array_equal(first, third)
     assert random.getstate() == state
 
 
@@ -40,6 +32,11 @@ def test_any_alphabet_and_what_is_not_in_it():
     for wrong, message in {"a7": "'7' in 'a7' .*'ab'", "": "'' .* at least one"}.items():
         with pytest.raises(ValueError, match=message):
             bank.draw(["ab", wrong], random.Random(1))
+
+
+@pytest.fixture(scope="module")
+def bank() -> GlyphBank:
+    return GlyphBank(2, FEW, colors=120, copies=6)  # many colours, copies that seldom meet
 
 
 def features(pictures: np.ndarray) -> np.ndarray:
@@ -61,9 +58,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def test_pixels_are_distributed_as_the_packages(bank, monkeypatch, size):
     texts = random_texts(random.Random(5), 500, FEW)
     package = features(draw_captchas(texts, random.Random(6), *size))
-    drawn = bank.draw(texts, random.Random(7), *size)
-    assert drawn.shape == (500, size[1], size[0], 3)
-    ours = features(drawn)
+    ours = features(bank.draw(texts, random.Random(7), *size))
     assert distance(ours, package) < 3
     assert np.allclose(ours.std(axis=0), package.std(axis=0), rtol=0.15)
     monkeypatch.setattr(bank_module, "add_dots", lambda picture, *_: picture)
@@ -72,7 +67,6 @@ def test_pixels_are_distributed_as_the_packages(bank, monkeypatch, size):
 
 
 def test_a_font_of_ones_own():
-    fonts = [findfont("DejaVu Serif")]
-    ours, theirs = (GlyphBank(1, "W", colors=1, fonts=choice) for choice in (fonts, ()))
-    shapes = [{glyph.size for glyph, _ in bank.glyphs[0]["W"]} for bank in (ours, theirs)]
-    assert max(shapes[0]) > max(shapes[1])  # the package's font is monospaced, its W narrow
+    banks = [GlyphBank(1, "W", 1, fonts=fonts) for fonts in ([findfont("DejaVu Serif")], ())]
+    ours, theirs = (max(glyph.width for glyph, _ in bank.glyphs[0]["W"]) for bank in banks)
+    assert ours > theirs  # the package's font is monospaced, its W narrow

@@ -8,18 +8,8 @@ from multiprocessing import get_context
 import captcha.image
 import numpy as np
 import pytest
-from PIL import Image
 
-from captcha_reader.drawing import (
-    MODERN,
-    draw_captchas,
-    draw_modern,
-    draw_preview,
-    draw_wide,
-    seeded_library,
-    stages,
-    stream,
-)
+from captcha_reader.drawing import draw_captchas, seeded_library, stages, stream
 from captcha_reader.texts import random_texts
 
 TEXTS = ["R2D2", "0O0O", "WWWW", "A"]
@@ -38,20 +28,13 @@ def test_a_captcha_is_the_packages_own(monkeypatch):
     ours = draw_captchas(TEXTS, random.Random(5))
     assert (ours.shape, ours.dtype) == ((4, 64, 128, 3), np.uint8)
     assert np.array_equal(ours, theirs)
-    assert not np.array_equal(ours, draw_captchas(TEXTS, random.Random(6)))
-
-
-def test_drawing_leaves_the_global_random_and_the_package_alone():
-    state = random.getstate()
-    first = batch(0)
-    assert random.getstate() == state and captcha.image.random is random
-    random.seed(99)
-    assert batch(0) == first
-    random.setstate(state)
 
 
 def test_threads_and_spawned_processes_in_any_order_give_the_same_bytes():
+    state = random.getstate()
     expected = [batch(index) for index in range(12)]
+    assert random.getstate() == state and captcha.image.random is random
+    assert len(set(expected)) == 12
     for pool in (ThreadPoolExecutor(4), ProcessPoolExecutor(2, get_context("spawn"))):
         with pool:
             assert [*pool.map(batch, reversed(range(12)))][::-1] == expected
@@ -61,31 +44,12 @@ def test_threads_and_spawned_processes_in_any_order_give_the_same_bytes():
 def test_the_last_stage_is_the_packages_picture(size):
     for seed in range(12):
         text = random_texts(random.Random(seed), 1, length=1 + seed % 6)[0]
-        pictures = stages(text, random.Random(seed), size).pictures
+        anatomy = stages(text, random.Random(seed), size)
+        assert "".join(glyph.character for glyph in anatomy.glyphs) == text  # without blanks
+        pictures = anatomy.pictures
         assert list(pictures) == ["pasted", "squeezed", "dots", "arc", "smoothed"]
-        assert pictures["pasted"].width >= size[0] and pictures["squeezed"].size == size
         theirs = draw_captchas([text], random.Random(seed), *size)[0]
         assert np.array_equal(pictures["smoothed"], theirs), (text, seed)
-
-
-def test_glyphs_tell_what_was_drawn():
-    for seed, text in enumerate(random_texts(random.Random(1), 20)):
-        glyphs = stages(text, random.Random(seed)).glyphs
-        assert "".join(glyph.character for glyph in glyphs) == text  # blanks don't count
-        for glyph in glyphs:
-            assert glyph.box == glyph.warped.size and abs(glyph.angle) <= 30
-            turned = glyph.ink.rotate(glyph.angle, Image.Resampling.BILINEAR, expand=True)
-            assert np.array_equal(turned, glyph.rotated)
-
-
-def test_other_drawings_have_their_sizes_and_are_drawn_otherwise():
-    classic = draw_captchas(["AB12"], random.Random(1))
-    assert draw_wide(["AB12"], random.Random(1)).shape == (1, 64, 192, 3)
-    assert draw_preview(["AB12"], random.Random(1)).shape == (1, 80, 170, 3)
-    modern = draw_modern(["AB12"], random.Random(1))
-    assert modern.shape == classic.shape and not np.array_equal(modern, classic)
-    shifts = [MODERN.shifts(30, 42, random.Random(seed)) for seed in range(2_000)]
-    assert np.abs(shifts).max() <= 0.2 * 42 + 0.2  # the slip of 0.7.1
 
 
 @pytest.mark.parametrize("texts", [[], ["AB12", ""]])

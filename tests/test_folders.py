@@ -1,6 +1,5 @@
 """A folder of labelled pictures: every bad file is named, and no label is on both sides."""
 
-import random
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captcha_reader.drawing import draw_captchas
 from captcha_reader.folders import BadFiles, read_folder, split
 from captcha_reader.outputs import fresh_folder, numbered_folder
 
@@ -18,10 +16,8 @@ from captcha_reader.outputs import fresh_folder, numbered_folder
 @pytest.fixture
 def folder(tmp_path):
     """Four pictures, two with the same label."""
-    names = ["7KQ2.png", "7KQ2_again.png", "AB_1.jpg", "ZZZZZZ.png"]
-    for name, picture in zip(names, draw_captchas(["7KQ2"] * 4, random.Random(1)), strict=True):
-        Image.fromarray(picture).save(tmp_path / name)
-    Image.new("RGB", (170, 80)).save(tmp_path / "AB_1.jpg")  # of another size
+    for i, name in enumerate(["7KQ2.png", "7KQ2_again.png", "AB_1.jpg", "ZZZZZZ.png"]):
+        Image.new("RGB", (128 + 40 * i, 64 + i), "red").save(tmp_path / name)
     return tmp_path
 
 
@@ -36,7 +32,7 @@ def test_names_are_labels_or_a_table_decides(folder):
     pictures, texts = read_folder(folder)
     assert texts == ["7KQ2", "7KQ2", "AB", "ZZZZZZ"]
     assert (pictures.shape, pictures.dtype) == ((4, 64, 128, 3), np.uint8)
-    assert np.array_equal(pictures[0], np.asarray(Image.open(folder / "7KQ2.png")))
+    assert (pictures[:2] == [255, 0, 0]).all()
     rows = ["file,text", "7KQ2.png,0O", "7KQ2_again.png,1", "AB_1.jpg,AB", "ZZZZZZ.png,Z"]
     (folder / "labels.csv").write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
     assert read_folder(folder)[1] == ["0O", "1", "AB", "Z"]
@@ -48,20 +44,13 @@ def test_all_bad_files_are_listed_at_once(folder):
     for name in ("ab1", "TOOLONG", "_1"):
         Image.new("RGB", (9, len(name))).save(folder / f"{name}.png")
     (folder / "QQ.png").write_bytes((folder / "7KQ2.png").read_bytes())
-    first, *lines = refused(folder)
-    reasons = dict(line.split(": ", 1) for line in lines)
-    for name, reason in {
-        "notes.txt": "no picture",
-        "sub": "directory",
-        "ab1.png": "'a', 'b' in the label 'ab1'",
-        "TOOLONG.png": "'TOOLONG' has 7 characters, not 1 to 6",
-        "_1.png": "'' has 0 characters",
-        "QQ.png": "same picture 7KQ2.png",
-    }.items():
-        assert reason in reasons.pop(name)
-    assert not reasons and first.startswith("6 files")
-    (message,) = refused(folder / "none")
-    assert str(folder / "none") in message
+    expected = ["6 files", "QQ.png: .* same picture 7KQ2.png", "TOOLONG.png: .* has 7 .* 1 to 6",
+                "_1.png: .*'' has 0 characters", "ab1.png: 'a', 'b' in the label 'ab1'",
+                "notes.txt: .*no picture", "sub: .*directory"]  # fmt: skip
+    for line, message in zip(refused(folder), expected, strict=True):
+        assert re.match(message, line)
+    assert refused(folder / "none") == [f"{folder}/none is no folder"]
+    assert "holds no pictures" in refused(folder / "sub")[0]
 
 
 def test_what_is_wrong_with_a_table_is_named_by_its_line(folder):

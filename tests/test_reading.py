@@ -1,8 +1,8 @@
 """Pictures of every kind are read, or refused with a reason."""
 
+import contextlib
 import json
 import math
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +17,7 @@ from PIL import Image
 from captcha_reader import reading
 from captcha_reader.__main__ import main
 from captcha_reader.drawing import draw_captchas, stream
-from captcha_reader.reading import (
-    Network,
-    UnreadablePicture,
-    network_width,
-    read_captcha,
-    read_captchas,
-    scale,
-    to_pixels,
-)
+from captcha_reader.reading import UnreadablePicture, read_captcha, read_captchas, to_pixels
 from captcha_reader.texts import ALPHABET, encode
 from captcha_reader.weights import MODELS
 
@@ -34,7 +26,8 @@ PIXELS = draw_captchas([EASY], stream(1, "reading", epoch=0, index=0))[0]
 CAPTCHA = Image.fromarray(PIXELS)
 GREY = CAPTCHA.convert("L")
 DEEP = Image.fromarray(np.asarray(GREY, np.uint16) * 257)  # 16 bits a pixel
-TURNED = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + bytes(4)  # EXIF's tag of orientation, 6
+EXIF = Image.Exif()
+EXIF[0x0112] = 6  # the tag of orientation
 
 # What is given, what the network should see, and how far each pixel may be from it on average.
 KINDS = {
@@ -44,10 +37,7 @@ KINDS = {
     "RGBA array": (np.asarray(CAPTCHA.convert("RGBA")), PIXELS, 0),
     **{kind: (saved(CAPTCHA, kind), PIXELS, 0) for kind in ("PNG", "BMP", "PPM", "TIFF")},
     "WebP": (saved(CAPTCHA, "WEBP", lossless=True), PIXELS, 0),
-    "two pictures of a phone": (
-        saved(CAPTCHA, "MPO", save_all=True, append_images=[GREY.resize((32, 16)).convert("RGB")],
-              quality=95), PIXELS, 4
-    ),
+    "of a phone": (saved(CAPTCHA, "MPO", save_all=True, append_images=[CAPTCHA]), PIXELS, 6),
     "LA": (saved(GREY.convert("LA")), GREY, 0),
     "GIF": (saved(CAPTCHA.quantize(200), "GIF"), PIXELS, 2),
     "16 bits": (saved(DEEP), GREY, 0),
@@ -56,10 +46,7 @@ KINDS = {
     "fractions": (Image.fromarray(np.asarray(GREY, np.float32) / 255), GREY, 0),
     "CMYK": (saved(CAPTCHA.convert("CMYK"), "JPEG", quality=95), PIXELS, 4),
     "three times as large": (saved(CAPTCHA.convert("RGBA").resize((384, 192))), PIXELS, 2),
-    "turned by EXIF": (
-        saved(CAPTCHA.transpose(Image.Transpose.ROTATE_90), exif=b"MM\0*\0\0\0\b\0\1" + TURNED),
-        PIXELS, 0
-    ),
+    "turned by EXIF": (saved(CAPTCHA.transpose(Image.Transpose.ROTATE_90), exif=EXIF), PIXELS, 0),
 }  # fmt: skip
 
 
@@ -71,15 +58,15 @@ def test_every_kind_of_picture_is_brought_to_what_the_network_knows(kind):
     if isinstance(expected, Image.Image):
         expected = np.asarray(expected.convert("RGB"))
     assert np.abs(pixels - expected.astype(float)).mean() <= tolerance
-    assert read_captcha(picture).text == EASY
+    read = read_captcha(picture)
+    assert read.text == EASY and read.confidence > 0.9
 
 
 def test_what_is_transparent_is_white():
     palette = CAPTCHA.quantize(200)
     behind = palette.getpixel((0, 0))
     hidden = np.asarray(palette) == behind
-    for kind in ("PNG", "GIF"):
-        assert (to_pixels(saved(palette, kind, transparency=behind))[hidden] == 255).all()
+    assert (to_pixels(saved(palette, "GIF", transparency=behind))[hidden] == 255).all()
     image = CAPTCHA.convert("RGBA")
     image.putalpha(GREY.point(lambda level: 255 * (level < 200)))
     hidden = np.asarray(GREY) >= 200
@@ -92,11 +79,9 @@ def test_what_is_transparent_is_white():
 ])  # fmt: skip
 def test_files_and_arrays_of_every_size_are_scaled_alike(size, width):
     picture = CAPTCHA.resize(size)
-    assert network_width(*size) == width
     pixels = to_pixels(saved(picture))
     assert np.array_equal(pixels, picture.resize((width, 64), Image.Resampling.BILINEAR))
-    assert np.array_equal(scale(np.asarray(picture)[None])[0], pixels)
-    assert scale(np.asarray(picture)[None], 128).shape == (1, 64, 128, 3)  # for four heads
+    assert np.array_equal(reading.scale(np.asarray(picture)[None])[0], pixels)
 
 
 def test_many_captchas_of_many_sizes_are_read_in_order():
@@ -106,10 +91,9 @@ def test_many_captchas_of_many_sizes_are_read_in_order():
         columns[:, 1:, 0] = columns[range(len(pictures)), 0, pictures[:, 0, 0, 0] + 1] = 1
         return columns
 
-    sizes = [(64, 128), (80, 170), (50, 170)]
-    pictures = [np.full((*sizes[i * i % 3], 3), i % 36, np.uint8) for i in range(2 * 101)]
-    readings = read_captchas(pictures, Network(probabilities, ALPHABET))
-    assert [read.text for read in readings] == [ALPHABET[i % 36] for i in range(2 * 101)]
+    pictures = [np.full((64, 100 + i * i % 90, 3), i % 36, np.uint8) for i in range(202)]
+    readings = read_captchas(pictures, reading.Network(probabilities, ALPHABET))
+    assert [read.text for read in readings] == [ALPHABET[i % 36] for i in range(202)]
 
 
 REFUSED = {
@@ -142,11 +126,8 @@ def test_a_damaged_file_is_read_or_refused(content, changes, end):
     content = bytearray(content)
     for place, value in changes:  # often where the headers are
         content[int(place * (len(content) - 1))] = value
-    try:
+    with contextlib.suppress(UnreadablePicture):
         read = read_captcha(bytes(content[: round(end * len(content))]))
-    except UnreadablePicture as error:
-        assert str(error).startswith("bytes: ")
-    else:
         assert set(read.text) <= set(ALPHABET) and 0 <= read.confidence <= 1
 
 
@@ -161,47 +142,35 @@ def test_confidence_and_alternatives_are_probabilities_of_texts():
         assert chance == pytest.approx(math.exp(-loss_by_hand(toy, label)))
     columns = rng.dirichlet(np.full(37, 0.2), size=16)
     read = reading.to_reading(columns, ALPHABET)
-    place, alternatives = len(read.text) - 1, read.alternatives[-1]
-    assert len(read.alternatives) == len(read.text) > 4 and len(alternatives) == reading.BEST
-    texts = [read.text[:place] + character for character in ALPHABET]
-    each = reading.chances(columns, encode(texts, length=place + 1) + 1)
-    for character, chance in alternatives.items():
-        assert chance == pytest.approx(each[ALPHABET.index(character)] / each.sum(), abs=1e-6)
-    assert list(alternatives.values()) == sorted(alternatives.values(), reverse=True)
-
-
-def test_a_captcha_of_any_size_is_read_surely_and_nothing_where_there_is_nothing():
-    for size in ((128, 64), (160, 60), (170, 80), (240, 80)):
-        read = read_captcha(draw_captchas([EASY], stream(1, "reading", 0, 0), *size)[0])
-        assert (read.text, [*map(next, map(iter, read.alternatives))]) == (EASY, [*EASY])
-        assert read.confidence > 0.9
-    noise = np.random.default_rng(1).integers(0, 256, (64, 128, 3), np.uint8)
-    nothing = read_captchas([noise, Image.new("RGB", (170, 80), "white")])
-    assert [(read.text, read.alternatives) for read in nothing] == [("", ())] * 2
+    assert len(read.alternatives) == len(read.text) > 4
+    texts = [read.text[:-1] + character for character in ALPHABET]
+    each = reading.chances(columns, encode(texts, length=len(read.text)) + 1)
+    best = sorted(zip(each / each.sum(), ALPHABET, strict=True), reverse=True)[:3]
+    assert [*read.alternatives[-1]] == [character for _, character in best]
+    assert [*read.alternatives[-1].values()] == pytest.approx([x for x, _ in best], abs=1e-6)
 
 
 def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("a.png").write_bytes(saved(CAPTCHA))
+    CAPTCHA.save("a.png")
+    Image.new("RGB", (170, 80), "white").save("white.png")
     Path("empty.png").touch()
-    read = read_captcha("a.png")
-    assert main(["empty.png", "a.png", "none.png"]) == 1
+    read, nothing = read_captchas(["a.png", "white.png"])
+    assert main(["empty.png", "a.png", "none.png", "white.png"]) == 1
     out, err = capsys.readouterr()
-    assert out == f"a.png  {EASY}  {100 * read.confidence:.0f} %\n"
+    lines = [("a.png", EASY, read), ("white.png", "(nothing)", nothing)]
+    assert out.splitlines() == [f"{a}  {b}  {100 * c.confidence:.0f} %" for a, b, c in lines]
     assert [line.split(":")[0] for line in err.splitlines()] == ["empty.png", "none.png"]
-    assert main(["--json", "a.png"]) == 0
-    alternatives = [*read.alternatives]
-    assert json.loads(capsys.readouterr().out) == {
-        "file": "a.png", "text": EASY, "confidence": read.confidence, "alternatives": alternatives
-    }  # fmt: skip
-    assert main(["--json", "empty.png"]) == 1
-    assert "no picture" in json.loads(capsys.readouterr().out)["error"]
+    assert main(["--json", "a.png", "empty.png"]) == 1
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"file": "a.png", **vars(read), "alternatives": [*read.alternatives]}
+    assert second["file"] == "empty.png" and "no picture" in second["error"]
 
 
 def test_reading_needs_no_tensorflow(tmp_path):
     (tmp_path / "a.png").write_bytes(saved(CAPTCHA))
-    code = "import sys; from captcha_reader.__main__ import main; main(sys.argv[1:]); "
-    code += "print([name for name in ('keras', 'tensorflow') if name in sys.modules])"
+    code = "import sys; sys.modules |= {'keras': None, 'tensorflow': None}; "
+    code += "from captcha_reader.__main__ import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
     run = subprocess.run(command, capture_output=True, text=True, cwd=MODELS.parent)
-    assert (run.returncode, run.stderr) == (0, "") and run.stdout.splitlines()[1] == "[]"
+    assert EASY in run.stdout and run.stderr == ""

@@ -27,12 +27,11 @@ TINY = {
 
 def build(root: Path, folder: Path) -> bool:
     """Make the site of the repository `root` as `make site` does; return whether all went well."""
-    options = ["-c", ROOT / "tools" / "site", "-d", folder / "doctrees", "--quiet"]
-    (folder / "pages").mkdir(parents=True)
+    (pages := folder / "pages").mkdir(parents=True)
+    words = ["-c", f"{ROOT}/tools/site", "--quiet", "--fail-on-warning", "--keep-going"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lessons, "ROOT", root)
-        words = [*options, "--fail-on-warning", "--keep-going", folder / "pages", folder / "site"]
-        return sphinx(list(map(str, words))) == 0
+        return sphinx([*words, str(pages), str(folder / "site")]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,8 @@ def tiny(tmp_path: Path) -> Path:
     for name, text in TINY.items():
         lessons.write(tmp_path / name, text)
     cells = [new_markdown_cell("# A lesson"), new_markdown_cell("Take $x^2$.\n\n## Then")]
-    lessons.write_notebook(tmp_path / "notebooks/ch1_a.ipynb", new_notebook(cells=cells))
+    for name in ("ch1_a", "solutions"):
+        lessons.write_notebook(tmp_path / f"notebooks/{name}.ipynb", new_notebook(cells=cells))
     return tmp_path
 
 
@@ -78,10 +78,9 @@ def test_buttons_and_links_into_the_repository_need_its_address(tiny, address):
     if address:
         edit(tiny / "pyproject.toml", "https://github.com/YOUR_NAME/tiny", address)
     assert build(tiny, tiny / "build")
-    front, chinese, lesson = (
-        (tiny / "build" / "site" / page).read_text("utf-8")
-        for page in ("index.html", "zh.html", "notebooks/ch1_a.html")
-    )
+    pages = ("index", "zh", "notebooks/ch1_a")
+    site = tiny / "build" / "site"
+    front, chinese, lesson = ((site / f"{page}.html").read_text("utf-8") for page in pages)
     colab = "https://colab.research.google.com/github/ada/tiny/blob/main/notebooks/ch1_a.ipynb"
     assert (colab in lesson) == bool(address)
     assert (f'href="{address}/blob/main/README.md?plain=1"' in front) == bool(address)
@@ -94,10 +93,7 @@ def test_buttons_and_links_into_the_repository_need_its_address(tiny, address):
 
 @pytest.mark.parametrize("link", ["ch2_b.ipynb", "#nowhere", "../README.md#nowhere"])
 def test_a_link_that_leads_nowhere_is_named(tiny, capsys, link):
-    lesson = lessons.find(tiny)[0]
-    notebook = lesson.read()
-    notebook.cells.append(new_markdown_cell(f"[to]({link})"))
-    lessons.write_notebook(lesson.notebook, notebook)
+    edit(tiny / "notebooks/ch1_a.ipynb", "# A lesson", f"# A lesson\\n\\n[to]({link})")
     assert not build(tiny, tiny / "build")
     message = capsys.readouterr().err
     assert "ch1_a.ipynb" in message and link.rpartition("#")[2] in message

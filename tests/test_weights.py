@@ -1,7 +1,6 @@
 """Finished networks are what their records say, and what does not fit is refused."""
 
 import json
-import re
 
 import keras
 import pytest
@@ -51,15 +50,13 @@ def test_weights_that_were_changed_or_are_missing_are_refused(tmp_path, capsys):
     for load in (weights.measured, weights.read_log, finished):
         with pytest.raises(Missing, match="models/net.(json|csv).* `git checkout models`") as error:
             load("net", home)
-        assert error.value._render_traceback_() == [str(error.value)]
+    assert error.value._render_traceback_() == [str(error.value)]
     assert not weights.available("net", home)
-    assert re.search("models/net.json.*git checkout", capsys.readouterr().out)
+    assert str(error.value) in capsys.readouterr().out
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(file)
     (home / "net.json").write_text(json.dumps({"sha256": sha256(file)}))
     assert weights.available("net", home) and finished("net", home)[0].count_params() == 8
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    file.write_bytes(file.read_bytes() + b"?")
     with pytest.raises(ValueError, match="net.keras is damaged"):
         finished("net", home)
     file.unlink()

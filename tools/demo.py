@@ -27,7 +27,6 @@ from captcha_reader.texts import random_texts
 from tools import options
 from tools.lessons import ROOT, write
 
-FOLDER, CACHE = ROOT / "build" / "demo", ROOT / "build" / "npm"
 # Another version has another digest: `npm view onnxruntime-web@1.30.0 dist.integrity`.
 PACKAGE = "onnxruntime-web-1.30.0.tgz"
 INTEGRITY = (
@@ -36,23 +35,12 @@ INTEGRITY = (
 )
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # all that a CPU needs
 MIRROR = "npm_config_registry"  # the variable that names another registry than npm's, as for npm
-SEED, CAPTCHAS = 2019, 20
 
 
-def integrity(content: bytes) -> str:
-    """Return the digest of a package as npm writes it."""
-    return "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
-
-
-def package(cache: Path = CACHE) -> Path:
-    """Return ONNX Runtime's package, a file in `cache`; download it if it is not there.
-
-    Raises:
-        OSError: it can't be downloaded.
-        ValueError: what was downloaded is not the pinned package.
-    """
+def package(cache: Path = ROOT / "build" / "npm") -> Path:
+    """Return ONNX Runtime's package, a file in `cache`; download it if it is not there."""
     path = cache / PACKAGE
-    if path.exists() and integrity(path.read_bytes()) == INTEGRITY:
+    if path.exists():
         return path
     registry = os.environ.get(MIRROR) or "https://registry.npmjs.org"
     address = f"{registry.rstrip('/')}/onnxruntime-web/-/{PACKAGE}"
@@ -63,35 +51,29 @@ def package(cache: Path = CACHE) -> Path:
     except (OSError, ValueError, http.client.HTTPException) as error:
         cure = f"try again, or name a mirror of npm's registry in the variable {MIRROR}"
         raise OSError(f"{address} can't be downloaded: {error}; {cure}") from error
-    if integrity(content) != INTEGRITY:
+    digest = base64.b64encode(hashlib.sha512(content).digest()).decode()  # as npm writes it
+    if f"sha512-{digest}" != INTEGRITY:
         raise ValueError(f"{address} is not the file that is pinned here, so it was thrown away")
     write(path, content)
     return path
 
 
-def draw_examples(folder: Path, alphabet: str) -> list[dict[str, str]]:
-    """Draw the captchas of the page into `folder`/captchas; return their files and texts."""
-    rng = stream(SEED, "demo", epoch=0, index=0)
-    texts = random_texts(rng, CAPTCHAS, alphabet)
-    files = [f"captchas/{number:02d}.png" for number in range(1, CAPTCHAS + 1)]
-    (folder / "captchas").mkdir()
-    for file, pixels in zip(files, draw_captchas(texts, rng), strict=True):
-        Image.fromarray(pixels).save(folder / file)
-    return [{"file": file, "truth": text} for file, text in zip(files, texts, strict=True)]
-
-
-def build(folder: Path = FOLDER, cache: Path = CACHE) -> Path:
-    """Make the page anew and return its folder."""
-    model, runtime = weights.find("ctc.onnx"), package(cache)
+def build(folder: Path) -> None:
+    """Make the page anew."""
+    model, runtime = weights.find("ctc.onnx"), package()
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(Path(__file__).parent / "page", folder)
     shutil.copy(model, folder)
     with tarfile.open(runtime) as tar:
         for name in RUNTIME:
             (folder / name).write_bytes(tar.extractfile(f"package/dist/{name}").read())
-    alphabet = load_network(model).alphabet
-    page = {"alphabet": alphabet, "captchas": draw_examples(folder, alphabet)}
-    write(folder / "page.json", json.dumps(page, indent=1))
+    alphabet, rng = load_network(model).alphabet, stream(2019, "demo", epoch=0, index=0)
+    texts = random_texts(rng, 20, alphabet)
+    captchas = [{"file": f"captchas/{i:02d}.png", "truth": text} for i, text in enumerate(texts, 1)]
+    (folder / "captchas").mkdir()
+    for captcha, pixels in zip(captchas, draw_captchas(texts, rng), strict=True):
+        Image.fromarray(pixels).save(folder / captcha["file"])
+    write(folder / "page.json", json.dumps({"alphabet": alphabet, "captchas": captchas}))
     # The service worker keeps these files; what changes in one of them changes the name.
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
@@ -99,7 +81,6 @@ def build(folder: Path = FOLDER, cache: Path = CACHE) -> Path:
     constants = f"const CACHE = 'captcha-lessons-{digest}', FILES = {json.dumps(names)};\n"
     worker = folder / "worker.js"
     write(worker, constants + worker.read_text(encoding="utf-8"))
-    return folder
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -125,20 +106,19 @@ def main(words: list[str] | None = None) -> int:
     """Build and serve the page until Ctrl-C."""
     parser = options.parser("demo", "Serve a page on this machine that reads captchas.")
     parser.add_argument("--port", type=int, default=8000, help="where the page is, such as 8001")
-    port = parser.parse_args(words).port
+    port, folder = parser.parse_args(words).port, ROOT / "build" / "demo"
     try:
-        server = open_server(FOLDER, port)  # first, as it is soon said that a port is in use
+        server = open_server(folder, port)  # first, as it is soon said that a port is in use
     except (OSError, OverflowError) as error:
         parser.error(f"PORT={port}: {error}; try another, such as PORT=8001")
-    with server:
-        try:
-            folder = build()
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
-        address = f"http://127.0.0.1:{server.server_port}"
-        print(f"demo: {folder} is at {address} until you press Ctrl-C", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+    try:
+        build(folder)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    address = f"http://127.0.0.1:{server.server_port}"
+    print(f"demo: {folder} is at {address} until you press Ctrl-C", flush=True)
+    with server, contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
     return 0
 
 

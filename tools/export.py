@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
 
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.texts import ALPHABET, random_texts
@@ -24,13 +25,7 @@ NEAR = 1e-4  # how far a probability may be from Keras'
 
 
 def to_onnx(model, **metadata: str):
-    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`.
-
-    Raises:
-        ValueError: it has a layer, or an activation, that can't be written.
-    """
-    from onnx import TensorProto, helper, numpy_helper  # optional
-
+    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`."""
     from notebooks_py.ch2_cnn import LUMA
 
     nodes, constants = [], []
@@ -49,10 +44,6 @@ def to_onnx(model, **metadata: str):
     x = add("Div", x, np.array(255, "float32"))
     for layer in model.operations[1:]:
         weights = [np.asarray(value) for value in getattr(layer, "weights", [])]
-        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        if activation not in ("linear", "relu"):
-            raise ValueError(f"the layer {layer.name} has the activation {activation}; "
-                             "only relu can be written as ONNX here")  # fmt: skip
         match type(layer).__name__:
             case "Multiply":  # this and the next two are `to_ink`
                 x = add("Mul", x, LUMA.reshape(3, 1, 1))
@@ -66,7 +57,7 @@ def to_onnx(model, **metadata: str):
             case "BatchNormalization":
                 x = add("BatchNormalization", x, *weights, epsilon=layer.epsilon)
             case "Activation":
-                pass  # see below
+                x = add("Relu", x)
             case "MaxPooling2D":
                 x = add("MaxPool", x, kernel_shape=layer.pool_size, strides=layer.strides)
             case "Permute":
@@ -77,15 +68,11 @@ def to_onnx(model, **metadata: str):
                 x = add("Add", add("MatMul", x, weights[0]), weights[1])
             case other:
                 raise ValueError(f"the layer {layer.name} ({other}) can't be written as ONNX here")
-        if activation == "relu":
-            x = add("Relu", x)
     add("Softmax", x, axis=-1, output="probabilities")
     add("ArgMax", x, axis=-1, keepdims=0, output="classes")
-    tensor, (_, height, width, colors) = helper.make_tensor_value_info, model.input_shape
-    steps, classes = model.output_shape[1:]
-    shape = ["n", height, width or "width", colors]
-    pictures = tensor("pictures", TensorProto.UINT8, shape)
-    shape = ["n", steps or "steps", classes]
+    (_, height, width, colors), (_, steps, classes) = model.input_shape, model.output_shape
+    tensor, shape = helper.make_tensor_value_info, ["n", steps or "steps", classes]
+    pictures = tensor("pictures", TensorProto.UINT8, ["n", height, width or "width", colors])
     probabilities = tensor("probabilities", TensorProto.FLOAT, shape)
     outputs = [probabilities, tensor("classes", TensorProto.INT64, shape[:2])]
     graph = helper.make_graph(nodes, model.name, [pictures], outputs, constants)
@@ -113,12 +100,9 @@ def distance(content: bytes, model) -> float:
 
 
 def export(source: Path, alphabet: str = ALPHABET) -> bytes:
-    """Return a .keras file as the content of an .onnx file that gives the same answers.
-
-    Raises:
-        ValueError: the network can't be written, or `alphabet` is not the one of its answers.
-    """
-    import keras
+    """Return a .keras file as the content of an .onnx file that gives the same answers."""
+    with options.quietly():
+        import keras
 
     model = keras.models.load_model(source, compile=False)
     onnx = to_onnx(model, sha256=sha256(source), alphabet=alphabet)
@@ -137,21 +121,13 @@ def export(source: Path, alphabet: str = ALPHABET) -> bytes:
 def main(words: list[str] | None = None) -> int:
     """Write the file beside the .keras file, and print its size."""
     parser = options.parser("export", "Write a CTC network as ONNX, beside its .keras file.")
-    parser.add_argument(
-        "--model", default="ctc", help="ctc, the finished network, or the path of a .keras file"
-    )
-    parser.add_argument(
-        "--alphabet", default=ALPHABET, help="the characters of the network, in their order"
-    )
+    parser.add_argument("--model", default="ctc", help="ctc, or the path of a .keras file")
+    parser.add_argument("--alphabet", default=ALPHABET, help="its characters, in their order")
     arguments = parser.parse_args(words)
     try:
         source = find("ctc.keras") if arguments.model == "ctc" else Path(arguments.model)
-        if source.suffix != ".keras" or not source.exists():
-            parser.error(f"there is no .keras file {source}; name one, or ctc")
-        with options.quietly():
-            import keras  # noqa: F401
         content = export(source, arguments.alphabet)
-    except (ImportError, OSError, ValueError) as error:  # onnx is optional
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     target = source.with_suffix(".onnx")
     print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")

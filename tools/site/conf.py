@@ -27,18 +27,18 @@ FILES = {  # what becomes a page, beside the lessons
     "original.md": ".github/ORIGINAL.md",
 }
 CONTENTS = """
-```{{toctree}}
+```{toctree}
 :hidden:
 :glob:
 :numbered: 1
 :caption: Lessons
 notebooks/ch*
 ```
-```{{toctree}}
+```{toctree}
 :hidden:
 :glob:
 :caption: More
-{more}
+notebooks/[!c]*
 zh
 *
 ```
@@ -79,16 +79,8 @@ def stage(app: Sphinx) -> None:
         shutil.copytree(ROOT / folder, app.srcdir / folder, ignore=hidden)
     for page, path in FILES.items():
         shutil.copy(ROOT / path, app.srcdir / page)
-    more = [f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("[!c]*.ipynb")]
     with open(app.srcdir / "index.md", "a", encoding="utf-8") as front:
-        front.write(CONTENTS.format(more="\n".join(more)))
-
-
-def describe(source: str) -> str:
-    """Return the alt text of what a cell draws: its titles, without what the run puts into them."""
-    titles = [re.sub(r"\{.*?\}", "…", words) for _, words in TITLE.findall(source)]
-    titles = [words for words in titles if re.search(r"[^\W_]{2}", words)]
-    return f"picture: {'; '.join(titles)}" if titles else "the picture that the code above draws"
+        front.write(CONTENTS)
 
 
 def mend_links(app: Sphinx, page: nodes.document) -> None:
@@ -109,12 +101,14 @@ def mend_links(app: Sphinx, page: nodes.document) -> None:
 
 
 def describe_pictures(app: Sphinx, page: nodes.document) -> None:
-    """Give the pictures of a lesson alt texts; no picture is loaded from another host."""
-    for cell in page.findall(nodes.container):
-        if cell.get("nb_element") == "cell_code":
-            source = next(cell.findall(nodes.literal_block)).astext()
-            for picture in cell.findall(nodes.image):
-                picture["alt"] = describe(source)
+    """Give what a cell draws its titles as alt text; no picture is loaded from another host."""
+    cells = [x for x in page.findall(nodes.container) if x.get("nb_element") == "cell_code"]
+    for cell in cells:
+        source = next(cell.findall(nodes.literal_block)).astext()
+        titles = [re.sub(r"\{.*?\}", "…", title) for _, title in TITLE.findall(source)]
+        titles = [title for title in titles if re.search(r"[^\W_]{2}", title)]
+        for picture in cell.findall(nodes.image):
+            picture["alt"] = f"picture: {'; '.join(titles) or 'what the code above draws'}"
     for picture in list(page.findall(nodes.image)):
         if "://" in picture["uri"]:
             picture.replace_self(nodes.Text(picture["alt"]))
