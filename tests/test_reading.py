@@ -97,23 +97,22 @@ def test_many_captchas_of_many_sizes_are_read_in_order():
 
 
 REFUSED = {
-    "a text": (b"hello, world", "no picture .*PNG, JPEG, GIF"),
-    "half a PNG": (saved(CAPTCHA)[:2_000], "damaged"),
-    "a film": (saved(GREY, "GIF", save_all=True, append_images=[CAPTCHA]), "animated"),
-    "an array of fractions": (PIXELS / 255, "float64 .*64, 128, 3.* uint8"),
-    "an array of pictures": (PIXELS[None], "uint8 .*1, 64, 128, 3.* width"),
-    "nothing at all": (None, "NoneType: give a path, bytes"),
-    "no file": (MODELS / "none.png", "none.png: No such file"),
-    "a folder": (str(MODELS), "models: Is a directory"),
-    "a file that is no picture": (MODELS / "ctc.json", "ctc.json: .*no picture"),
+    "bytes: .*no picture .*PNG, JPEG, GIF": b"hello, world",
+    "damaged": saved(CAPTCHA)[:2_000],
+    "animated": saved(GREY, "GIF", save_all=True, append_images=[CAPTCHA]),
+    "float64 .*64, 128, 3.* uint8": PIXELS / 255,
+    "uint8 .*1, 64, 128, 3.* width": PIXELS[None],
+    "NoneType: give a path, bytes": None,
+    "none.png: No such file": MODELS / "none.png",
+    "models: Is a directory": str(MODELS),
+    "ctc.json: .*no picture": MODELS / "ctc.json",
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_is_no_captcha_is_refused_by_name(what):
-    picture, message = REFUSED[what]
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_no_captcha_is_refused_by_name(message):
     with pytest.raises(UnreadablePicture, match=message):
-        read_captcha(picture)
+        read_captcha(REFUSED[message])
 
 
 @given(

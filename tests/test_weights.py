@@ -13,8 +13,7 @@ from tools import train
 
 
 @pytest.mark.parametrize(("name", "part", "whole"), [
-    ("cnn", "preview-1k", "preview-10k"),
-    ("ctc", "sizes-1k", "sizes-10k"),
+    ("cnn", "preview-1k", "preview-10k"), ("ctc", "sizes-1k", "sizes-10k"),
     ("ctc", "nothing-1k", "nothing-1k"),
 ])  # fmt: skip
 def test_what_ships_reads_what_it_says(name, part, whole):

@@ -43,7 +43,7 @@ zh
 *
 ```
 """
-TITLE = re.compile(r"title[=(]\s*f?([\"'])(.+?)\1")  # of a figure, in the code that draws it
+TITLE = re.compile(r"title[=(]\s*f?\"([^{\"]+)\"")  # of a figure, in the code that draws it
 
 project = html_title = "Read captchas with deep learning"
 extensions = ["myst_nb", "sphinx_copybutton"]
@@ -104,9 +104,7 @@ def describe_pictures(app: Sphinx, page: nodes.document) -> None:
     """Give what a cell draws its titles as alt text; no picture is loaded from another host."""
     cells = [x for x in page.findall(nodes.container) if x.get("nb_element") == "cell_code"]
     for cell in cells:
-        source = next(cell.findall(nodes.literal_block)).astext()
-        titles = [re.sub(r"\{.*?\}", "…", title) for _, title in TITLE.findall(source)]
-        titles = [title for title in titles if re.search(r"[^\W_]{2}", title)]
+        titles = TITLE.findall(next(cell.findall(nodes.literal_block)).astext())
         for picture in cell.findall(nodes.image):
             picture["alt"] = f"picture: {'; '.join(titles) or 'what the code above draws'}"
     for picture in list(page.findall(nodes.image)):
