@@ -61,6 +61,9 @@ def visit(browser: Browser, address: str) -> Page:
     page = browser.new_page(viewport={"width": 360, "height": 740})
     page.requests = []
     page.context.on("request", lambda request: page.requests.append(request.url))
+    page.add_init_script("""window.urls = 0;
+        URL.createObjectURL = (make => file => (urls++, make.call(URL, file)))(URL.createObjectURL);
+        URL.revokeObjectURL = (end => url => (urls--, end.call(URL, url)))(URL.revokeObjectURL);""")
     page.goto(address)
     expect(page.locator("#verdict")).to_contain_text("it says")
     return page
@@ -137,6 +140,7 @@ def test_what_is_no_captcha_gets_a_message_and_the_page_goes_on(page, tmp_path):
     expect(page.locator("#says")).to_contain_text("large.png has 26 MB")
     assert re.search("(nothing)[^✗]*another style", give(page, saved(Image.new("L", (9, 9)))))
     assert give(page, saved(PICTURE)).startswith("7XKM")
+    assert page.evaluate("urls") == 0  # so the browser may forget each file
 
 
 def test_no_other_host_is_asked_and_the_browser_would_refuse(page):

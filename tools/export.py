@@ -44,6 +44,11 @@ def to_onnx(model, **metadata: str):
     x = add("Div", x, np.array(255, "float32"))
     for layer in model.operations[1:]:
         weights = [np.asarray(value) for value in getattr(layer, "weights", [])]
+        usual = "relu" if type(layer).__name__ == "Activation" else "linear"
+        activation = getattr(getattr(layer, "activation", None), "__name__", usual)
+        if activation != usual:
+            raise ValueError(f"the layer {layer.name} ends with {activation}: only relu, in a "
+                             "layer of its own, can be written as ONNX here")  # fmt: skip
         match type(layer).__name__:
             case "Multiply":  # this and the next two are `to_ink`
                 x = add("Mul", x, LUMA.reshape(3, 1, 1))
