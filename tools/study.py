@@ -33,36 +33,27 @@ SIZES = ((128, 64), (170, 80))  # of classic captchas, and of those in lesson 1
 VALID = 2_000  # held-out captchas that a network of tuning reads
 CURVE = 1_000  # as many for each epoch of stages
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
-RECIPE = {  # the changes of a variant replace these
-    "kind": "ctc",
-    "network": {},
-    "recipe": {},
-    "practice": {},
-    "precision": "mixed_bfloat16",
-}
+RECIPE = {"kind": "ctc", "network": {}, "recipe": {}, "practice": {}, "precision": "mixed_bfloat16"}
 INGREDIENTS = (  # the same for people
     "Muon 2e-2, one cycle, averaged, a new bank for each epoch, some O and 0, "
     "any size (heads: classic captchas alone), ink = 1, batches of 64, half precision"
 )
+CLASSIC = {"practice": {"sizes": 0.0}}
 VARIANTS = {
     "the recipe": {},
     "AdamW instead of Muon": {"recipe": {"muon": False}},
     "a norm behind each convolution": {"network": {"norms": "every"}},
     "paper is 1": {"network": {"ink": False}},
-    "batches of 128": {"practice": {"batch": 128}, "recipe": {"rate": 0.03}},
     "no practice of O and 0": {"practice": {"hard": 0.0}},
-    "more practice of O and 0": {"practice": {"hard": 0.5}},
     "clipped at 1": {"recipe": {"clip": 1.0}},
-    "no weight decay": {"recipe": {"decay": 0.0}},
     "constant rate": {"recipe": {"fall": False}},
     "full precision": {"precision": "float32"},
-    "classic captchas alone": {"practice": {"sizes": 0.0}},
+    "classic captchas alone": CLASSIC,
 }
 LAST = {  # what the last step's weights read, without their average, costs no training
     "the recipe": "last weights",
     "constant rate": "constant rate, last weights",
 }
-CLASSIC = {"practice": {"sizes": 0.0}}
 HEADS = {
     "four heads": CLASSIC | {"kind": "cnn"},
     "CTC": CLASSIC,
@@ -211,14 +202,14 @@ def two_stages(model, data, held_out: tuple):
     from notebooks_py.ch1_captcha_preview import SetEpoch
 
     pictures, labels, texts = held_out
-    valid, logs, done = (pictures.astype("float32") / 255, labels), [], 0
-    watch = [SetEpoch(data), ch3.Evaluate(pictures, texts)]
-    stop = [keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)]
+    watch, logs, done = [SetEpoch(data), ch3.Evaluate(pictures, texts)], [], 0
+    stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
     first = max(1, data.epochs * 2 // 3)
-    for rate, end, callbacks in ((1e-3, first, watch + stop), (1e-4, data.epochs, watch)):
+    for rate, end, callbacks in ((1e-3, first, [*watch, stop]), (1e-4, data.epochs, watch)):
         model.compile(keras.optimizers.Adam(rate, amsgrad=True), keras.losses.CTC())
         history = model.fit(data, initial_epoch=done, epochs=end, shuffle=False, verbose=2,
-                            validation_data=valid, callbacks=callbacks)  # fmt: skip
+                            validation_data=(pictures.astype("float32") / 255, labels),
+                            callbacks=callbacks)  # fmt: skip
         logs.append(pd.DataFrame(history.history).assign(epoch=history.epoch, rate=rate))
         done = history.epoch[-1] + 1
     return pd.concat(logs)
@@ -228,13 +219,12 @@ def one_cycle(model, data, held_out: tuple):
     """Train by the recipe of lesson 4."""
     from notebooks_py import ch4_gpu_training as ch4
 
-    an_epoch = data.practice.steps
-    cycle = ch4.compile_recipe(model, data.epochs * an_epoch)
+    steps = data.epochs * data.steps
+    cycle = ch4.compile_recipe(model, steps)
     with tempfile.TemporaryDirectory() as folder:
-        valid = {"classic": [held_out]}
-        ch4.fit_recipe(model, data, data.epochs * an_epoch, valid, Path(folder))
+        ch4.fit_recipe(model, data, steps, {"classic": [held_out]}, Path(folder))
         log = pd.read_csv(Path(folder) / "log.csv")
-    return log.assign(rate=[float(cycle(an_epoch * (epoch + 1))) for epoch in log.epoch])
+    return log.assign(rate=[float(cycle(data.practice.steps * (x + 1))) for x in log.epoch])
 
 
 def stages(pictures: int, seed: int) -> str:
@@ -245,13 +235,14 @@ def stages(pictures: int, seed: int) -> str:
     rng = stream(seed, "valid", epoch=0, index=0)
     texts = random_texts(rng, CURVE)
     held_out = draw_captchas(texts, rng), ctc_labels(texts), texts
-    epoch, logs = min(2_048, pictures), []  # short, for a curve with many points
+    # Epochs are short, for a curve with many points.
+    job, logs = Practice(seed, 32, sizes=0.0, hard=0.0, epoch=min(2_048, pictures)), []
     for recipe, train in {"two stages": two_stages, "one cycle": one_cycle}.items():
         print(recipe, flush=True)
-        data = ch4.PracticeSequence(Practice(seed, 32, sizes=0.0, hard=0.0, epoch=epoch))
-        data.epochs = max(2, pictures // (32 * data.steps))
+        data = ch4.PracticeSequence(job)
+        data.epochs = max(2, pictures // (32 * job.steps))
         log = train(ch3.small_ctc(seed), data, held_out)
-        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * data.practice.steps))
+        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * job.steps))
     columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
     return pd.concat(logs)[columns].to_csv(index=False, float_format="%.5g")
 
