@@ -33,10 +33,10 @@ def reader(path: Path, size: str = "slim") -> Callable:
         from notebooks_py import ch4_gpu_training as ch4
     model = keras.models.load_model(path, compile=False)
     last = model.layers[-1].output.shape[-1]  # one head, or the answers of a column and the blank
-    characters = last - 1 if model.name == "ctc" else last
+    characters = last - (model.name == "ctc")
     if characters != len(ALPHABET):
-        has = f"{path} knows {characters} characters, and the test sets have {len(ALPHABET)}"
-        raise ValueError(f"{has}: {ALPHABET}")
+        raise ValueError(f"{path} knows {characters} characters, and the test sets have "
+                         f"{len(ALPHABET)}: {ALPHABET}")  # fmt: skip
     return lambda pictures: ch4.read_pictures(model, pictures)
 
 

@@ -13,24 +13,18 @@ from pathlib import Path
 import pandas as pd
 from nbformat import NotebookNode
 
-from captcha_reader import scores
+from captcha_reader import scores, weights
 from captcha_reader.practice import EPOCH
-from captcha_reader.weights import check_weights
 from tools import lessons, options, runs
 from tools.evaluate import FINISHED, reader
 from tools.lessons import Lesson
 
-SETS = {  # what is counted and published
-    "cnn": ("classic-1k", "classic-10k", "classic-100k", "modern-10k", "default-10k",
-            "preview-10k"),
-    "ctc": ("classic-1k", "classic-10k", "classic-100k", "modern-10k", "default-10k",
-            "preview-10k", "sizes-10k", "nothing-1k"),
-    "pytorch": ("wide-1k", "wide-10k"),
-}  # fmt: skip
-JUDGES = {  # the set that decides which of two networks is the finished one
-    "cnn": "judge-classic-10k", "ctc": "judge-20k", "pytorch": "judge-wide-10k",
-}  # fmt: skip
-COLUMNS = ["classic-100k", "modern-10k", "default-10k", "preview-10k", "sizes-10k", "nothing-1k"]
+FOUR = ("classic-1k", "classic-10k", "classic-100k", "modern-10k", "default-10k", "preview-10k")
+SETS = {  # what is counted; the last decides which of two networks is the finished one
+    "cnn": (*FOUR, "judge-classic-10k"),
+    "ctc": (*FOUR, "sizes-10k", "nothing-1k", "judge-20k"),
+    "pytorch": ("wide-1k", "wide-10k", "judge-wide-10k"),
+}
 LOG = ["epoch", "pictures", "seconds", "loss", "val_loss", "val_acc", "val_sizes"]
 BEGIN, END = "<!-- from models/*.json by `make table` -->", "<!-- end of the table -->"
 READMES = {  # the words of the results in each language
@@ -71,11 +65,10 @@ def share(score: dict) -> str:
 
 def table(root: Path, words: dict) -> str:
     """Return the table of the finished networks in `root`/models, a row for each test set."""
-    paths = {name: root / "models" / f"{name}.json" for name in SETS}
-    results = {name: json.loads(path.read_text("utf-8")) for name, path in paths.items()}
+    results = {name: weights.read_results(name, root / "models") for name in SETS}
     pair = [results["cnn"], results["ctc"]]
     rows = [words["head"].split(" | "), ["---"] * 3]
-    for test_set in COLUMNS:
+    for test_set in SETS["ctc"][2:-1]:
         cells = [network["scores"].get(test_set) for network in pair]
         rows.append([f"`{test_set}`", *(share(cell) if cell else "" for cell in cells)])
     for name in ("parameters", "pictures"):
@@ -105,20 +98,16 @@ def badges(lesson: Lesson) -> str:
     return BADGES.format(f"{address.removeprefix('https://github.com/')}/blob/main/{lesson}")
 
 
-def with_rows(text: str, root: Path) -> str:
-    """Return a README with badges and minutes in the rows of its lessons."""
-    for row in ROW.finditer(text):
-        lesson = Lesson(root, row[2])
-        new = f"{row[1]}{badges(lesson)}{row[3]}{minutes(lesson.read())} |"
-        text = text.replace(row[0], new)
-    return text
+def with_tables(text: str, root: Path, words: dict) -> str:
+    """Return a README with the results between its two marks, badges and minutes of lessons."""
 
+    def row(old: re.Match) -> str:
+        lesson = Lesson(root, old[2])
+        return f"{old[1]}{badges(lesson)}{old[3]}{minutes(lesson.read())} |"
 
-def with_tables(name: str, root: Path) -> str:
-    """Return a README with the results between its two marks, and the rows of its lessons."""
-    before, rest = (root / name).read_text("utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    return with_rows(f"{before}{BEGIN}\n{table(root, READMES[name])}\n{END}{after}", root)
+    before, rest = text.split(BEGIN)
+    text = f"{before}{BEGIN}\n{table(root, words)}\n{END}{rest.split(END)[1]}"
+    return ROW.sub(row, text)
 
 
 def publish(run: Path, root: Path) -> bool:
@@ -131,28 +120,26 @@ def publish(run: Path, root: Path) -> bool:
         results = json.loads((run / runs.RESULTS).read_text("utf-8"))
         settings, total, weights_hash = (results[x] for x in ("settings", "pictures", "sha256"))
         name, size, batch = (settings[x] for x in ("model", "size", "batch"))
-        test_sets, judge, suffix = SETS[name], JUDGES[name], FINISHED[name]
+        (*test_sets, judge), suffix = SETS[name], FINISHED[name]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{run} holds no finished run of `make train` ({error!r}): RUN= wants its folder"
-        ) from error
-    home = root / "models" / f"{name}.json"
-    weights = check_weights(run / f"model{suffix}", weights_hash)
-    read = reader(weights, size)
+        message = f"{run} holds no finished run of `make train` ({error!r}): RUN= wants its folder"
+        raise ValueError(message) from error
+    home, model = root / "models" / f"{name}.json", run / f"model{suffix}"
+    weights.check_weights(model, weights_hash)
+    read = reader(model, size)
     judged = scores.evaluate(read, judge).record()
     old = json.loads(home.read_text("utf-8"))["scores"] if home.exists() else {}
     if earlier := old.get(judge):
         print(f"{home.name} has {earlier['right']:,} of {judge}, this network {judged['right']:,}")
         if judged["right"] <= earlier["right"]:
             return False
-    counts = {test_set: scores.evaluate(read, test_set).record() for test_set in test_sets}
-    results |= {"scores": counts | {judge: judged}, "bytes": weights.stat().st_size}
+    counts = {x: scores.evaluate(read, x).record() for x in test_sets}
+    results |= {"scores": counts | {judge: judged}, "bytes": model.stat().st_size}
     log = pd.read_csv(run / "log.csv").drop_duplicates("epoch", keep="last")
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
-    log = log[[column for column in LOG if column in log]]
-    lessons.write(home.with_suffix(suffix), weights.read_bytes())
-    lessons.write(home.with_suffix(".csv"), log.to_csv(index=False))
+    lessons.write(home.with_suffix(suffix), model.read_bytes())
+    lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
     runs.write_json(home, results)
     return True
 
@@ -162,14 +149,15 @@ def main() -> int:
     parser = options.parser("publish", "Make a trained network the finished one, if it is better.")
     unset = argparse.SUPPRESS
     parser.add_argument("--run", type=Path, default=unset, help="a folder of make train")
-    given = parser.parse_args()
+    given, root = parser.parse_args(), lessons.ROOT
     if "run" in given:
-        if not publish(given.run, lessons.ROOT):
+        if not publish(given.run, root):
             print("publish: not better, so everything stays as it is")
             return 1
         print("next: make export, and make refresh for the lessons that read models/")
-    for name in READMES:
-        changed = lessons.write(lessons.ROOT / name, with_tables(name, lessons.ROOT))
+    for name, words in READMES.items():
+        text = (root / name).read_text("utf-8")
+        changed = lessons.write(root / name, with_tables(text, root, words))
         print(name, "changed" if changed else "is up to date")
     return 0
 

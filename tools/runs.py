@@ -22,12 +22,10 @@ NOTED = ("keras", "tensorflow", "jax", "torch", "captcha", "pillow", "numpy")  #
 
 def code_hash() -> str:
     """Return the SHA-256 of the code of this repository that is imported, without its comments."""
-    files = {Path(module.__file__).resolve() for module in sys.modules.values()
-             if getattr(module, "__file__", None)}  # fmt: skip
+    files = [getattr(module, "__file__", None) for module in sys.modules.values()]
     digest = hashlib.sha256()
-    for path in sorted(files):
-        parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ("",)
-        if parts[0] in ("captcha_reader", "notebooks_py", "tools"):
+    for path in sorted({Path(file).resolve() for file in files if file}):
+        if path.parent in [ROOT / name for name in ("captcha_reader", "notebooks_py", "tools")]:
             lines = path.read_text("utf-8").splitlines()
             code = [line for line in lines if line.strip() and not line.startswith("#")]
             digest.update("\n".join([path.stem, *code]).encode())
@@ -67,13 +65,14 @@ def best_precision(in_torch: bool) -> str:
     else:
         import keras
 
-        if keras.backend.backend() == "tensorflow":
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
             import tensorflow as tf
 
             for gpu in tf.config.list_physical_devices("GPU")[:1]:
                 details = tf.config.experimental.get_device_details(gpu)
                 capability = details.get("compute_capability", (0, 0))[0]
-        elif keras.backend.backend() == "jax":
+        elif backend == "jax":
             import jax
 
             if jax.default_backend() == "gpu":

@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import itertools
 import json
-import math
 import random
 import tempfile
 import time
@@ -24,62 +23,42 @@ from captcha_reader import weights
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas, mask_of, stream
 from captcha_reader.practice import Ahead, Practice
-from captcha_reader.scores import share
-from captcha_reader.testsets import draw_test_set
-from captcha_reader.texts import (
-    HEIGHT,
-    PREVIEW_HEIGHT,
-    PREVIEW_WIDTH,
-    WIDTH,
-    ctc_labels,
-    encode,
-    random_texts,
-)
+from captcha_reader.scores import evaluate, share
+from captcha_reader.texts import ctc_labels, encode, random_texts
 from tools import options, runs
 from tools.lessons import write
 
-LEAST = 64  # captchas: one batch
 RUNS = Path("build/study")  # where trainings lie
-NEW_BANK = 1_000  # captchas from one bank
+SIZES = ((128, 64), (170, 80))  # of classic captchas, and of those in lesson 1
 VALID = 2_000  # held-out captchas that a network of tuning reads
 CURVE = 1_000  # as many for each epoch of stages
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
-RECIPE = {  # `changes` of `fit` below replace these
-    "kind": "ctc",
-    "network": {},
-    "recipe": {},
-    "practice": {},
-    "precision": "mixed_bfloat16",
-}
-VARIANTS = {  # what is changed of it
+RECIPE = {"kind": "ctc", "network": {}, "recipe": {}, "practice": {}, "precision": "mixed_bfloat16"}
+INGREDIENTS = (  # the same for people
+    "Muon 2e-2, one cycle, averaged, a new bank for each epoch, some O and 0, "
+    "any size (heads: classic captchas alone), ink = 1, batches of 64, half precision"
+)
+CLASSIC = {"practice": {"sizes": 0.0}}
+VARIANTS = {
     "the recipe": {},
     "AdamW instead of Muon": {"recipe": {"muon": False}},
     "a norm behind each convolution": {"network": {"norms": "every"}},
     "paper is 1": {"network": {"ink": False}},
-    "batches of 128": {"practice": {"batch": 128}, "recipe": {"rate": 0.03}},
     "no practice of O and 0": {"practice": {"hard": 0.0}},
-    "more practice of O and 0": {"practice": {"hard": 0.5}},
     "clipped at 1": {"recipe": {"clip": 1.0}},
-    "no weight decay": {"recipe": {"decay": 0.0}},
     "constant rate": {"recipe": {"fall": False}},
     "full precision": {"precision": "float32"},
-    "classic captchas alone": {"practice": {"sizes": 0.0}},
+    "classic captchas alone": CLASSIC,
 }
 LAST = {  # what the last step's weights read, without their average, costs no training
     "the recipe": "last weights",
     "constant rate": "constant rate, last weights",
 }
-CLASSIC = {"practice": {"sizes": 0.0}}
 HEADS = {
     "four heads": CLASSIC | {"kind": "cnn"},
     "CTC": CLASSIC,
     "CTC with a GRU": CLASSIC | {"network": {"rnn": (128,)}},
 }
-
-
-def write_results(out: Path, results: dict) -> None:
-    """Write what was measured, and on which machine."""
-    runs.write_json(out, results | {"machine": runs.hardware()})
 
 
 class WhiteBank(GlyphBank):
@@ -107,7 +86,7 @@ def answers_to(network, texts: list[str], painter: str, size: tuple, seed: int) 
 
     answers = []
     for start in range(0, len(texts), 100):
-        if start % NEW_BANK == 0:
+        if start % 1_000 == 0:
             draw = PAINTERS[painter](f"{seed}/{start}")
         rng = stream(seed, painter, epoch=len(texts), index=start)
         answers += ch4.read_pictures(network, draw(texts[start : start + 100], rng, *size))
@@ -126,47 +105,31 @@ def mistaken(texts: list[str], answers: list[str], is_: str, read_as: str) -> li
     return [pairs.count((is_, read_as)), sum(character == is_ for character, _ in pairs)]
 
 
-def apart(k1: int, n1: int, k2: int, n2: int) -> float:
-    """Return z of the two-proportion test; beyond 2.58 in one of 100 pairs of equal shares."""
-    pooled = (k1 + k2) / (n1 + n2)
-    spread = math.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
-    return (k1 / n1 - k2 / n2) / spread if spread else 0.0
+def drawing_speed(seed: int) -> dict:
+    """Time package and bank: captchas in a second of one core's time."""
+    start = time.process_time()
+    draws = {"package": draw_captchas, "bank": GlyphBank(seed).draw}
+    speed = {"seconds to make a bank": round(time.process_time() - start, 2)}
+    rng = random.Random(seed)
+    for name, draw in draws.items():
+        texts, start = random_texts(rng, 1_000), time.process_time()
+        draw(texts, rng)
+        speed[name] = round(1_000 / (time.process_time() - start), 1)
+    return speed | {"ratio": round(speed["bank"] / speed["package"], 2)}
 
 
-def drawing_speed(seed: int, count: int = 200, repeats: int = 5) -> dict:
-    """Time package and bank in turns: captchas in a second of one core's time."""
-    rng, start = random.Random(seed), time.process_time()
-    draws, rows = {"package": draw_captchas, "bank": GlyphBank(seed).draw}, []
-    seconds = time.process_time() - start
-    for _ in range(repeats):
-        rows.append({})
-        for name, draw in draws.items():
-            texts, start = random_texts(rng, count), time.process_time()
-            draw(texts, rng)
-            rows[-1][name] = count / (time.process_time() - start)
-    speeds = pd.DataFrame(rows)
-    ratio = round(float((speeds.bank / speeds.package).median()), 2)
-    medians = speeds.median().round(1).to_dict()
-    return medians | {"ratio": ratio, "seconds to make a bank": round(seconds, 2)}
-
-
-def bank(out: Path, pictures: int, seeds: list[int]) -> None:
+def bank(pictures: int, seed: int) -> dict:
     """Compare captchas of the package with those of a bank, and of a bank of white glyphs."""
-    speed = drawing_speed(seeds[0])
-    print(f"captchas a second of one core: {speed}", flush=True)
     network, results = weights.finished("ctc")
-    rng = stream(seeds[0], "bank", epoch=0, index=0)
+    rng = stream(seed, "bank", epoch=0, index=0)
     uniform = random_texts(rng, pictures)
-    letters = list("O0" * pictures)
-    rng.shuffle(letters)
-    hard = ["".join(letters[i : i + 4]) for i in range(0, len(letters), 4)]
+    hard = ["".join(rng.choices("O0", k=4)) for _ in range(pictures // 2)]
     counts = {}
-    for size in ((WIDTH, HEIGHT), (PREVIEW_WIDTH, PREVIEW_HEIGHT)):
+    for size in SIZES:
         painters = counts[f"{size[0]}x{size[1]}"] = {}
         for name in PAINTERS:
-            easy, difficult = (
-                answers_to(network, texts, name, size, seeds[0]) for texts in (uniform, hard)
-            )
+            easy = answers_to(network, uniform, name, size, seed)
+            difficult = answers_to(network, hard, name, size, seed)
             painters[name] = {
                 "right": [right(easy, uniform), pictures],
                 "0 as O": mistaken(hard, difficult, "0", "O"),
@@ -175,27 +138,26 @@ def bank(out: Path, pictures: int, seeds: list[int]) -> None:
             }
             print(f"{name}, {size[0]}x{size[1]}")
             for what, count in painters[name].items():
-                z = apart(*count, *painters["by the package"][what])
-                verdict = "within chance" if abs(z) < 2.58 else "different"
-                print(f"  {what:14}{share(*count)}  z = {z:.1f}, {verdict}", flush=True)
+                print(f"  {what:14}{share(*count)}", flush=True)
     judge = {"name": "ctc", "sha256": results["sha256"]}
-    write_results(out, {"network": judge, "pictures": counts, "speed": speed})
+    return {"network": judge, "pictures": counts, "speed": drawing_speed(seed)}
 
 
-def fit(seed: int, pictures: int, changes: dict):
-    """Train by the changed recipe, or go on in the folder of these settings.
+def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> list[dict]:
+    """Train by the changed recipe, or go on in the folder of these settings, and read `judge`.
 
-    Return the folder, which gets log.csv and in backup the last weights, the network with averaged
-    weights, and 16 of its batches.
+    The folder gets log.csv, backup, and a file of what this returns, so that it is not done again.
     """
     import keras
 
-    from captcha_reader.training import check_backup
+    from captcha_reader.training import check_backup, settle_norms
     from notebooks_py import ch4_gpu_training as ch4
 
     settings = {"seed": seed, "pictures": pictures} | RECIPE | changes
-    name = hashlib.sha256(json.dumps([settings, runs.code_hash()]).encode()).hexdigest()[:16]
-    folder, job = RUNS / name, Practice(seed, **settings["practice"])
+    digest = hashlib.sha256(json.dumps([settings, runs.code_hash()]).encode()).hexdigest()
+    folder, job = RUNS / digest[:16], Practice(seed, **settings["practice"])
+    if (finished := folder / f"{judge}.json").exists():
+        return json.loads(finished.read_text())["rows"]
     kind, steps = ch4.KINDS[settings["kind"]], round(pictures / job.batch)
     with runs.locked(folder), Ahead(job) as draw:
         runs.write_json(folder / runs.RUN, {"settings": settings, "steps": steps})
@@ -207,141 +169,114 @@ def fit(seed: int, pictures: int, changes: dict):
         ch4.compile_recipe(model, steps, **settings["recipe"])
         data = ch4.PracticeSequence(job, draw, kind["labels"])
         ch4.fit_recipe(model, data, steps, {}, folder)
-        sample = [data[index][0] for index in range(16)]
-    return folder, model, sample
-
-
-def trainings(variants: dict, judge: str, out: Path, pictures: int, seeds: list[int]) -> None:
-    """Train each variant with each seed; write what it reads of the set `judge` when it is done."""
-    import keras
-
-    from captcha_reader.training import settle_norms
-    from notebooks_py import ch4_gpu_training as ch4
-
-    batches = list(draw_test_set(judge))
-    recipe = RECIPE | {"network": ch4.SLIM, "recipe": {"rate": ch4.RATE}}
-    header = {"recipe": recipe, "pictures": pictures, "code": runs.code_hash()}
-    header = json.loads(json.dumps(header))  # tuples become lists
-    results = json.loads(out.read_text()) if out.exists() else header | {"rows": []}
-    if results != results | header:
-        raise ValueError(f"{out} holds rows of another recipe, number of pictures or code: "
-                         "move it away, or use OUT=another-file")  # fmt: skip
-
-    def row_of(model, **facts) -> dict:
-        keras.mixed_precision.set_dtype_policy("float32")
-        counts = [right(ch4.read_pictures(model, pictures), texts) for pictures, texts in batches]
-        n = sum(len(texts) for _, texts in batches)
-        row = facts | {"right": sum(counts), "n": n, "classic": sum(counts[:100])}
-        print(f"{facts['name']}, seed {facts['seed']}: {share(row['right'], n)}", flush=True)
-        return row
-
-    for seed, (name, changes) in itertools.product(seeds, variants.items()):
-        if any((row["name"], row["seed"]) == (name, seed) for row in results["rows"]):
-            print(f"{name}, seed {seed}: is in {out}")
-            continue
-        folder, model, sample = fit(seed, pictures, changes)
         log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
         facts = {"seed": seed, "seconds": round(log.seconds.sum())}
         facts["parameters"] = model.count_params()
-        rows = [row_of(model, name=name, **facts)]
+        read = partial(ch4.read_pictures, model)
+        rows = [{"name": name} | facts | evaluate(read, judge).record()]
         if name in LAST:
+            data.epoch = 0  # the same sample, whenever the run goes on
             model.load_weights(folder / "backup" / "latest.weights.h5")
-            settle_norms(model, sample)
-            rows.append(row_of(model, name=LAST[name], **facts))
-        results["rows"] += rows
-        write_results(out, results)
+            settle_norms(model, [data[index][0] for index in range(16)])
+            rows.append({"name": LAST[name]} | facts | evaluate(read, judge).record())
+        runs.write_json(finished, {"rows": rows})
+    return rows
 
 
-def two_stages(model, data, valid: dict, folder: Path):
+def trainings(variants: dict, judge: str, pictures: int, seed: int) -> dict:
+    """Train each variant with this seed and the next, and count what it reads of the judge's."""
+    rows = []
+    for each, (name, changes) in itertools.product((seed, seed + 1), variants.items()):
+        for row in rows_of(name, changes, judge, pictures, each):
+            print(f"{row['name']}, seed {each}: {share(row['right'], row['n'])}", flush=True)
+            rows.append(row)
+    code = runs.code_hash()
+    return {"recipe": INGREDIENTS, "pictures": pictures, "code": code, "rows": rows}
+
+
+def two_stages(model, data, held_out: tuple):
     """Train as the original did: until the loss stops falling, then on from the best weights."""
     import keras
-    import numpy as np
 
     from notebooks_py import ch3_ctc as ch3
     from notebooks_py.ch1_captcha_preview import SetEpoch
 
-    ((pictures, y, texts),) = valid["classic"]
-    best, logs, done = folder / "best.weights.h5", [], 0
-    watch = [SetEpoch(data), ch3.Evaluate(pictures, texts)]
-    keep = keras.callbacks.ModelCheckpoint(best, save_best_only=True, save_weights_only=True)
-    valid = pictures.astype("float32") / 255, y
-    for rate, end in ((1e-3, max(1, data.epochs * 2 // 3)), (1e-4, data.epochs)):
+    pictures, labels, texts = held_out
+    watch, logs, done = [SetEpoch(data), ch3.Evaluate(pictures, texts)], [], 0
+    stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
+    first = max(1, data.epochs * 2 // 3)
+    for rate, end, callbacks in ((1e-3, first, [*watch, stop]), (1e-4, data.epochs, watch)):
         model.compile(keras.optimizers.Adam(rate, amsgrad=True), keras.losses.CTC())
-        stop = [] if logs else [keras.callbacks.EarlyStopping(patience=3)]
-        arguments = {"validation_data": valid, "callbacks": [*watch, keep, *stop], "verbose": 2}
-        history = model.fit(data, initial_epoch=done, epochs=end, shuffle=False, **arguments)
-        logs.append(pd.DataFrame(history.history).assign(epoch=np.array(history.epoch), rate=rate))
+        history = model.fit(data, initial_epoch=done, epochs=end, shuffle=False, verbose=2,
+                            validation_data=(pictures.astype("float32") / 255, labels),
+                            callbacks=callbacks)  # fmt: skip
+        logs.append(pd.DataFrame(history.history).assign(epoch=history.epoch, rate=rate))
         done = history.epoch[-1] + 1
-        model.load_weights(best)
     return pd.concat(logs)
 
 
-def one_cycle(model, data, valid: dict, folder: Path):
+def one_cycle(model, data, held_out: tuple):
     """Train by the recipe of lesson 4."""
     from notebooks_py import ch4_gpu_training as ch4
 
-    an_epoch = data.practice.steps
-    steps = data.epochs * an_epoch
+    steps = data.epochs * data.steps
     cycle = ch4.compile_recipe(model, steps)
-    ch4.fit_recipe(model, data, steps, valid, folder)
-    log = pd.read_csv(folder / "log.csv")
-    return log.assign(rate=[float(cycle(an_epoch * (epoch + 1))) for epoch in log.epoch])
+    with tempfile.TemporaryDirectory() as folder:
+        ch4.fit_recipe(model, data, steps, {"classic": [held_out]}, Path(folder))
+        log = pd.read_csv(Path(folder) / "log.csv")
+    return log.assign(rate=[float(cycle(data.practice.steps * (x + 1))) for x in log.epoch])
 
 
-def stages(out: Path, pictures: int, seeds: list[int]) -> None:
+def stages(pictures: int, seed: int) -> str:
     """Train lesson 3's small network in two stages and in one cycle, on the same captchas."""
     from notebooks_py import ch3_ctc as ch3
     from notebooks_py import ch4_gpu_training as ch4
 
-    rng = stream(seeds[0], "valid", epoch=0, index=0)
+    rng = stream(seed, "valid", epoch=0, index=0)
     texts = random_texts(rng, CURVE)
-    valid = {"classic": [(draw_captchas(texts, rng), ctc_labels(texts), texts)]}
-    epoch, logs = min(2_048, pictures), []  # short, for a curve with many points
+    held_out = draw_captchas(texts, rng), ctc_labels(texts), texts
+    # Epochs are short, for a curve with many points.
+    job, logs = Practice(seed, 32, sizes=0.0, hard=0.0, epoch=min(2_048, pictures)), []
     for recipe, train in {"two stages": two_stages, "one cycle": one_cycle}.items():
         print(recipe, flush=True)
-        data = ch4.PracticeSequence(Practice(seeds[0], 32, sizes=0.0, hard=0.0, epoch=epoch))
-        data.epochs = max(2, pictures // (32 * data.steps))
-        with tempfile.TemporaryDirectory() as folder:
-            log = train(ch3.small_ctc(seeds[0]), data, valid, Path(folder))
-        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * data.practice.steps))
+        data = ch4.PracticeSequence(job)
+        data.epochs = max(2, pictures // (32 * job.steps))
+        log = train(ch3.small_ctc(seed), data, held_out)
+        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * job.steps))
     columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
-    write(out, pd.concat(logs)[columns].to_csv(index=False, float_format="%.5g"))
+    return pd.concat(logs)[columns].to_csv(index=False, float_format="%.5g")
 
 
-def tuning(out: Path, pictures: int, seeds: list[int]) -> None:
+def tuning(pictures: int, seed: int) -> dict:
     """Learn another style from few pictures, from finished weights and from nothing."""
     import keras
 
     from notebooks_py import ch4_gpu_training as ch4
     from notebooks_py import ch8_own_captchas as ch8
 
-    seed, font = seeds[0], font_manager.findfont("DejaVu Serif:bold")
-
     def draw(split: str, count: int) -> tuple:
         rng = stream(seed, split, epoch=8, index=0)
         texts = random_texts(rng, count)
-        return ch8.draw_foreign(texts, rng, font), texts
+        return ch8.draw_foreign(texts, rng, font_manager.findfont("DejaVu Serif:bold")), texts
 
     start, results = weights.finished("ctc")
-    (X, texts), (unseen, truth), rows = draw("train", max(LABELS)), draw("valid", VALID), {}
-    for name in ("finished weights", "finished weights, not moved", "from nothing"):
-        rows[name] = {}
-        for count in LABELS:
-            keras.utils.set_random_seed(seed)
-            model = ch4.build_ctc(**ch4.SLIM)
-            if name != "from nothing":
-                model.set_weights(start.get_weights())
-            known, labels = X[:count].astype("float32") / 255, encode(texts[:count]) + 1
-            moved = name != "finished weights, not moved"
-            ch8.fine_tune(model, known, labels, pictures // 32, seed, moved)
-            answers = [
-                x for i in range(0, VALID, 50) for x in ch4.read_pictures(model, unseen[i : i + 50])
-            ]
-            rows[name][count] = right(answers, truth)
-            print(f"{name}, {count}: {share(rows[name][count], VALID)}", flush=True)
-    write_results(
-        out, {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": rows}
-    )
+    (X, texts), (unseen, truth) = draw("train", max(LABELS)), draw("valid", VALID)
+    X, y = X.astype("float32") / 255, encode(texts) + 1
+    names = ("finished weights", "finished weights, not moved", "from nothing")
+    counts = {name: {} for name in names}
+    for name, known in itertools.product(names, LABELS):
+        keras.utils.set_random_seed(seed)
+        model = ch4.build_ctc(**ch4.SLIM)
+        if name != "from nothing":
+            model.set_weights(start.get_weights())
+        moved = name != "finished weights, not moved"
+        ch8.fine_tune(model, X[:known], y[:known], pictures // 32, seed, moved)
+        answers = []
+        for i in range(0, VALID, 50):
+            answers += ch4.read_pictures(model, unseen[i : i + 50])
+        counts[name][known] = right(answers, truth)
+        print(f"{name}, {known}: {share(counts[name][known], VALID)}", flush=True)
+    return {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": counts}
 
 
 STUDIES = {  # what measures it, where it goes, and with how many pictures
@@ -353,30 +288,26 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
 }
 
 
-def whole_numbers(text: str) -> list[int]:
-    """Read whole numbers with commas between them."""
-    return [options.whole(number) for number in text.split(",")]
-
-
 def main() -> int:
     """Measure what the command line says."""
     parser = options.parser("study", "Repeat a comparison of lessons 4, 5 and 8.")
-    add = parser.add_argument
-    unset = argparse.SUPPRESS
-    add("--what", choices=STUDIES, required=True, default=unset, help="what to compare")
-    add(
-        "--pictures", type=options.positive, default=unset, help="captchas, if not as many as usual"
-    )
-    add("--seeds", type=whole_numbers, default="2019,2020", help="bank, stages, tuning: the first")
-    add("--out", type=Path, default=unset, help="a file; models/WHAT.json or .csv if not")
-    given = parser.parse_args()
-    study, out, pictures = STUDIES[given.what]
-    out, pictures = getattr(given, "out", Path(out)), getattr(given, "pictures", pictures)
-    if pictures < LEAST:
-        parser.error(f"--pictures={pictures} is less than one batch of {LEAST}")
+    unset = {"default": argparse.SUPPRESS}
+    whole, positive = options.whole, options.positive
+    parser.add_argument("--what", choices=STUDIES, required=True, **unset, help="what to compare")
+    parser.add_argument("--pictures", type=positive, **unset, help="captchas, if not as usual")
+    parser.add_argument("--seed", type=whole, default=2019, help="ablation, heads: and the next")
+    parser.add_argument("--out", type=Path, **unset, help="a file; models/WHAT.json or .csv if not")
+    given = vars(parser.parse_args())
+    study, out, pictures = STUDIES[given["what"]]
+    out, pictures = given.get("out", Path(out)), given.get("pictures", pictures)
+    if pictures < 64:
+        parser.error(f"--pictures={pictures} is less than one batch of 64")
     with options.quietly():
         import keras  # noqa: F401
-    study(out, pictures, given.seeds)
+    results = study(pictures, given["seed"])
+    if isinstance(results, dict):
+        results = json.dumps(results | {"machine": runs.hardware()}, indent=1) + "\n"
+    write(out, results)
     print(f"written: {out}")
     return 0
 
