@@ -129,15 +129,16 @@ def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path, cap
 
 
 def test_the_bank_is_faithful_and_the_white_one_is_not():
-    def overlap(count: list[int], other: list[int]) -> bool:  # of the 95 % intervals
-        (low, high), (other_low, other_high) = scores.wilson(*count), scores.wilson(*other)
-        return low < other_high and other_low < high
+    def apart(k: int, n: int, other_k: int, other_n: int) -> float:
+        """Return z of the two-proportion test; beyond 2.58 in one of 100 pairs of equal shares."""
+        pooled = (k + other_k) / (n + other_n)
+        return (k / n - other_k / other_n) / (pooled * (1 - pooled) * (1 / n + 1 / other_n)) ** 0.5
 
     results = weights.measured("bank")
     for size, painters in results["pictures"].items():
         package, faithful, white = painters.values()
         for what in ("right", "0 as O", "O as 0"):
-            assert overlap(faithful[what], package[what]), size
+            assert abs(apart(*faithful[what], *package[what])) < 2.58, size
         for what in ("0 as O", "O as 0"):
-            assert not overlap(white[what], package[what]), size
+            assert abs(apart(*white[what], *package[what])) > 4, size
     assert results["speed"]["ratio"] > 3
