@@ -1,16 +1,14 @@
 """Once there is an address, a lesson begins with a cell that fetches what Google Colab lacks."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, commit, edit
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools import lessons, publish
+from tools import format, gates, lessons
 
 RUN = """
 import sys, types
@@ -22,21 +20,13 @@ print(captcha_reader.__file__)
 """
 
 
-@pytest.mark.parametrize("owner", ["YOUR_NAME", "ada"])
-def test_only_a_real_address_brings_the_cell_and_badges(owner, tmp_path):
-    for name in ("pyproject.toml", "jupytext.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    lesson = lessons.Lesson(tmp_path, "ch1_circles")
-    notebook = new_notebook(cells=[new_markdown_cell("# Circles"), new_code_cell("SEED = 1")])
-    lessons.write_notebook(lesson.notebook, lessons.normalise(notebook, tmp_path))
-    before = lessons.source_hash(lesson)
-    address = f"https://github.com/{owner}/circles"
-    edit(tmp_path / "pyproject.toml", lessons.address(tmp_path), address)
-    lessons.write_notebook(lesson.notebook, lessons.normalise(lesson.read(), tmp_path))
-    text = "\n".join(cell.source for cell in lesson.read().cells)
-    assert ("git clone" in text) == (address in text) == (owner == "ada")
-    assert ("colab" in publish.badges(lesson)) == (owner == "ada")
-    assert lessons.source_hash(lesson) == before  # so no lesson has to run again
+def test_a_real_address_brings_the_cell_and_no_lesson_has_to_run_again(mini):
+    (lesson,) = lessons.find(mini)
+    assert "git clone" not in str(lesson.read())
+    edit(mini / "pyproject.toml", lessons.address(mini), "https://github.com/ada/circles")
+    assert format.main([], mini) == 0
+    assert "git clone -q --depth 1 https://github.com/ada/circles" in lesson.read().cells[1].source
+    assert gates.messages(mini) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Colab runs on Linux")
