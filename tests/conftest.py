@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,9 +30,6 @@ def area(radius: float) -> float:
     """Return the area of a circle."""
     return math.pi * radius**2
 
-
-# %% [markdown]
-# The parameters.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 1  # any whole number
@@ -82,14 +80,6 @@ def snapshot(root: Path) -> dict[Path, bytes]:
     }
 
 
-def commit(root: Path) -> None:
-    """Commit all that is in `root`, whatever the settings of the person are."""
-    git = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x"]
-    git += ["-c", "commit.gpgSign=false"]
-    for words in (["init"], ["add", "."], ["commit", "--message", "edit"]):
-        subprocess.run([*git, *words], check=True, capture_output=True)
-
-
 @pytest.fixture(scope="session")
 def mini_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny repository as `make format`, `make refresh` and a commit leave it."""
@@ -101,7 +91,10 @@ def mini_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, root / name)
     assert format.main([], root) == 0
     assert refresh.main([], root) == 0
-    commit(root)
+    git = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x"]
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}  # no settings of a person
+    for words in (["init"], ["add", "."], ["commit", "--message", "all"]):
+        subprocess.run([*git, *words], env=environment, check=True, capture_output=True)
     return root
 
 

@@ -46,7 +46,7 @@ def test_a_lesson_goes_on_without_models(name):
     Lessons 5 and 6 are about such files from the first cell to the last, and stop with one line.
     """
     for _, cell in lessons.code_cells(lessons.Lesson(ROOT, name).read()):
-        nodes = [*ast.walk(lessons.parse(cell))]
+        nodes = [*ast.walk(ast.parse(cell.source))]
         tests = [x for x in nodes if isinstance(x, ast.If) and "available(" in ast.unparse(x.test)]
         guarded = {inside for test in tests for inside in ast.walk(test)}
         for call in (x for x in nodes if isinstance(x, ast.Call)):

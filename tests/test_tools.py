@@ -6,7 +6,7 @@ import re
 from unittest.mock import Mock
 
 import pytest
-from conftest import MODULE, NOTEBOOK, commit, edit, saved, snapshot
+from conftest import MODULE, NOTEBOOK, edit, saved, snapshot
 from PIL import Image
 
 from tools import compare, format, gates, lessons, refresh, run_lessons
@@ -23,19 +23,21 @@ def test_run_all_runs_every_lesson_and_says_why_one_stopped(mini, capsys):
     assert run_lessons.main([], mini) == 1
     *_, row = capsys.readouterr().out.splitlines()
     log = "build/run-all/002/ch1_circles.log"
-    assert f"cell [5] `1 / 0`: ZeroDivisionError: division by zero ({log})" in row
+    assert f"cell [5]: ZeroDivisionError: division by zero ({log})" in row
 
 
-@pytest.mark.parametrize("word", ["--stepz=3", "--steps=0", "--seed=-1"])
-def test_a_wrong_option_is_refused_with_its_name_and_value(mini, capsys, word):
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--steps=0", "--steps: '0' is not"),
+        ("--seed=-1", "--seed: '-1' is not"),
+        ("--only=ch9_none", "ch9_none is not a lesson; the lessons are: ch1_circles"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_runs(mini, capsys, word, message):
+    with pytest.raises(SystemExit) as stop:
         run_lessons.main([word], mini)
-    assert set(word.split("=")) <= set(re.findall(r"[\w-]+", capsys.readouterr().err))
-
-
-def test_an_unknown_lesson_is_refused_with_the_known_ones(mini):
-    with pytest.raises(SystemExit, match="ch9_none is not a lesson; .* ch1_circles"):
-        run_lessons.main(["--only=ch9_none"], mini)
+    assert message in capsys.readouterr().err + str(stop.value)
     assert not (mini / "build" / "run-all").exists()
 
 
@@ -73,15 +75,14 @@ def test_refresh_leaves_files_as_they_were_when_a_cell_fails(mini, capsys):
     assert snapshot(mini) == before
 
 
-def test_format_carries_an_edit_of_either_side_and_keeps_outputs(mini):
-    edit(mini / MODULE, "# A picture.", "# One picture.")
-    os.utime(mini / NOTEBOOK)  # a newer file is not an edited one
+@pytest.mark.parametrize("side", [MODULE, NOTEBOOK])
+def test_format_carries_an_edit_of_either_side_and_keeps_outputs(mini, side):
+    edit(mini / side, "A picture.", "One picture.")
+    os.utime(mini / side, (0, 0))  # what counts is not which file is newer
     assert format.main([], mini) == 0
+    for name in (MODULE, NOTEBOOK):
+        assert "One picture." in (mini / name).read_text(encoding="utf-8")
     assert gates.messages(mini) == []
-    commit(mini)
-    edit(mini / NOTEBOOK, "One picture.", "Another picture.")
-    assert format.main([], mini) == 0
-    assert "# Another picture." in (mini / MODULE).read_text(encoding="utf-8")
 
 
 def test_format_loses_no_edit_where_both_sides_have_one(mini, capsys):
@@ -97,11 +98,11 @@ def test_format_loses_no_edit_where_both_sides_have_one(mini, capsys):
 def test_strict_compares_every_digit_and_every_picture(mini, tmp_path):
     (lesson,) = lessons.find(mini)
     notebook = lesson.read()
-    data = next(x.data for x in notebook.cells[5].outputs if "image/png" in x.get("data", {}))
+    data = next(x.data for x in notebook.cells[4].outputs if "image/png" in x.get("data", {}))
     picture = compare.pixels(base64.b64decode(data["image/png"]))
     mirrored = saved(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     data["image/png"] = base64.b64encode(mirrored).decode()
-    notebook.cells[7].outputs[0].data["text/plain"] = "3.14158"
+    notebook.cells[6].outputs[0].data["text/plain"] = "3.14158"
     lessons.write_notebook(lesson.notebook, notebook)
     ok, printed = compare.strict(lesson, tmp_path)
     assert not ok and "2 failed, 2 passed" in printed.splitlines()[-1]

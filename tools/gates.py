@@ -26,15 +26,14 @@ MAKES_A_CONSTANT = {
 def sync(root: Path) -> Iterator[str]:
     """Both sides of each lesson exist and are equal in content."""
     for lesson in lessons.find(root, one_sided=True):
-        missing = [path for path in (lesson.notebook, lesson.module) if not path.exists()]
-        if missing:
-            yield f"{lessons.shown(missing[0], root)} is missing; run `make format`"
+        notebook, module = str(lesson), lessons.shown(lesson.module, root)
+        if missing := [name for name in (notebook, module) if not (root / name).exists()]:
+            yield f"{missing[0]} is missing; run `make format`"
             continue
-        expected = jupytext.writes(lesson.read(), PERCENT).splitlines()
-        module = lesson.module.read_text("utf-8").splitlines()
-        if diff := [x for x in difflib.ndiff(expected, module) if x[0] in "+-"]:
-            both = f"{lesson} and {lessons.shown(lesson.module, root)}"
-            yield f"{both} differ, first in `{diff[0][2:].strip()}`; run `make format`"
+        sides = jupytext.writes(lesson.read(), PERCENT), lesson.module.read_text("utf-8")
+        lines = difflib.ndiff(*(side.splitlines() for side in sides))
+        if changes := [line[2:].strip() for line in lines if line[0] in "+-"]:
+            yield f"{notebook} and {module} differ, first in `{changes[0]}`; run `make format`"
 
 
 def output_problems(notebook: NotebookNode) -> Iterator[str]:
@@ -74,20 +73,17 @@ def pictures(root: Path) -> Iterator[str]:
 
     Whether a new run draws the same is what `tools.compare` finds out.
     """
-    sources = {}
+    sources = ""
     for lesson in lessons.find(root):
-        notebook = lesson.read()
-        sources[lesson.name] = "\n".join(cell.source for _, cell in lessons.code_cells(notebook))
-        for place, cell in enumerate(notebook.cells, start=1):
+        for place, cell in enumerate(lesson.read().cells, start=1):
             kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-            if others := kinds - {"text/plain", "image/png"}:
-                names = ", ".join(sorted(others))
-                yield f"{lesson}: cell {place} shows {names}, which no run is compared with"
+            if others := ", ".join(sorted(kinds - {"text/plain", "image/png"})):
+                yield f"{lesson}: cell {place} shows {others}, which no run is compared with"
             if cell.get("attachments") or "data:image" in cell.source:
                 yield f"{lesson}: cell {place} has a picture that no code drew"
+            sources += cell.source if cell.cell_type == "code" else ""
     for path in sorted(root.glob("imgs/*")):
-        drawn = [name for name, source in sources.items() if path.stem in source]
-        if path.suffix != ".png" or not drawn:
+        if path.suffix != ".png" or path.stem not in sources:
             yield f"imgs/{path.name} is drawn by no lesson; delete it"
 
 
@@ -100,7 +96,7 @@ def modules(root: Path) -> Iterator[str]:
     for lesson in lessons.find(root):
         notebook = lesson.read()
         for place, cell in lessons.code_cells(notebook):
-            where, tree = f"{lesson}: cell {place}", lessons.parse(cell)
+            where, tree = f"{lesson}: cell {place}", ast.parse(cell.source)
             for module in sorted(_upper_floors(tree) - earlier):
                 yield f"{where} imports {module}, which is not an earlier lesson"
             if DEMO in lessons.tags(cell):

@@ -92,16 +92,15 @@ def code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
             yield place, cell
 
 
-def parse(cell: NotebookNode) -> ast.Module:
-    """Return the syntax tree of a code cell, without lines for IPython alone (`%...`, `!...`)."""
-    lines = [line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    return ast.parse("\n".join(lines))
-
-
 def parameters(notebook: NotebookNode) -> set[str]:
     """Return the names that the `parameters` cell sets."""
     cells = [cell for _, cell in code_cells(notebook) if "parameters" in tags(cell)]
-    nodes = [node for cell in cells for node in parse(cell).body if isinstance(node, ast.Assign)]
+    nodes = [
+        node
+        for cell in cells
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.Assign)
+    ]
     return {ast.unparse(node.targets[0]) for node in nodes}
 
 
@@ -114,7 +113,7 @@ def imports(tree: ast.Module) -> set[str]:
 
 def needs_torch(lesson: Lesson) -> bool:
     """Return whether a lesson imports PyTorch, which is installed on request alone."""
-    trees = [parse(cell) for _, cell in code_cells(lesson.read())]
+    trees = [ast.parse(cell.source) for _, cell in code_cells(lesson.read())]
     return any(name.split(".")[0] == "torch" for tree in trees for name in imports(tree))
 
 
@@ -136,7 +135,7 @@ def source_hash(lesson: Lesson) -> str:
     do not count.
     """
     root, cells = lesson.root, [cell for _, cell in code_cells(lesson.read())]
-    trees = [parse(cell) for cell in cells]
+    trees = [ast.parse(cell.source) for cell in cells]
     parts: list = [[cell.source, tags(cell)] for cell in cells]
     waiting, seen = list(trees), set()
     while waiting:
@@ -192,12 +191,10 @@ if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
     """Keep what belongs in the repository: no times, no machine; cell ids follow the content."""
-    config = tomllib.loads((root / "jupytext.toml").read_text("utf-8"))
-    filters = {name: value for name, value in config.items() if name.endswith("filter")}
-    metadata = {"jupytext": filters, **METADATA}
-    if lesson := notebook.metadata.get("lesson"):
-        metadata["lesson"] = lesson
-    notebook.metadata = nbformat.from_dict(metadata)
+    jupytext = tomllib.loads((root / "jupytext.toml").read_text("utf-8"))
+    del jupytext["formats"]
+    lesson = {key: value for key, value in notebook.metadata.items() if key == "lesson"}
+    notebook.metadata = nbformat.from_dict({"jupytext": jupytext, **METADATA, **lesson})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.cells = [cell for cell in notebook.cells if COLAB not in tags(cell)]
     if has_address(root):

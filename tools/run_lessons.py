@@ -5,11 +5,10 @@ STEPS=20, EPOCHS=2 and SEED=1 go to the lessons that declare such a parameter.
 """
 
 import contextlib
+import re
 import sys
 import time
 from pathlib import Path
-
-import nbformat
 
 from captcha_reader.outputs import numbered_folder
 from tools import lessons, options
@@ -25,14 +24,9 @@ def run(lesson: Lesson, folder: Path, values: dict[str, int]) -> str:
         command += ["-p", name, str(values[name])]
     ok, log = lessons.call(*command, env=lessons.kernel_environment(lesson.root, folder))
     copy.with_suffix(".log").write_text(log, encoding="utf-8")
-    if ok:
-        return "ok"
-    for _, cell in lessons.code_cells(nbformat.read(copy, as_version=4)) if copy.exists() else []:
-        for output in cell.outputs:
-            if output.output_type == "error":
-                first = cell.source.strip().splitlines()[0]
-                return f"cell [{cell.execution_count}] `{first}`: {output.ename}: {output.evalue}"
-    return f"papermill stopped: {log[-200:]}"
+    cell = re.search(r'encountered at "In (\[\d+\])"', log)
+    last = log.splitlines()[-1] if log else "stopped without a word"
+    return "ok" if ok else f"cell {cell[1]}: {last}" if cell else f"papermill: {last}"
 
 
 def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
