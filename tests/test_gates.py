@@ -71,9 +71,7 @@ def test_the_lessons_pass(gate, mini_made):
     assert [*gate(mini_made), *gate(lessons.ROOT)] == []
 
 
-@pytest.mark.parametrize(
-    ("gate", "breakage", "message"), BREAKAGES, ids=[f"{b[0]}-{b[2][:30]}" for b in BREAKAGES]
-)
+@pytest.mark.parametrize(("gate", "breakage", "message"), BREAKAGES)
 def test_a_broken_copy_fails_with_the_message_of_its_gate(mini, gate, breakage, message):
     breakage(mini)
     messages = gates.messages(mini)

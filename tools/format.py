@@ -54,9 +54,8 @@ def format_lessons(sides: dict[Lesson, str]) -> list[Path]:
         lessons.write_notebook(lesson.notebook, notebook)
     notebooks = [str(lesson.notebook) for lesson in sides]
     for action in (["check", "--fix"], ["format"]):
-        _, message = lessons.call("-m", "ruff", *action, "--quiet", *notebooks)
-        if message:  # what it cannot fix
-            print(message)
+        _, unfixed = lessons.call("-m", "ruff", *action, "--quiet", *notebooks)
+        print(unfixed, end="\n" if unfixed else "")
     for lesson in sides:
         notebook = lessons.normalise(lesson.read(), lesson.root)
         lessons.write_notebook(lesson.notebook, notebook)

@@ -31,16 +31,13 @@ def refresh(lesson: Lesson, folder: Path) -> list[Path]:
     if result != "ok":
         raise ValueError(result)
     notebook = nbformat.read(folder / lesson.notebook.name, as_version=4)
-    cells = [cell for _, cell in lessons.code_cells(notebook)]
-    for count, cell in enumerate(cells, start=1):
-        cell.execution_count = count
-    if problems := list(gates.output_problems(notebook)):
-        raise ValueError("; ".join(problems))
-    for cell in cells:
-        cell.outputs = coalesce_streams(cell.outputs)
+    for count, (_, cell) in enumerate(lessons.code_cells(notebook), start=1):
+        cell.execution_count, cell.outputs = count, coalesce_streams(cell.outputs)
         for data in (output.data for output in cell.outputs if "data" in output):
             if png := data.get("image/png"):
                 data["image/png"] = base64.b64encode(with_palette(base64.b64decode(png))).decode()
+    if problems := list(gates.output_problems(notebook)):
+        raise ValueError("; ".join(problems))
     notebook.metadata["lesson"] = {"source_sha256": source}
     lessons.normalise(notebook, lesson.root)
     changed = [lesson.notebook] if lessons.write_notebook(lesson.notebook, notebook) else []

@@ -48,10 +48,9 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
             start, results[lesson.name] = time.monotonic(), "stopped"
             result = results[lesson.name] = run(lesson, folder, values)
             print(f"{'ok' if result == 'ok' else 'FAILED'}  {time.monotonic() - start:.0f} s")
-    log = f"{lessons.shown(folder, root)}/{{}}.log"
-    print()
+    print(f"\nlogs: {lessons.shown(folder, root)}/*.log")
     for name, result in results.items():
-        print(f"{name:20}  {result if result == 'ok' else f'{result} ({log.format(name)})'}")
+        print(f"{name:20}  {result}")
     return int(any(result != "ok" for result in results.values()))
 
 
