@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import hypothesis
 import pytest
 from PIL import Image
 
@@ -17,12 +16,6 @@ with contextlib.suppress(ImportError):  # PyTorch for CUDA brings it; after Tens
     import triton  # noqa: F401
 
 ROOT = lessons.ROOT
-# On a person's machine hypothesis looks for new examples each time. CI tries the same ones each
-# time, so that a red run means a change.
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
-
 CIRCLES = '''\
 # %% [markdown]
 # # Count circles
@@ -30,16 +23,13 @@ CIRCLES = '''\
 # %%
 import math
 
-from captcha_reader.places import fresh_folder
+from captcha_reader.outputs import fresh_folder
 
 
 def area(radius: float) -> float:
     """Return the area of a circle."""
     return math.pi * radius**2
 
-
-# %% [markdown]
-# The parameters.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 1  # any whole number
@@ -53,7 +43,9 @@ def area(radius: float) -> float:
 #
 # areas = [area(radius) for radius in range(STEPS)]
 # plt.plot(areas)
-# plt.savefig(fresh_folder("ch1_circles") / "imgs" / "circles.png")
+# imgs = fresh_folder("ch1_circles") / "imgs"
+# imgs.mkdir()
+# plt.savefig(imgs / "circles.png")
 # print(f"{STEPS} circles, the largest of area {areas[-1]:.2f}")
 
 # %% [markdown]
@@ -62,22 +54,7 @@ def area(radius: float) -> float:
 # %% tags=["active-ipynb"]
 # round(area(SEED), 5)
 '''
-FILES = {
-    "captcha_reader/places.py": '''\
-import os
-from pathlib import Path
-
-
-def fresh_folder(lesson: str) -> Path:
-    """Make a new folder."""
-    folder = Path(os.environ["LESSONS_OUT"]) / lesson / "run-001"
-    (folder / "imgs").mkdir(parents=True)
-    return folder
-''',
-    "captcha_reader/__init__.py": "",
-    "notebooks_py/__init__.py": "",
-    "notebooks_py/ch1_circles.py": CIRCLES,
-}
+NOTEBOOK, MODULE = "notebooks/ch1_circles.ipynb", "notebooks_py/ch1_circles.py"
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -93,38 +70,31 @@ def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return content.getvalue()
 
 
-def snapshot(root: Path) -> dict[str, bytes]:
+def snapshot(root: Path) -> dict[Path, bytes]:
     """Return the files of a repository that are not made by running it."""
-    paths = [path for path in root.rglob("*") if path.is_file()]
     return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in paths
-        if not {"build", ".git", "__pycache__"} & set(path.relative_to(root).parts)
+        path: path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+        and not {"build", ".git", "__pycache__"} & set(path.relative_to(root).parts)
     }
-
-
-def commit(root: Path) -> None:
-    """Commit all that is in `root`, whatever the settings of the person are."""
-    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
-    who = ["-c", "user.name=x", "-c", "user.email=x"]
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "edit"]):
-        command = ["git", "-C", str(root), *who, *words]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")
 def mini_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny repository as `make format`, `make refresh` and a commit leave it."""
-    root = tmp_path_factory.mktemp("mini") / "repo"
-    root.mkdir()
-    for name in ("pyproject.toml", "jupytext.toml", ".gitignore"):
+    root = tmp_path_factory.mktemp("mini")
+    lessons.write(root / MODULE, CIRCLES)
+    for package in ("captcha_reader", "notebooks_py"):
+        lessons.write(root / package / "__init__.py", "")
+    for name in ("pyproject.toml", "jupytext.toml", ".gitignore", "captcha_reader/outputs.py"):
         shutil.copy(ROOT / name, root / name)
-    for name, text in FILES.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text(text, encoding="utf-8")
     assert format.main([], root) == 0
     assert refresh.main([], root) == 0
-    commit(root)
+    git = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x"]
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}  # no settings of a person
+    for words in (["init"], ["add", "."], ["commit", "--message", "all"]):
+        subprocess.run([*git, *words], env=environment, check=True, capture_output=True)
     return root
 
 

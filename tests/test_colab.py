@@ -1,64 +1,34 @@
 """Once there is an address, a lesson begins with a cell that fetches what Google Colab lacks."""
 
-import os
-import shutil
-import subprocess
 import sys
-from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
-import pytest
-from conftest import ROOT, commit, edit
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from conftest import ROOT, edit
+from IPython.core.inputtransformer2 import TransformerManager
 
-from tools import lessons, publish
-
-RUN = """
-import sys, types
-from IPython.core.interactiveshell import InteractiveShell
-sys.modules["google.colab"] = types.ModuleType("google.colab")
-InteractiveShell.instance().run_cell(sys.argv[1]).raise_error()
-import captcha_reader
-print(captcha_reader.__file__)
-"""
+from tools import format, gates, lessons
 
 
-@pytest.mark.parametrize("owner", ["YOUR_NAME", "ada"])
-def test_only_a_real_address_brings_the_cell_and_badges(owner, tmp_path):
-    for name in ("pyproject.toml", "jupytext.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    lesson = lessons.Lesson(tmp_path, "ch1_circles")
-    notebook = new_notebook(cells=[new_markdown_cell("# Circles"), new_code_cell("SEED = 1")])
-    lessons.write_notebook(lesson.notebook, lessons.normalise(notebook, tmp_path))
-    before = lessons.source_hash(lesson)
-    address = f"https://github.com/{owner}/circles"
-    edit(tmp_path / "pyproject.toml", lessons.address(tmp_path), address)
-    lessons.write_notebook(lesson.notebook, lessons.normalise(lesson.read(), tmp_path))
-    text = "\n".join(cell.source for cell in lesson.read().cells)
-    assert ("git clone" in text) == (address in text) == (owner == "ada")
-    assert ("colab" in publish.badges(lesson)) == (owner == "ada")
-    assert lessons.source_hash(lesson) == before  # so no lesson has to run again
+def test_a_real_address_brings_the_cell_and_no_lesson_has_to_run_again(mini):
+    (lesson,) = lessons.find(mini)
+    assert "git clone" not in str(lesson.read())
+    edit(mini / "pyproject.toml", lessons.address(mini), "https://github.com/ada/circles")
+    assert format.main([], mini) == 0
+    assert lesson.read().cells[1].source == lessons.colab_cell(mini).source
+    assert gates.messages(mini) == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Colab runs on Linux")
-def test_in_a_make_believe_colab_the_cell_fetches_the_repository_and_the_pins(tmp_path):
-    library = tmp_path / "repository" / "captcha_reader" / "__init__.py"
-    lessons.write(library, "")
-    commit(tmp_path / "repository")
-    lessons.write(tmp_path / "programs" / "pip", f'#!/bin/sh\necho "$@" > {tmp_path}/installed\n')
-    (tmp_path / "programs" / "pip").chmod(0o755)
-    (tmp_path / "content").mkdir()
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path}/programs{os.pathsep}{os.environ['PATH']}",
-        "IPYTHONDIR": str(tmp_path),
-        "GIT_CONFIG_COUNT": "1",  # git fetches the tiny repository instead
-        "GIT_CONFIG_KEY_0": f"url.{(tmp_path / 'repository').as_uri()}.insteadOf",
-        "GIT_CONFIG_VALUE_0": lessons.address(ROOT),
-    }
-    command = [sys.executable, "-c", RUN, lessons.colab_cell(ROOT).source]
-    printed = subprocess.check_output(command, cwd=tmp_path / "content", env=environment, text=True)
-    assert Path(printed.splitlines()[-1]).is_relative_to(tmp_path / "content")
-    command, *words = (tmp_path / "installed").read_text().split()
-    pins = [word for word in words if "==" in word]
-    assert command == "install" and len(pins) == 3
-    assert set(pins) <= set(lessons.project(ROOT)["dependencies"])
+def test_the_cell_fetches_the_repository_and_the_pins_in_colab_alone(monkeypatch):
+    commands = []
+    shell = SimpleNamespace(system=commands.append)
+    cell = TransformerManager().transform_cell(lessons.colab_cell(ROOT).source)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    exec(cell, {"get_ipython": lambda: shell})
+    assert commands == []
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    exec(cell, {"get_ipython": lambda: shell})
+    clone, install = (command.split() for command in commands)
+    assert clone == ["git", "clone", "-q", "--depth", "1", lessons.address(ROOT)]
+    assert sys.path[0] == "captcha-lessons"
+    assert install[:3] == ["pip", "install", "-q"] and len(install) == 6
+    assert set(install[3:]) <= set(lessons.project(ROOT)["dependencies"])

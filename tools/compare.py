@@ -17,9 +17,9 @@ from PIL import Image
 from tools import lessons
 from tools.lessons import Lesson
 
-# How far apart pictures may be: sides, as a share of their length, and what they draw, as `apart`
-# says. A cell with a tag shows what differs between machines. Measured: a loss curve of another
-# machine is up to 0.15 away, and another picture of the same size 0.37 to 1.
+# How far apart pictures may be: sides, as a share of their length, and what they draw, as
+# `difference` says. A cell with a tag shows what differs between machines. Measured: a loss curve
+# of another machine is up to 0.15 away, and another picture of the same size 0.37 to 1.
 LIMITS = {
     "trained": (0.05, 0.25),  # a network that was trained here, which rounding changes
     "machine": (0.3, 1.0),  # seconds, or a diagram in the fonts of another Graphviz
@@ -39,29 +39,22 @@ def pngs(outputs: list[NotebookNode]) -> list[bytes]:
     return [base64.b64decode(png) for png in encoded if png]
 
 
-def apart(png: bytes, other: bytes) -> float:
-    """Return how far two pictures are apart, from 0 to 1.
+def difference(old: bytes, new: bytes, limits: tuple[float, float]) -> str:
+    """Return how two pictures differ, if by more than the limits; else nothing.
 
     At a quarter of the size: the pixels that differ by more than 64 of 255 levels, as a share of
-    those that differ so much from the first picture's paper, its most frequent colour, in either.
+    those that differ so much from the old picture's paper, its most frequent colour, in either.
     """
-    size = [max(1, side // 4) for side in pixels(png).size]
-    old, new = (np.asarray(pixels(x).resize(size, Image.Resampling.BOX), int) for x in (png, other))
-    paper = max(pixels(png).getcolors(1 << 24))[1]
-    differ, old_ink, new_ink = (
-        abs(x).max(axis=-1) > 64 for x in (old - new, old - paper, new - paper)
-    )
-    return differ.sum() / max(1, (old_ink | new_ink).sum())
-
-
-def difference(old: bytes, new: bytes, limits: tuple[float, float]) -> str:
-    """Return how two pictures differ, if by more than the limits; else nothing."""
-    sides, share = limits
-    grown = np.divide(pixels(new).size, pixels(old).size)
+    pictures, (sides, share) = [pixels(old), pixels(new)], limits
+    grown = np.divide(pictures[1].size, pictures[0].size)
     if abs(grown - 1).max() > sides:
         return f"sides {grown.round(2)} times as long, more than {sides} away from 1"
-    distance = apart(old, new)
-    return f"{distance:.4f} apart, more than {share}" if distance > share else ""
+    size = [max(1, side // 4) for side in pictures[0].size]
+    a, b = (np.asarray(x.resize(size, Image.Resampling.BOX), int) for x in pictures)
+    paper = max(pictures[0].getcolors(1 << 24))[1]
+    differ, *ink = (abs(x).max(axis=-1) > 64 for x in (a - b, a - paper, b - paper))
+    apart = differ.sum() / max(1, (ink[0] | ink[1]).sum())
+    return f"{apart:.4f} apart, more than {share}" if apart > share else ""
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,7 @@ clone. Where that doesn't decide, nothing is written until FROM=py or FROM=ipynb
 unchanged cells stay.
 """
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,39 +22,40 @@ CLASH = (
 )
 
 
+def committed(path: Path) -> str:
+    """Return what a file says in the last commit; nothing where there is none."""
+    command = ["git", "-C", str(path.parent), "show", f"HEAD:./{path.name}"]
+    return subprocess.run(command, capture_output=True, encoding="utf-8").stdout
+
+
 def edited_side(lesson: Lesson) -> str | None:
     """Return the side that the other one is made from, "py" or "ipynb"; None for a clash."""
     if not lesson.notebook.exists() or not lesson.module.exists():
         return "ipynb" if lesson.notebook.exists() else "py"
-    notebook, module = jupytext.writes(lesson.read(), PERCENT), lesson.module.read_text("utf-8")
-    if notebook == module:
+    sides = {"ipynb": jupytext.writes(lesson.read(), PERCENT)}
+    sides["py"] = lesson.module.read_text("utf-8")
+    if sides["ipynb"] == sides["py"]:
         return "ipynb"
-    place = lessons.shown(lesson.module, lesson.root)
-    old_notebook, old_module = (
-        lessons.git(lesson.root, "show", f"HEAD:./{path}") for path in (lesson, place)
-    )
-    if old_notebook:
-        old_notebook = jupytext.writes(nbformat.reads(old_notebook, as_version=4), PERCENT)
-    edited = {"ipynb": notebook != old_notebook, "py": module != old_module}
-    return None if all(edited.values()) else next((x for x in edited if edited[x]), None)
+    old = {"ipynb": committed(lesson.notebook), "py": committed(lesson.module)}
+    if old["ipynb"]:
+        old["ipynb"] = jupytext.writes(nbformat.reads(old["ipynb"], as_version=4), PERCENT)
+    edited = [side for side in sides if sides[side] != old[side]]
+    return edited[0] if len(edited) == 1 else None
 
 
 def format_lessons(sides: dict[Lesson, str]) -> list[Path]:
     """Lay lessons out from one side and make the other one equal; return the changed files."""
     paths = [path for lesson in sides for path in (lesson.notebook, lesson.module)]
     before = {path: path.read_bytes() for path in paths if path.exists()}
-    for lesson, side in sides.items():
-        notebook = lesson.read() if lesson.notebook.exists() else None
-        if side == "py":
-            stored, notebook = notebook, jupytext.reads(lesson.module.read_text("utf-8"), PERCENT)
-            if stored:
-                notebook = combine_inputs_with_outputs(notebook, stored, PERCENT)
-        lessons.write_notebook(lesson.notebook, lessons.normalise(notebook, lesson.root))
+    for lesson in (lesson for lesson, side in sides.items() if side == "py"):
+        notebook = jupytext.reads(lesson.module.read_text("utf-8"), PERCENT)
+        if lesson.notebook.exists():
+            notebook = combine_inputs_with_outputs(notebook, lesson.read(), PERCENT)
+        lessons.write_notebook(lesson.notebook, notebook)
+    notebooks = [str(lesson.notebook) for lesson in sides]
     for action in (["check", "--fix"], ["format"]):
-        notebooks = [str(lesson.notebook) for lesson in sides]
-        _, message = lessons.call("-m", "ruff", *action, "--quiet", *notebooks)
-        if message:  # what it cannot fix
-            print(message)
+        _, unfixed = lessons.call("-m", "ruff", *action, "--quiet", *notebooks)
+        print(unfixed, end="\n" if unfixed else "")
     for lesson in sides:
         notebook = lessons.normalise(lesson.read(), lesson.root)
         lessons.write_notebook(lesson.notebook, notebook)

@@ -1,67 +1,44 @@
 """The rules that keep lessons honest: `python -m tools.gates`.
 
-Each gate takes the folder of the repository and returns messages, one for each thing that is wrong;
-every message begins with the gate's name and ends with what to do.
+Each gate takes the folder of the repository and yields messages, one for each thing that is wrong;
+a message says where, and ends with what to do.
 """
 
 import ast
 import difflib
-import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
 from nbformat import NotebookNode
 
 from tools import lessons
-from tools.lessons import COLAB, DEMO, PERCENT, Lesson
+from tools.lessons import DEMO, PERCENT
 
 # Calls that make a constant and do nothing else.
 MAKES_A_CONSTANT = {
     "CTC", "Path", "array", "compile", "dict", "frozenset", "len", "list", "range", "set", "tuple"
 }  # fmt: skip
-GATES: list[Callable[[Path], list[str]]] = []
 
 
-def gate(check: Callable[[Path], Iterator[str]]) -> Callable[[Path], list[str]]:
-    """Make a gate of a function that yields what is wrong: messages that begin with its name."""
-
-    @functools.wraps(check)
-    def messages(root: Path) -> list[str]:
-        return [f"{check.__name__}: {message}" for message in check(root)]
-
-    GATES.append(messages)
-    return messages
-
-
-def each_cell(root: Path) -> Iterator[tuple[str, Lesson, NotebookNode]]:
-    """Yield the code cells of all lessons, each with how a message about it begins."""
-    for lesson in lessons.find(root):
-        for place, cell in lessons.code_cells(lesson.read()):
-            yield f"{lesson}: cell {place}", lesson, cell
-
-
-@gate
 def sync(root: Path) -> Iterator[str]:
     """Both sides of each lesson exist and are equal in content."""
     for lesson in lessons.find(root, one_sided=True):
-        missing = [path for path in (lesson.notebook, lesson.module) if not path.exists()]
-        if missing:
-            yield f"{lessons.shown(missing[0], root)} is missing; run `make format`"
+        notebook, module = str(lesson), lessons.shown(lesson.module, root)
+        if missing := [name for name in (notebook, module) if not (root / name).exists()]:
+            yield f"{missing[0]} is missing; run `make format`"
             continue
-        expected = jupytext.writes(lesson.read(), PERCENT).splitlines()
-        module = lesson.module.read_text("utf-8").splitlines()
-        if diff := [x for x in difflib.ndiff(expected, module) if x[0] in "+-"]:
-            both = f"{lesson} and {lessons.shown(lesson.module, root)}"
-            yield f"{both} differ, first in `{diff[0][2:].strip()}`; run `make format`"
+        sides = jupytext.writes(lesson.read(), PERCENT), lesson.module.read_text("utf-8")
+        lines = difflib.ndiff(*(side.splitlines() for side in sides))
+        if changes := [line[2:].strip() for line in lines if line[0] in "+-"]:
+            yield f"{notebook} and {module} differ, first in `{changes[0]}`; run `make format`"
 
 
 def output_problems(notebook: NotebookNode) -> Iterator[str]:
     """Yield what is wrong with the outputs of a notebook: not run from top to bottom, or noisy."""
-    cells = [pair for pair in lessons.code_cells(notebook) if COLAB not in lessons.tags(pair[1])]
-    for count, (place, cell) in enumerate(cells, start=1):
+    for count, (place, cell) in enumerate(lessons.code_cells(notebook), start=1):
         if cell.execution_count != count:
             yield f"cell {place} is number [{cell.execution_count}] of the run, not [{count}]"
             return
@@ -74,7 +51,6 @@ def output_problems(notebook: NotebookNode) -> Iterator[str]:
                 yield f"cell {place} shows a library's {noise[0]!r}"
 
 
-@gate
 def outputs(root: Path) -> Iterator[str]:
     """Every code cell was run, in order, without error and without a word on stderr."""
     for lesson in lessons.find(root):
@@ -82,7 +58,6 @@ def outputs(root: Path) -> Iterator[str]:
             yield f"{lesson}: {problem}; run `make refresh`"
 
 
-@gate
 def provenance(root: Path) -> Iterator[str]:
     """The stored outputs were made by the source they stand beside."""
     for lesson in lessons.find(root):
@@ -93,52 +68,53 @@ def provenance(root: Path) -> Iterator[str]:
             yield f"{lesson}: {come}; run `make refresh`"
 
 
-@gate
 def pictures(root: Path) -> Iterator[str]:
     """Every picture was drawn by a lesson: those of notebooks by a cell, those of imgs/ by name.
 
     Whether a new run draws the same is what `tools.compare` finds out.
     """
-    sources = {}
+    sources = ""
     for lesson in lessons.find(root):
-        notebook = lesson.read()
-        sources[lesson.name] = "\n".join(cell.source for _, cell in lessons.code_cells(notebook))
-        for place, cell in enumerate(notebook.cells, start=1):
+        for place, cell in enumerate(lesson.read().cells, start=1):
             kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-            if others := kinds - {"text/plain", "image/png"}:
-                names = ", ".join(sorted(others))
-                yield f"{lesson}: cell {place} shows {names}, which no run is compared with"
+            if others := ", ".join(sorted(kinds - {"text/plain", "image/png"})):
+                yield f"{lesson}: cell {place} shows {others}, which no run is compared with"
             if cell.get("attachments") or "data:image" in cell.source:
                 yield f"{lesson}: cell {place} has a picture that no code drew"
+            sources += cell.source if cell.cell_type == "code" else ""
     for path in sorted(root.glob("imgs/*")):
-        drawn = [name for name, source in sources.items() if path.stem in source]
-        if path.suffix != ".png" or not drawn:
+        if path.suffix != ".png" or path.stem not in sources:
             yield f"imgs/{path.name} is drawn by no lesson; delete it"
 
 
-@gate
 def modules(root: Path) -> Iterator[str]:
     """Importing a lesson only defines things, and tools, lessons and captcha_reader stay floors."""
-    numbers = {lesson.name: lesson.number for lesson in lessons.find(root)}
     for path in sorted(root.glob("captcha_reader/*.py")):
-        for name in lessons.imported_lessons(ast.parse(path.read_text("utf-8"))):
-            yield f"{lessons.shown(path, root)} imports the lesson {name}"
-    for where, lesson, cell in each_cell(root):
-        tree = lessons.parse(cell)
-        for name in sorted(lessons.imported_lessons(tree)):
-            if numbers.get(name, lesson.number) >= lesson.number:
-                yield f"{where} imports {name}, which is not an earlier lesson"
-        if any(name.split(".")[0] == "tools" for name in lessons.imports(tree)):
-            yield f"{where} imports from tools, which nothing may import"
-        if DEMO in lessons.tags(cell):
-            continue
-        for node in tree.body:
-            if not _only_defines(node):
-                first = ast.unparse(node).splitlines()[0]
-                yield f"{where}, `{first}`, does more than define; tag the cell {DEMO}"
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        for name in sorted(names & lessons.parameters(lesson.read()).keys()):
-            yield f"{where} reads the parameter {name}; pass it in"
+        for module in _upper_floors(ast.parse(path.read_text("utf-8"))):
+            yield f"{lessons.shown(path, root)} imports {module}, which only commands may import"
+    earlier = set()
+    for lesson in lessons.find(root):
+        notebook = lesson.read()
+        for place, cell in lessons.code_cells(notebook):
+            where, tree = f"{lesson}: cell {place}", ast.parse(cell.source)
+            for module in sorted(_upper_floors(tree) - earlier):
+                yield f"{where} imports {module}, which is not an earlier lesson"
+            if DEMO in lessons.tags(cell):
+                continue
+            for node in tree.body:
+                if not _only_defines(node):
+                    first = ast.unparse(node).splitlines()[0]
+                    yield f"{where}, `{first}`, does more than define; tag the cell {DEMO}"
+            names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            for name in sorted(names & lessons.parameters(notebook)):
+                yield f"{where} reads the parameter {name}; pass it in"
+        earlier.add(f"notebooks_py.{lesson.name}")
+
+
+def _upper_floors(tree: ast.Module) -> set[str]:
+    """Return the lessons and tools that a syntax tree imports, such as notebooks_py.ch2_cnn."""
+    imported = {".".join(name.split(".")[:2]) for name in lessons.imports(tree)}
+    return {name for name in imported if name.startswith(("notebooks_py", "tools"))}
 
 
 def _only_defines(node: ast.stmt) -> bool:
@@ -167,43 +143,44 @@ def numbers(text: str) -> set[float]:
     return {float(number.replace(",", "").replace("_", "")) for number in written}
 
 
-def without_source(prose: str, known: set[float]) -> list[str]:
-    """Return the figures of a text that are no known number, rounded as they are written."""
-    wrong = []
-    for figure in FIGURE.finditer(NO_PROSE.sub("@", prose)):
-        number = figure[1].replace(",", "")
-        digits, scales = len(number.partition(".")[2]), (1, 100) if figure[2] else (1,)
-        if not any(round(n * scale, digits) == float(number) for n in known for scale in scales):
-            wrong.append(figure[0])
-    return wrong
+def code_and_outputs(notebook: NotebookNode) -> str:
+    """Return what the code cells of a notebook say, and what they print."""
+    cells = [cell for _, cell in lessons.code_cells(notebook)]
+    printed = [x.get("data", {}).get("text/plain", "") for cell in cells for x in cell.outputs]
+    printed += [output.get("text", "") for cell in cells for output in cell.outputs]
+    return "\n".join([*(cell.source for cell in cells), *printed])
 
 
-def _code_and_outputs(notebook: NotebookNode) -> Iterator[str]:
-    for _, cell in lessons.code_cells(notebook):
-        yield cell.source
-        for output in cell.outputs:
-            yield output.get("text", "") + output.get("data", {}).get("text/plain", "")
-
-
-@gate
 def figures(root: Path) -> Iterator[str]:
     """Every figure in the prose of a lesson stands in its code, an output, or models/*.json."""
     notebooks = {lesson: lesson.read() for lesson in lessons.find(root)}
-    shown = {lesson: "\n".join(_code_and_outputs(notebooks[lesson])) for lesson in notebooks}
-    solved = [text for lesson, text in shown.items() if lesson.name == "solutions"]
-    results = [path.read_text("utf-8") for path in root.glob("models/*.json")]
+    common = [path.read_text("utf-8") for path in root.glob("models/*.json")]
+    common += [code_and_outputs(x) for lesson, x in notebooks.items() if lesson.name == "solutions"]
     for lesson, notebook in notebooks.items():
-        known = PUBLISHED | numbers("\n".join([shown[lesson], *solved, *results]))
+        known = PUBLISHED | numbers("\n".join([code_and_outputs(notebook), *common]))
         prose = "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
-        for figure in without_source(prose, known):
-            yield f"{lesson} says {figure}, which none of its code and outputs says, nor models/"
+        for figure in FIGURE.finditer(NO_PROSE.sub("@", prose)):
+            number = figure[1].replace(",", "")
+            digits, scales = len(number.partition(".")[2]), (1, 100) if figure[2] else (1,)
+            if not any(
+                round(n * scale, digits) == float(number) for n in known for scale in scales
+            ):
+                yield f"{lesson} says {figure[0]}, as neither its code, outputs nor models/ do"
+
+
+GATES = [sync, outputs, provenance, pictures, modules, figures]
+
+
+def messages(root: Path) -> list[str]:
+    """Return the messages of all gates, each with the name of its gate."""
+    return [f"{gate.__name__}: {message}" for gate in GATES for message in gate(root)]
 
 
 def main() -> int:
     """Check all gates; 1 if one has a message."""
-    messages = [message for check in GATES for message in check(lessons.ROOT)]
-    print("\n".join(messages) or f"gates: {', '.join(check.__name__ for check in GATES)} ok")
-    return int(bool(messages))
+    wrong = messages(lessons.ROOT)
+    print("\n".join(wrong) or f"gates: {', '.join(gate.__name__ for gate in GATES)} ok")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

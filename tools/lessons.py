@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
 COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `normalise` writes it
 PERCENT = "py:percent"  # what jupytext calls the format of the modules
-OPTIONAL = ("torch",)  # installed on request alone: `make setup-NAME`
 METADATA = {  # of every notebook
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
@@ -50,8 +49,7 @@ class Lesson:
     @property
     def number(self) -> int:
         """Return its place: 2 for ch2_cnn; the solutions come last."""
-        chapter = re.match(r"ch(\d+)_", self.name)
-        return int(chapter[1]) if chapter else 99
+        return int(re.sub(r"\D", "", self.name.partition("_")[0]) or 99)
 
     def __str__(self) -> str:
         return f"notebooks/{self.name}.ipynb"
@@ -63,16 +61,14 @@ class Lesson:
 
 def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
     """Return the lessons in reading order, or those in `only`; with `one_sided` also halves."""
-    stems = [
-        {path.stem for path in root.glob(pattern) if re.match(r"(ch\d+_\w+|solutions)$", path.stem)}
-        for pattern in ("notebooks/*.ipynb", "notebooks_py/*.py")
-    ]
-    names = stems[0] | stems[1] if one_sided else stems[0] & stems[1]
-    lessons = sorted((Lesson(root, name) for name in names), key=lambda lesson: lesson.number)
-    wanted = re.findall(r"[^,\s]+", only) or names
-    if unknown := [name for name in wanted if name not in names]:
-        known = ", ".join(lesson.name for lesson in lessons)
-        raise SystemExit(f"{unknown[0]} is not a lesson; the lessons are: {known}")
+    paths = [*root.glob("notebooks/*.ipynb"), *root.glob("notebooks_py/*.py")]
+    sides = Counter(x.stem for x in paths if re.fullmatch(r"ch\d+_\w+|solutions", x.stem))
+    lessons = [Lesson(root, name) for name in sides if one_sided or sides[name] == 2]
+    lessons.sort(key=lambda lesson: lesson.number)
+    names = [lesson.name for lesson in lessons]
+    wanted = only.replace(",", " ").split() or names
+    if unknown := sorted(set(wanted) - set(names)):
+        raise SystemExit(f"{unknown[0]} is not a lesson; the lessons are: {', '.join(names)}")
     return [lesson for lesson in lessons if lesson.name in wanted]
 
 
@@ -87,23 +83,25 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
-    """Yield the code cells with something in them, each with its place among all cells, from 1."""
+    """Yield the code cells of a lesson, each with its place among all cells, from 1.
+
+    Left out are empty ones and the one for Colab, which is made anew by `normalise`.
+    """
     for place, cell in enumerate(notebook.cells, start=1):
-        if cell.cell_type == "code" and cell.source.strip():
+        if cell.cell_type == "code" and cell.source.strip() and COLAB not in tags(cell):
             yield place, cell
 
 
-def parse(cell: NotebookNode) -> ast.Module:
-    """Return the syntax tree of a code cell, without lines for IPython alone (`%...`, `!...`)."""
-    lines = [line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    return ast.parse("\n".join(lines))
-
-
-def parameters(notebook: NotebookNode) -> dict[str, object]:
-    """Return the names and values that the `parameters` cell sets; None if it is no literal."""
+def parameters(notebook: NotebookNode) -> set[str]:
+    """Return the names that the `parameters` cell sets."""
     cells = [cell for _, cell in code_cells(notebook) if "parameters" in tags(cell)]
-    nodes = [node for cell in cells for node in parse(cell).body if isinstance(node, ast.Assign)]
-    return {ast.unparse(x.targets[0]): getattr(x.value, "value", None) for x in nodes}
+    nodes = [
+        node
+        for cell in cells
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.Assign)
+    ]
+    return {ast.unparse(node.targets[0]) for node in nodes}
 
 
 def imports(tree: ast.Module) -> set[str]:
@@ -113,28 +111,19 @@ def imports(tree: ast.Module) -> set[str]:
     return {f"{module}.{name}" if module else name for module, name in pairs}
 
 
-def imported_lessons(tree: ast.Module) -> set[str]:
-    """Return the lessons that a syntax tree imports from."""
-    names = [name.split(".") for name in imports(tree)]
-    return {name[1] for name in names if name[0] == "notebooks_py"}
-
-
-def optional_modules(lesson: Lesson) -> list[str]:
-    """Return the modules of `OPTIONAL` that a lesson imports anywhere."""
-    cells = code_cells(lesson.read())
-    imported = {name.split(".")[0] for _, cell in cells for name in imports(parse(cell))}
-    return [name for name in OPTIONAL if name in imported]
+def needs_torch(lesson: Lesson) -> bool:
+    """Return whether a lesson imports PyTorch, which is installed on request alone."""
+    trees = [ast.parse(cell.source) for _, cell in code_cells(lesson.read())]
+    return any(name.split(".")[0] == "torch" for tree in trees for name in imports(tree))
 
 
 def runnable(selected: list[Lesson]) -> list[Lesson]:
-    """Return the lessons whose optional modules are installed; one line names the others."""
-    absent = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
-    missing = {x: name for x in selected for name in optional_modules(x) if name in absent}
-    if missing:
-        reasons = (f"{x.name} ({name} is not installed)" for x, name in missing.items())
-        fixes = (f"`make setup-{name}`" for name in sorted(set(missing.values())))
-        print(f"left out: {', '.join(reasons)}; to include, {' and '.join(fixes)}", flush=True)
-    return [lesson for lesson in selected if lesson not in missing]
+    """Return the lessons that can run here; without PyTorch, one line names the others."""
+    if importlib.util.find_spec("torch"):
+        return selected
+    if names := [lesson.name for lesson in selected if needs_torch(lesson)]:
+        print(f"left out: {', '.join(names)}; `make setup-torch` adds what they need", flush=True)
+    return [lesson for lesson in selected if lesson.name not in names]
 
 
 def source_hash(lesson: Lesson) -> str:
@@ -146,8 +135,8 @@ def source_hash(lesson: Lesson) -> str:
     do not count.
     """
     root, cells = lesson.root, [cell for _, cell in code_cells(lesson.read())]
-    trees = [parse(cell) for cell in cells]
-    parts: list = [[cell.source, tags(cell)] for cell in cells if COLAB not in tags(cell)]
+    trees = [ast.parse(cell.source) for cell in cells]
+    parts: list = [[cell.source, tags(cell)] for cell in cells]
     waiting, seen = list(trees), set()
     while waiting:
         modules = [name.split(".")[:2] for name in imports(waiting.pop())]
@@ -167,8 +156,7 @@ def source_hash(lesson: Lesson) -> str:
     parts += [[path.name, path.read_text("utf-8")] for path in sorted(results) if path.exists()]
     pins, groups = project(root)["dependencies"], project(root)["optional-dependencies"]
     parts.append([pin for pin in pins if not pin.startswith(("jupyter", "filelock", "ipykernel"))])
-    names = tuple(f"{name}==" for name in optional_modules(lesson))
-    parts.append([pin for group in groups.values() for pin in group if pin.startswith(names)])
+    parts.append(groups["torch"] if needs_torch(lesson) else [])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -203,12 +191,10 @@ if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
     """Keep what belongs in the repository: no times, no machine; cell ids follow the content."""
-    config = tomllib.loads((root / "jupytext.toml").read_text("utf-8"))
-    filters = {name: value for name, value in config.items() if name.endswith("filter")}
-    metadata = {"jupytext": filters, **METADATA}
-    if lesson := notebook.metadata.get("lesson"):
-        metadata["lesson"] = lesson
-    notebook.metadata = nbformat.from_dict(metadata)
+    jupytext = tomllib.loads((root / "jupytext.toml").read_text("utf-8"))
+    del jupytext["formats"]
+    lesson = {key: value for key, value in notebook.metadata.items() if key == "lesson"}
+    notebook.metadata = nbformat.from_dict({"jupytext": jupytext, **METADATA, **lesson})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.cells = [cell for cell in notebook.cells if COLAB not in tags(cell)]
     if has_address(root):
@@ -256,12 +242,6 @@ def kernel_environment(root: Path, out: Path) -> dict[str, str]:
         "PYTHONPATH": str(root),
         "TQDM_DISABLE": "1",
     }
-
-
-def git(root: Path, *words: str) -> str:
-    """Return what a git command prints in the repository; nothing where there is none."""
-    command = ["git", "-C", str(root), *words]
-    return subprocess.run(command, capture_output=True, encoding="utf-8").stdout
 
 
 def call(*words: str, env: dict[str, str] | None = None) -> tuple[bool, str]:

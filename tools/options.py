@@ -7,7 +7,7 @@ A command has a parser of argparse. `make train MODEL=ctc` calls it with `--mode
 import argparse
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # Each tool imports this before it imports Keras, which reads its settings when it is imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -40,23 +40,18 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def whole(text: str) -> int:
-    """Read a whole number from 0 to 2**32 - 1, such as a seed."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
-    return int(text)
+def number(kind: type, low: float, high: float, description: str) -> Callable[[str], float]:
+    """Return a function that reads a number between two others."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= kind(text) <= high:
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
+
+    return read
 
 
-def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def share(text: str) -> float:
-    """Read a number from 0 to 1."""
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1, such as 0.2")
+whole = number(int, 0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1}")  # such as a seed
+positive = number(int, 1, float("inf"), "a whole number of at least 1")
+share = number(float, 0, 1, "a number from 0 to 1, such as 0.2")

@@ -7,7 +7,6 @@ only after its last cell, so a failure leaves all as it was. Pictures are stored
 import base64
 import io
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -32,16 +31,13 @@ def refresh(lesson: Lesson, folder: Path) -> list[Path]:
     if result != "ok":
         raise ValueError(result)
     notebook = nbformat.read(folder / lesson.notebook.name, as_version=4)
-    cells = [x for _, x in lessons.code_cells(notebook) if lessons.COLAB not in lessons.tags(x)]
-    for count, cell in enumerate(cells, start=1):
-        cell.execution_count = count
-    if problems := list(gates.output_problems(notebook)):
-        raise ValueError("; ".join(problems))
-    for cell in cells:
-        cell.outputs = coalesce_streams(cell.outputs)
+    for count, (_, cell) in enumerate(lessons.code_cells(notebook), start=1):
+        cell.execution_count, cell.outputs = count, coalesce_streams(cell.outputs)
         for data in (output.data for output in cell.outputs if "data" in output):
             if png := data.get("image/png"):
                 data["image/png"] = base64.b64encode(with_palette(base64.b64decode(png))).decode()
+    if problems := list(gates.output_problems(notebook)):
+        raise ValueError("; ".join(problems))
     notebook.metadata["lesson"] = {"source_sha256": source}
     lessons.normalise(notebook, lesson.root)
     changed = [lesson.notebook] if lessons.write_notebook(lesson.notebook, notebook) else []
@@ -58,24 +54,22 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
     parser.add_argument("--force", choices=["1"], help="run them even if nothing changed")
     arguments = parser.parse_args(words)
     selected = lessons.runnable(lessons.find(root, arguments.only))
-    if differing := gates.sync(root):
+    if differing := list(gates.sync(root)):
         raise SystemExit("\n".join(differing))
     stale = [*gates.outputs(root), *gates.provenance(root)]
     failed = False
     for lesson in selected:
-        if not arguments.force and not any(f": {lesson}: " in message for message in stale):
+        if not arguments.force and not any(x.startswith(f"{lesson}: ") for x in stale):
             print(f"{lesson.name}: nothing changed")
             continue
         print(f"{lesson.name} ... ", end="", flush=True)
-        start = time.monotonic()
         try:
             changed = refresh(lesson, numbered_folder(root / "build" / "refresh"))
+            names = ", ".join(lessons.shown(path, root) for path in changed)
+            print(f"ok, wrote {names or 'nothing: all the same'}")
         except ValueError as error:
             failed = True
-            print(f"FAILED, its files are left as they were\n{error}", flush=True)
-        else:
-            names = ", ".join(lessons.shown(path, root) for path in changed)
-            print(f"ok  {time.monotonic() - start:.0f} s  wrote {names or 'nothing: all the same'}")
+            print(f"FAILED, its files are left as they were\n{error}")
     return int(failed)
 
 
