@@ -60,7 +60,9 @@ def test_half_precision_learns_from_step_to_step_and_keeps_whole_weights(tmp_pat
     assert np.allclose(log.loss, half_log.loss, rtol=0.03) and not log.loss.equals(half_log.loss)
 
 
-def test_two_processes_train_as_one_that_averages_the_gradients_of_the_halves(tmp_path):
+def test_two_processes_train_as_one_that_averages_the_gradients_of_the_halves(
+    tmp_path, monkeypatch
+):
     """Each in a folder of its own, as on two machines."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
                train_tiny.__file__, *WORDS, "--budget=16", "--out=run"]  # fmt: skip
@@ -68,6 +70,8 @@ def test_two_processes_train_as_one_that_averages_the_gradients_of_the_halves(tm
     subprocess.run(command, env=environment, check=True)  # four steps, three an epoch
     folder = tmp_path / "0" / "run"
     assert (folder / "results.json").exists() and not list((tmp_path / "1").iterdir())
+    for change in train_tiny.PATCHES:
+        monkeypatch.setattr(*change)
     torch.manual_seed(5)
     model = ch7.CTCNet(**train_tiny.TORCH)
     half = dataclasses.replace(train.practice(SETTINGS), batch=2)
