@@ -20,25 +20,21 @@ def facts(backend: str) -> dict:
     environment = {**os.environ, "KERAS_BACKEND": backend}
     run = subprocess.run([sys.executable, FACTS], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr[-2000:]
-    results = json.loads(run.stdout.splitlines()[-1])
-    assert results["has_tensorflow"] == (backend == "tensorflow")
-    return results
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_share_each_batch_and_train_as_one(backend):
     one, two = facts(backend)["one"], facts(backend)["two"]
-    assert (one["devices"], two["devices"]) == ([1] * 6, [2] * 6)
+    assert (one["devices"], two["devices"]) == (1, 2)
     # TensorFlow's devices each normalise their own half of a batch; JAX' the whole.
     tolerance = 0.01 if backend == "tensorflow" else 1e-4
-    for name in ("loss", "val_loss"):
-        assert two[name] == pytest.approx(one[name], rel=tolerance), name
+    assert two["losses"] == pytest.approx(one["losses"], rel=tolerance)
 
 
 def test_jax_gives_what_tensorflow_gives():
     ours, theirs = facts("jax")["one"], facts("tensorflow")["one"]
     assert ours["parameters"] == theirs["parameters"]
-    assert ours["loss"][0] == pytest.approx(theirs["loss"][0], rel=1e-4)
-    assert len(set(ours["loss"])) == 3  # each epoch did something
-    for name in ("loss", "val_loss"):
-        assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
+    assert ours["losses"][0] == pytest.approx(theirs["losses"][0], rel=1e-4)
+    assert len(set(ours["losses"])) == 6  # each epoch did something
+    assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3)

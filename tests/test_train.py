@@ -22,31 +22,15 @@ from conftest import ROOT
 
 from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
-from notebooks_py import ch4_gpu_training as ch4
 from tools import runs, train
 
 WORDS = ["--budget=116", "--batch=4", "--seed=5", "--precision=float32"]  # 29 steps, 3 an epoch
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-@pytest.fixture
-def call(monkeypatch):
-    """Run tools/train.py here, with a tiny network and without another process."""
-    for patch in [*train_tiny.PATCHES, (ch4, "SLIM", train_tiny.NETWORK)]:
-        monkeypatch.setattr(*patch)
-
-    def call(out: Path, *words: str) -> keras.Model:
-        monkeypatch.setattr("sys.argv", ["train", "--workers=0", *WORDS, f"--out={out}", *words])
-        assert train.main() == 0
-        return keras.models.load_model(out / "model.keras")
-
-    return call
-
-
-def start(out: Path, **options) -> subprocess.Popen:
-    """Start it in a process of its own."""
-    command = [sys.executable, train_tiny.__file__, *WORDS, f"--out={out}"]
-    return subprocess.Popen(command, env=ENVIRONMENT, **options)
+def call(out: Path, *words: str) -> keras.Model:
+    train_tiny.run(out, *WORDS, *words)
+    return keras.models.load_model(out / "model.keras")
 
 
 def log(folder: Path) -> pd.DataFrame:
@@ -57,8 +41,7 @@ def log(folder: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """Return the folder of a run that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("train") / "whole"
-    assert start(folder).wait() == 0
+    call(folder := tmp_path_factory.mktemp("train") / "whole")
     return folder
 
 
@@ -78,12 +61,14 @@ def test_a_run_writes_down_what_it_did(whole):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(whole, tmp_path):
     folder, table = tmp_path / "run", tmp_path / "run" / "log.csv"
+    command = [sys.executable, train_tiny.__file__, *WORDS, f"--out={folder}"]
     # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options = {"env": ENVIRONMENT, "preexec_fn": listen, "start_new_session": True, **pipes}
     # Ctrl-C reaches the process that draws, too; a kill does not.
     for epochs, end, how in ((1, os.kill, signal.SIGKILL), (3, os.killpg, signal.SIGINT)):
-        process = start(folder, preexec_fn=listen, start_new_session=True, **pipes)
+        process = subprocess.Popen(command, **options)
         while not table.exists() or table.read_text().count("\n") <= epochs:
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
@@ -91,13 +76,13 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(wh
         printed, errors = process.communicate(timeout=60)
     assert process.returncode == 3 and "goes on" in printed and "Traceback" not in errors
     assert not (folder / "results.json").exists()
-    assert start(folder).wait() == 0
+    subprocess.run(command, check=True, env=ENVIRONMENT)
     networks = (keras.models.load_model(x / "model.keras").get_weights() for x in (folder, whole))
     assert all(map(np.array_equal, *networks))
     pd.testing.assert_frame_equal(log(folder), log(whole))
 
 
-def test_half_precision_trains_and_the_network_reads_without_it(call, tmp_path):
+def test_half_precision_trains_and_the_network_reads_without_it(tmp_path):
     model = call(tmp_path, "--model=cnn", "--budget=4", "--precision=mixed_bfloat16")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     trained = keras.models.load_model(tmp_path / "averaged.keras")
@@ -107,14 +92,11 @@ def test_half_precision_trains_and_the_network_reads_without_it(call, tmp_path):
 
 @pytest.mark.parametrize("in_torch", [False, True])
 @pytest.mark.parametrize(
-    ("flags", "gpu", "precision"),
-    [("", None, "float32"), ("fpu avx512f", None, "float32"),
-     ("fpu avx512_bf16", None, "mixed_bfloat16"), ("fpu", (8, 0), "mixed_bfloat16"),
-     ("fpu amx_bf16", (7, 5), "float32")],  # a T4 emulates it
+    ("flags", "gpu", "half"),
+    [("fpu avx512f", None, False), ("fpu avx512_bf16", None, True), ("fpu", (8, 0), True),
+     ("fpu amx_bf16", (7, 5), False)],  # a T4 emulates it
 )  # fmt: skip
-def test_half_precision_is_for_devices_that_compute_in_it(
-    monkeypatch, in_torch, flags, gpu, precision
-):
+def test_half_precision_is_for_devices_that_compute_in_it(monkeypatch, in_torch, flags, gpu, half):
     if in_torch:
         torch = pytest.importorskip("torch", reason="make setup-torch")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpu))
@@ -123,64 +105,54 @@ def test_half_precision_is_for_devices_that_compute_in_it(
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [gpu] if gpu else [])
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
     monkeypatch.setattr(runs, "cpuinfo", lambda: flags)
-    assert runs.best_precision(in_torch) == precision
+    assert runs.best_precision(in_torch) == ("mixed_bfloat16" if half else "float32")
 
 
 def test_only_the_same_run_goes_on_in_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "code_hash", lambda: "this version")
-    settings = train.defaults("ctc")
-    go_on = partial(runs.open_run, tmp_path, command="make train", count_steps=lambda: 7)
-    assert go_on(settings) == go_on(settings, count_steps=None)
-    before = (tmp_path / "run.json").read_bytes()
-    with pytest.raises(ValueError, match=r"RATE=0.02, not 0.001.*OUT="):
-        go_on(settings | {"rate": 0.001})
-    monkeypatch.setattr(runs, "code_hash", lambda: "another version")
-    with pytest.raises(ValueError, match="other code.*OUT="):
-        go_on(settings)
-    (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(ValueError, match="finished run.*OUT="):
-        go_on(settings)
-    assert (tmp_path / "run.json").read_bytes() == before
-
-
-def test_a_folder_is_for_one_process_and_what_is_not_a_run_is_left_alone(tmp_path):
-    run = tmp_path / "run"
-    with runs.locked(run), pytest.raises(ValueError, match="run: wait"), runs.locked(run):
-        pass
-    (tmp_path / "log.csv").write_text("mine\n")
-    for out in (tmp_path, tmp_path / "log.csv"):
-        with pytest.raises(ValueError, match=f"{out.name} .*OUT="), runs.locked(out):
-            pass
-    assert {path.name for path in tmp_path.iterdir()} == {"run", "log.csv"}
-    assert (tmp_path / "log.csv").read_text() == "mine\n"
-
-
-def test_the_usual_folder_is_named_by_the_settings_and_the_command_leads_to_them(monkeypatch):
-    words = ["", "--model=cnn", "--size=full", "--budget=20min", "--seed=1", "--sizes=0.1",
-             "--hard=0", "--batch=32", "--rate=0.01", "--precision=float32"]  # fmt: skip
-    settings = [train.read_options([word] if word else [])[0] for word in words]
-    assert len({train.folder(x) for x in settings}) == len(words)
-    assert train.read_options(["--sizes=0.5", "--budget=8000000"])[0] == settings[0]
-    for own, word in zip(settings, words, strict=True):
-        assert train.command(own).startswith("make train MODEL=")
-        typed = train.command(own).split()[2:]
-        assert train.read_options(["--" + word.lower() for word in typed])[0] == own, word
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    shared, *_ = train.read_options(["--model=pytorch"])
-    torchrun = "torchrun --nproc-per-node 2 -m tools.train --model=pytorch"
-    assert train.command(shared) == torchrun and "processes2" in str(train.folder(shared))
-
-
-def test_the_hash_of_the_code_changes_with_code_alone(tmp_path, monkeypatch):
-    module = ModuleType("tools.x")
+    out, module = tmp_path / "run", ModuleType("tools.x")
     module.__file__ = str(tmp_path / "tools" / "x.py")
     monkeypatch.setitem(sys.modules, "tools.x", module)
     monkeypatch.setattr(runs, "ROOT", tmp_path)
-    hashes = []
-    for code in ("a = 1\n", "# why\na = 1\n", "a = 2\n"):
-        runs.write(tmp_path / "tools" / "x.py", code)
-        hashes.append(runs.code_hash())
-    assert hashes[0] == hashes[1] != hashes[2]
+    settings = train.read_options([])[0]
+    go_on = partial(runs.open_run, out, command="make train", count_steps=lambda: 7)
+    runs.write(Path(module.__file__), "a = 1\n")
+    first = go_on(settings)
+    runs.write(Path(module.__file__), "# why\na = 1\n")
+    assert go_on(settings, count_steps=None) == first
+    with pytest.raises(ValueError, match=r"RATE=0.02, not 0.001.*OUT="):
+        go_on(settings | {"rate": 0.001})
+    runs.write(Path(module.__file__), "a = 2\n")
+    with pytest.raises(ValueError, match="other code.*OUT="):
+        go_on(settings)
+    (out / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match="finished run.*OUT="):
+        go_on(settings)
+    assert json.loads((out / "run.json").read_text()) == first
+
+
+def test_a_folder_is_for_one_process_and_what_is_not_a_run_is_left_alone(tmp_path):
+    run, file = tmp_path / "run", tmp_path / "log.csv"
+    with runs.locked(run), pytest.raises(ValueError, match="run: wait"), runs.locked(run):
+        pass
+    file.write_text("mine\n")
+    for out in (tmp_path, file):
+        with pytest.raises(ValueError, match=f"{out.name} .*OUT="), runs.locked(out):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "log.csv"}
+    assert file.read_text() == "mine\n"
+
+
+def test_the_command_that_is_written_down_leads_to_the_settings(monkeypatch):
+    for word in ("--model=ctc", "--model=cnn", "--size=full", "--budget=20min", "--seed=1",
+                 "--sizes=0.1", "--hard=0", "--batch=32", "--rate=0.01"):  # fmt: skip
+        settings, *_ = train.read_options([word])
+        first, name, *typed = train.command(settings).split()
+        assert (first, name) == ("make", "train")
+        assert train.read_options(["--" + word.lower() for word in typed])[0] == settings
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    settings, *_ = train.read_options(words := ["--model=pytorch", "--batch=63"])
+    typed = f"torchrun --nproc-per-node 3 -m tools.train {' '.join(words)}"
+    assert train.command(settings) == typed
 
 
 def test_a_damaged_backup_is_named_and_one_of_the_first_epoch_is_dropped(tmp_path):
@@ -195,7 +167,7 @@ def test_a_damaged_backup_is_named_and_one_of_the_first_epoch_is_dropped(tmp_pat
 
 @pytest.mark.parametrize(
     "words",
-    ["--model=rnn", "--budget=20m", "--budget=0", "--budget=0min", "--budget=63", "--batch=64001",
+    ["--model=rnn", "--budget=20m", "--budget=0", "--budget=0min", "--batch=64001",
      "--seed=4294967296", "--rate=2", "--workers=-1", "--model=cnn --sizes=0.5", "--steps=3",
      "--model=pytorch --batch=63", "--model=pytorch --budget=20min"],
 )  # fmt: skip
@@ -230,32 +202,26 @@ def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch, capsys, error, co
 
 
 def test_a_budget_is_meant_to_a_step():
-    settings = train.defaults("ctc") | {"budget": 19136}
-    assert train.count_steps(settings, 0, None) == 299
-    assert train.practice(settings).steps * 64 == train.EPOCH == 64_000
-    settings["budget"] = "11min"  # of the whole command, of which half a minute is over
-    began = time.perf_counter() - 30
-    assert train.count_steps(settings, began, lambda: 0.1) == pytest.approx(6_200, abs=2)
-    assert train.count_steps(settings, began - 3_600, lambda: 0.1) == 1
+    settings, *_ = train.read_options([])
+    began = time.perf_counter() - 50  # minutes are those of the whole command
+    budgets = [settings | {"budget": budget} for budget in (19_136, 10, "11min", "1min")]
+    steps = [train.count_steps(x, began, lambda: 0.1 / 1.05) for x in budgets]
+    assert steps == pytest.approx([299, 1, 5_950, 1], rel=1e-3)
 
 
-def test_what_minutes_are_measured_with_leaves_nothing_behind(call, tmp_path, monkeypatch):
-    by_captchas, seconds = call(tmp_path / "captchas", "--budget=8"), []
-
+def test_what_minutes_are_measured_with_leaves_nothing_behind(tmp_path, monkeypatch):
     def two_steps(settings, began, seconds_a_step):
-        seconds.append(seconds_a_step())
+        assert not isinstance(settings["budget"], str) or 0 < seconds_a_step() < 10
         return 2
 
     monkeypatch.setattr(train, "count_steps", two_steps)
-    by_minutes = call(tmp_path / "minutes", "--budget=1min")
-    assert all(map(np.array_equal, by_captchas.get_weights(), by_minutes.get_weights()))
-    assert 0 < seconds[0] < 10
+    networks = (call(tmp_path / budget, f"--budget={budget}") for budget in ("8", "1min"))
+    assert all(map(np.array_equal, *(network.get_weights() for network in networks)))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no make on Windows")
 def test_make_clean_keeps_trainings(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
-    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
     kept = {"build/train/ctc/log.csv", "build/study/abc/log.csv", "mine.txt", "Makefile"}
     for name in (*kept, "build/site/index.html", "build/log", ".pytest_cache/x", "x.egg-info/y"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

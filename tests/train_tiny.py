@@ -1,9 +1,11 @@
-"""tools/train.py with tiny networks, few glyphs and short epochs; run by test_train*.py."""
+"""tools/train.py with tiny networks, few glyphs and short epochs; for test_train*.py."""
 
 import functools
 import os
 import sys
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -11,7 +13,6 @@ from captcha_reader import practice  # noqa: E402
 from captcha_reader.bank import GlyphBank  # noqa: E402
 from tools import train  # noqa: E402
 
-NETWORK = {"filters": (4,), "convs": 1, "stride": 4, "norms": "once"}
 TORCH = {"filters": (4, 8), "stride": 4, "tall": 0}
 
 
@@ -20,39 +21,39 @@ def few_glyphs(seed: int, epoch: int, colors: int) -> GlyphBank:
     return GlyphBank(f"{seed}/{epoch}", colors=2, copies=1)
 
 
+def build(settings: dict):
+    from notebooks_py import ch4_gpu_training as ch4
+
+    network = ch4.KINDS[settings["model"]]["build"]
+    return network(filters=(4,), convs=1, stride=4, norms="once")
+
+
 PATCHES = [
     (practice, "fresh_bank", few_glyphs),
+    (train, "build", build),
     (train, "EPOCH", 12),
     (train, "VALID", 100),
     (train, "QUICK", 100),
 ]
 
 
-def main() -> int:
-    if "--model=pytorch" not in sys.argv:
-        from notebooks_py import ch4_gpu_training as ch4
-
-        ch4.SLIM = NETWORK
-        return train.main()
-    import torch
-
-    from tools import train_torch
-
-    class Run(train_torch.Run):
-        def train(self, *steps):
-            loss = super().train(*steps)
-            torch.save(list(self.model.parameters()), here / "last.pt")
-            return loss
-
-    here = Path(os.environ["RANKS"], f"rank{train_torch.RANK}")  # each process has a folder
-    here.mkdir(exist_ok=True)
-    os.chdir(here)
-    train_torch.SIZES["slim"], train_torch.Run = TORCH, Run
-    return train.main()
+def run(out: Path, *words: str, patches=()) -> None:
+    """Train in this process, and let no other one draw."""
+    argv = ["train", "--workers=0", f"--out={out}", *words]
+    with pytest.MonkeyPatch.context() as patch:
+        for change in (*PATCHES, *patches, (sys, "argv", argv)):
+            patch.setattr(*change)
+        assert train.main() == 0
 
 
 if __name__ != "train_tiny":  # a process of its own, or one that draws for it
     for patch in PATCHES:
         setattr(*patch)
 if __name__ == "__main__":
-    train.runs.end_with(main)
+    if rank := os.environ.get("RANK"):  # torchrun's; each process has a folder
+        from tools import train_torch
+
+        train_torch.SIZES["slim"] = TORCH
+        (here := Path(os.environ["RANKS"], rank)).mkdir()
+        os.chdir(here)
+    train.runs.end_with(train.main)

@@ -8,7 +8,6 @@ Keras is imported inside the functions: processes that draw import this file, an
 
 import argparse
 import contextlib
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -37,22 +36,6 @@ VALID = 5_000  # held-out captchas of each kind that are read after each epoch
 QUICK = 1_000  # as many where the budget is in minutes
 
 
-def defaults(model: str) -> dict:
-    """Return the settings of `make train MODEL=model`: what decides captchas and weights."""
-    return {
-        "model": model,
-        "size": "slim",
-        "budget": 8_000_000 if model == "ctc" else 4_000_000,
-        "seed": 2019,
-        "sizes": 0.5 if model == "ctc" else 0.0,
-        "hard": 0.2,
-        "batch": 64,
-        "rate": 0.02,
-        "precision": "auto",
-        "processes": 1,
-    }
-
-
 def captchas_or_minutes(text: str) -> int | str:
     """Read captchas, "300000", as a number, and minutes, "20min", as they are."""
     number = text.removesuffix("min")
@@ -61,71 +44,62 @@ def captchas_or_minutes(text: str) -> int | str:
     return int(text) if text == number else text
 
 
-def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int]:
-    """Return the settings of a command line, its folder, if it names one, and its workers."""
+def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
+    """Return the parser of a command line; its defaults are those of the model named there."""
     parser = options.parser("train", "Train a network from nothing, or go on after a stop.")
-    add = parser.add_argument
-    precisions = ("auto", "float32", "mixed_bfloat16")
-    add("--model", choices=("cnn", "ctc", "pytorch"), help="four heads, CTC, or that of lesson 7")
-    add("--size", choices=("slim", "full"), help="full is the original's")
+    add, share = parser.add_argument, options.share
+    models, precisions = ("cnn", "ctc", "pytorch"), ("auto", "float32", "mixed_bfloat16")
+    add("--model", default="ctc", choices=models, help="four heads, CTC, or that of lesson 7")
+    add("--size", default="slim", choices=("slim", "full"), help="full is the original's")
     add("--budget", type=captchas_or_minutes, help="captchas, or minutes as in 20min; cnn: 4000000")
-    add("--seed", type=options.whole, help="decides captchas and first weights")
-    add("--sizes", type=options.share, help="share of batches in any size, for ctc alone")
-    add("--hard", type=options.share, help="share of captchas with many O and 0")
-    add("--batch", type=options.positive, help="captchas in a batch")
-    add("--rate", type=options.share, help="the peak of Muon's learning rate")
-    add("--precision", choices=precisions, help="auto: 16 bits where the device computes in them")
+    add("--seed", default=2019, type=options.whole, help="decides captchas and first weights")
+    add("--sizes", type=share, help="share of batches in any size, for ctc alone")
+    add("--hard", default=0.2, type=share, help="share of captchas with many O and 0")
+    add("--batch", default=64, type=options.positive, help="captchas in a batch")
+    add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
+    add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
     add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
     add("--workers", type=options.whole, default=1, help="processes that draw; 0: no other process")
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
-    parser.set_defaults(**defaults("ctc"))
-    parser.set_defaults(**defaults(parser.parse_args(words).model))
-    settings = vars(parser.parse_args(words)) | {"processes": processes}
+    parser.set_defaults(budget=8_000_000, sizes=0.5, processes=processes)
+    if parser.parse_args(words).model != "ctc":
+        parser.set_defaults(budget=4_000_000, sizes=0.0)
+    return parser
+
+
+def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int]:
+    """Return the settings of a command line, its folder, if it names one, and its workers."""
+    parser = make_parser(words)
+    settings = vars(parser.parse_args(words))
     out, workers = settings.pop("out", None), settings.pop("workers")
-    model, batch, budget = (settings[name] for name in ("model", "batch", "budget"))
+    names = ("model", "batch", "budget", "processes")
+    model, batch, budget, processes = (settings[name] for name in names)
     if model != "ctc" and settings["sizes"]:
         parser.error(f"--sizes={settings['sizes']}: {model} reads one size, so leave it at 0")
     if batch > EPOCH:
         parser.error(f"--batch={batch} has to be at most {EPOCH}, one epoch")
     if batch % processes:
         parser.error(f"--batch={batch} can't be shared evenly by {processes} processes")
-    if isinstance(budget, int) and budget < batch:
-        parser.error(f"--budget={budget} is less than one batch of {batch}: take more captchas")
     if isinstance(budget, str) and processes > 1:
         parser.error(f"--budget={budget}: several processes need a number of captchas")
     return settings, out, workers
 
 
-def folder(settings: dict) -> Path:
-    """Name a folder by the settings: those that are not the default's stand in it."""
-    usual = defaults(settings["model"])
-    first = [str(settings[name]) for name in ("model", "size", "budget", "seed")]
-    names = ("sizes", "hard", "batch", "rate", "processes")
-    others = [f"{name}{settings[name]}" for name in names if settings[name] != usual[name]]
-    return Path("build/train") / "-".join([*first, *others, settings["precision"]])
-
-
 def command(settings: dict) -> str:
     """Return what a person types for these settings."""
-    usual, processes = defaults(settings["model"]) | {"model": ""}, settings["processes"]
-    changed = {name: value for name, value in settings.items() if value != usual[name]}
-    if processes == 1:
+    usual = make_parser([f"--model={settings['model']}"]).get_default
+    changed = {name: x for name, x in settings.items() if name == "model" or x != usual(name)}
+    if settings["processes"] == 1:
         return " ".join(["make train", *(f"{name.upper()}={x}" for name, x in changed.items())])
-    del changed["processes"]
-    torchrun = f"torchrun --nproc-per-node {processes} -m tools.train"
+    torchrun = f"torchrun --nproc-per-node {settings['processes']} -m tools.train"
     return " ".join([torchrun, *(f"--{name}={x}" for name, x in changed.items())])
 
 
 def practice(settings: dict) -> Practice:
     """Return what the network of these settings practises."""
-    return Practice(
-        settings["seed"],
-        settings["batch"],
-        (WIDE_WIDTH if settings["model"] == "pytorch" else WIDTH, HEIGHT),
-        sizes=settings["sizes"],
-        hard=settings["hard"],
-        epoch=EPOCH,
-    )
+    size = WIDE_WIDTH if settings["model"] == "pytorch" else WIDTH, HEIGHT
+    decided = {name: settings[name] for name in ("seed", "batch", "sizes", "hard")}
+    return Practice(**decided, size=size, epoch=EPOCH)
 
 
 def held_out(settings: dict) -> dict:
@@ -133,13 +107,18 @@ def held_out(settings: dict) -> dict:
     count = QUICK if isinstance(settings["budget"], str) else VALID
     draw = draw_wide if settings["model"] == "pytorch" else draw_captchas
 
+    def classic(rng, size: int) -> tuple:
+        texts = random_texts(rng, size)
+        return draw(texts, rng), texts
+
     def batches(kind: int, size: int, draw_batch) -> list[tuple]:
         """Draw `count` captchas, and put those that are equally wide for the network together."""
         by_width = {}
         for index in range(count // size):
             pictures, texts = draw_batch(stream(settings["seed"], "valid", kind, index), size)
-            for picture, text in zip(scale(pictures), texts, strict=True):
-                by_width.setdefault(picture.shape[1], []).append((picture, text))
+            pictures = scale(pictures)
+            pairs = zip(pictures, texts, strict=True)
+            by_width.setdefault(pictures.shape[2], []).extend(pairs)
         drawn = []
         for pairs in by_width.values():
             for start in range(0, len(pairs), 200):
@@ -149,10 +128,6 @@ def held_out(settings: dict) -> dict:
                 drawn.append((np.stack(pictures), labels, list(texts)))
         return drawn
 
-    def classic(rng, size: int) -> tuple:
-        texts = random_texts(rng, size)
-        return draw(texts, rng), texts
-
     kinds = {"classic": batches(0, 100, classic)}
     return kinds | ({"sizes": batches(1, 20, in_any_size)} if settings["sizes"] else {})
 
@@ -160,13 +135,14 @@ def held_out(settings: dict) -> dict:
 def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float]) -> int:
     """Return how many steps the budget pays for, to the nearest.
 
-    Minutes are those of the whole command, from `began`: a few seconds are kept for its end.
+    Minutes are those of the whole command, from `began`: a twentieth is kept for reading held-out
+    captchas, and a few seconds for the end.
     """
     batch, budget = settings["batch"], settings["budget"]
     if isinstance(budget, int):
-        return round(budget / batch)
-    seconds = seconds_a_step()
-    left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - began) - 10
+        return max(1, round(budget / batch))
+    seconds = 1.05 * seconds_a_step()
+    left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - began) - 15
     steps = max(1, round(left / seconds))
     print(f"{batch / seconds:.0f} captchas a second: {steps * batch:,} in {budget}", flush=True)
     return steps
@@ -180,20 +156,14 @@ def build(settings: dict):
     return ch4.KINDS[settings["model"]]["build"](**size)
 
 
-def seconds_a_step(model, data, valid: dict) -> float:
-    """Time the training of a compiled network, and the reading after each epoch."""
-    from notebooks_py import ch4_gpu_training as ch4
-
+def seconds_a_step(model, data) -> float:
+    """Time the training of a compiled network."""
     data.steps = 20
     for _ in range(2):  # the first time it is compiled
         start = time.perf_counter()
         model.fit(data, shuffle=False, verbose=0)
-    step = (time.perf_counter() - start) / data.steps
-    average = ch4.Average(valid, ch4.KINDS[model.name]["decode"], [], Path())  # which isn't written
-    start = time.perf_counter()
-    average.score(model)
     data.steps = data.practice.steps
-    return step + (time.perf_counter() - start) / data.steps
+    return (time.perf_counter() - start) / 20
 
 
 def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
@@ -204,7 +174,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     from notebooks_py import ch4_gpu_training as ch4
 
     keras.mixed_precision.set_dtype_policy(settings["precision"])
-    job, valid = practice(settings), functools.cache(lambda: held_out(settings))
+    job = practice(settings)
 
     def new_model(steps: int):
         keras.utils.set_random_seed(settings["seed"])
@@ -215,11 +185,11 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
 
     with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
         data = ch4.PracticeSequence(job, draw, ch4.KINDS[settings["model"]]["labels"])
-        record = open_run(lambda: seconds_a_step(new_model(1_000), data, valid()))
+        record = open_run(lambda: seconds_a_step(new_model(1_000), data))
         check_backup(out / "backup")
         model = new_model(record["steps"])
         print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
-        ch4.fit_recipe(model, data, record["steps"], valid(), out)
+        ch4.fit_recipe(model, data, record["steps"], held_out(settings), out)
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
     finished.set_weights(model.get_weights())  # the average, with which the training ends
@@ -246,11 +216,12 @@ def main() -> int:
             import keras  # noqa: F401
     if settings["precision"] == "auto":
         settings["precision"] = runs.best_precision(settings["model"] == "pytorch")
-    out = out or folder(settings)
+    out = out or Path("build/train", "-".join(map(str, settings.values())))
 
     def open_run(seconds_a_step: Callable[[], float]) -> dict:
-        steps = functools.partial(count_steps, settings, began, seconds_a_step)
-        return runs.open_run(out, settings, typed, steps)
+        return runs.open_run(
+            out, settings, typed, lambda: count_steps(settings, began, seconds_a_step)
+        )
 
     with runs.locked(out) if RANK == 0 else contextlib.nullcontext():
         record = train(settings, out, workers, open_run)
