@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import pytest
 
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.testsets import fingerprint
@@ -10,9 +9,9 @@ from captcha_reader.texts import decode, decode_heads, random_texts
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 
 
-def batch(index=0, epoch=0, **name) -> str:
+def batch(seed=5, split="train", epoch=0, index=0) -> str:
     """Return the fingerprint of a batch."""
-    data = CaptchaSequence(4, 3, **{"seed": 5, **name})
+    data = CaptchaSequence(4, 3, seed, split)
     data.epoch = epoch
     X, y = data[index]
     return fingerprint(X, *y)
@@ -44,16 +43,14 @@ class Witness(keras.Model):
         return {"loss": 0.0}
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_fit_consumes_the_named_batches_in_order(workers):
+def test_fit_consumes_the_named_batches_in_order():
     picture = keras.Input((64, 128, 3))
     model = Witness(picture, keras.layers.GlobalAveragePooling2D()(picture))
-    model.seen = []
+    model.seen, expected = [], []
     model.compile("sgd", "mse", run_eagerly=True)
-    data = CaptchaSequence(2, 5, seed=8, workers=workers)
+    data = CaptchaSequence(2, 5, seed=8, workers=4)
     options = {"callbacks": [SetEpoch(data)], "shuffle": False, "verbose": 0}
     model.fit(data, epochs=3, initial_epoch=1, **options)
-    expected = []
     for data.epoch in (1, 2):
         expected += [decode_heads(data[index][1]) for index in range(5)]
     assert model.seen == expected
