@@ -167,7 +167,7 @@ def test_a_damaged_backup_is_named_and_one_of_the_first_epoch_is_dropped(tmp_pat
 
 @pytest.mark.parametrize(
     "words",
-    ["--model=rnn", "--budget=20m", "--budget=0", "--budget=0min", "--batch=64001",
+    ["--model=rnn", "--budget=20m", "--budget=0", "--budget=0min", "--budget=63", "--batch=64001",
      "--seed=4294967296", "--rate=2", "--workers=-1", "--model=cnn --sizes=0.5", "--steps=3",
      "--model=pytorch --batch=63", "--model=pytorch --budget=20min"],
 )  # fmt: skip

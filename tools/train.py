@@ -80,6 +80,8 @@ def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int
         parser.error(f"--batch={batch} has to be at most {EPOCH}, one epoch")
     if batch % processes:
         parser.error(f"--batch={batch} can't be shared evenly by {processes} processes")
+    if isinstance(budget, int) and budget < batch:
+        parser.error(f"--budget={budget} is less than one batch of {batch}: take more captchas")
     if isinstance(budget, str) and processes > 1:
         parser.error(f"--budget={budget}: several processes need a number of captchas")
     return settings, out, workers
@@ -140,7 +142,7 @@ def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float
     """
     batch, budget = settings["batch"], settings["budget"]
     if isinstance(budget, int):
-        return max(1, round(budget / batch))
+        return round(budget / batch)
     seconds = 1.05 * seconds_a_step()
     left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - began) - 15
     steps = max(1, round(left / seconds))
