@@ -132,9 +132,14 @@
 # %% [markdown]
 # ## lesson 2 exercise 2
 #
-# Those of two heads more, `256 * 2 * 4 * 36 + 36` each. The blocks before them know nothing of the
-# length.
-#
+# Those of two heads more; the blocks before them know nothing of the length.
+
+# %% tags=["active-ipynb"]
+# six = build_cnn(length=6, ink=False)
+# added, head = six.count_params() - total, six.layers[-1].count_params()
+# print(f"{added:,} are added, {head:,} for each head")
+
+# %% [markdown]
 # ## lesson 2 exercise 3
 #
 # Both learn more slowly. (More classes are harder to guess, so each loss is divided by that of a
@@ -267,10 +272,13 @@
 # %% [markdown]
 # ## lesson 7 exercise 1
 #
-# The first LSTM reads columns of 256 filters and 2 rows, in two directions:
-# `2 * 4 * 128 * (2 * 256 + 128 + 2)`. The second one reads both directions of the first:
-# `2 * 4 * 128 * (2 * 128 + 128 + 2)`. Together that is `1_052_672`.
-#
+# The first LSTM reads columns of 256 filters and 2 rows, the second one both directions of the
+# first.
+
+# %% tags=["active-ipynb"]
+# print(f"{sum(2 * 4 * 128 * (reads + 128 + 2) for reads in (2 * 256, 2 * 128)):,}")
+
+# %% [markdown]
 # ## lesson 7 exercise 2
 #
 # PyTorch's own mean divides each loss by the length of its text, four. So losses are a quarter as
@@ -279,7 +287,7 @@
 # ## lesson 7 exercise 3
 #
 # There is no error. All gradients of the past are added up, so the network follows old directions,
-# and its loss leaves the shelf later.
+# and its loss stays higher.
 
 # %% tags=["active-ipynb", "trained"]
 # data = ch7.CaptchaBatches(32, SEED, draw=bank.draw)
