@@ -6,7 +6,7 @@ import re
 from unittest.mock import Mock
 
 import pytest
-from conftest import MODULE, NOTEBOOK, edit, saved, snapshot
+from conftest import MODULE, NOTEBOOK, ROOT, edit, saved, snapshot
 from PIL import Image
 
 from tools import compare, format, gates, lessons, refresh, run_lessons
@@ -47,7 +47,9 @@ def test_ctrl_c_prints_the_table(mini, capsys, monkeypatch):
     assert re.search(r"^ch1_circles +stopped", capsys.readouterr().out, re.M)
 
 
-def test_without_pytorch_its_lesson_is_left_out_in_one_line(mini, capsys, monkeypatch):
+def test_without_pytorch_what_needs_it_is_left_out_in_one_line(mini, capsys, monkeypatch):
+    names = [lesson.name for lesson in lessons.find(ROOT) if lessons.needs_torch(lesson)]
+    assert names == ["ch7_ctc_pytorch", "solutions"]  # these import it from lesson 7
     monkeypatch.setattr(lessons.importlib.util, "find_spec", lambda name: None)
     assert lessons.runnable(lessons.find(mini)) == lessons.find(mini)
     edit(mini / NOTEBOOK, '"round(area(SEED), 5)"', '"import torch.nn"')

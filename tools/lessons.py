@@ -112,9 +112,13 @@ def imports(tree: ast.Module) -> set[str]:
 
 
 def needs_torch(lesson: Lesson) -> bool:
-    """Return whether a lesson imports PyTorch, which is installed on request alone."""
+    """Return whether a lesson, or one that it imports, imports PyTorch, which is optional."""
     trees = [ast.parse(cell.source) for _, cell in code_cells(lesson.read())]
-    return any(name.split(".")[0] == "torch" for tree in trees for name in imports(tree))
+    names = [name.split(".") for tree in trees for name in imports(tree)]
+    others = {name[1] for name in names if name[0] == "notebooks_py"}
+    return ["torch"] in [name[:1] for name in names] or any(
+        needs_torch(Lesson(lesson.root, other)) for other in others
+    )
 
 
 def runnable(selected: list[Lesson]) -> list[Lesson]:
