@@ -115,10 +115,9 @@ def needs_torch(lesson: Lesson) -> bool:
     """Return whether a lesson, or one that it imports, imports PyTorch, which is optional."""
     trees = [ast.parse(cell.source) for _, cell in code_cells(lesson.read())]
     names = [name.split(".") for tree in trees for name in imports(tree)]
-    others = {name[1] for name in names if name[0] == "notebooks_py"}
-    return ["torch"] in [name[:1] for name in names] or any(
-        needs_torch(Lesson(lesson.root, other)) for other in others
-    )
+    others = {Lesson(lesson.root, name[1]) for name in names if name[0] == "notebooks_py"}
+    earlier = [other for other in others if other.number < lesson.number]
+    return ["torch"] in [name[:1] for name in names] or any(map(needs_torch, earlier))
 
 
 def runnable(selected: list[Lesson]) -> list[Lesson]:
