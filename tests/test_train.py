@@ -65,7 +65,8 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(wh
     # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    options = {"env": ENVIRONMENT, "preexec_fn": listen, "start_new_session": True, **pipes}
+    slowly = ENVIRONMENT | {"PAUSE": "0.1"}  # seconds for each batch
+    options = {"env": slowly, "preexec_fn": listen, "start_new_session": True, **pipes}
     # Ctrl-C reaches the process that draws, too; a kill does not.
     for epochs, end, how in ((1, os.kill, signal.SIGKILL), (3, os.killpg, signal.SIGINT)):
         process = subprocess.Popen(command, **options)

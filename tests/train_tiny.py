@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,9 @@ def run(out: Path, *words: str, patches=()) -> None:
 if __name__ != "train_tiny":  # a process of its own, or one that draws for it
     for patch in PATCHES:
         setattr(*patch)
+    draw, pause = practice.Practice.__call__, float(os.environ.get("PAUSE", 0))
+    # Somebody who wants to interrupt needs time.
+    practice.Practice.__call__ = lambda self, number: time.sleep(pause) or draw(self, number)
 if __name__ == "__main__":
     if rank := os.environ.get("RANK"):  # torchrun's; each process has a folder
         from tools import train_torch
