@@ -83,7 +83,8 @@ def pictures(root: Path) -> Iterator[str]:
                 yield f"{lesson}: cell {place} has a picture that no code drew"
             sources += cell.source if cell.cell_type == "code" else ""
     for path in sorted(root.glob("imgs/*")):
-        if path.suffix != ".png" or path.stem not in sources:
+        # A picture is named in the code, or it is the diagram of a network of this name.
+        if f'"{path.name}"' not in sources and f'name="{path.stem}"' not in sources:
             yield f"imgs/{path.name} is drawn by no lesson; delete it"
 
 
