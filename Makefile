@@ -47,7 +47,7 @@ setup-site: .venv/.site ## add Sphinx, with which `make site` writes
 
 .venv/.installed: .venv/bin/python requirements.lock pyproject.toml
 	@echo "set-up: installing the pinned packages into .venv (about 3 minutes and 2.5 GB the first time)"
-	@$(PIP) -c requirements.lock -e ".[checks]"
+	@$(PIP) -c requirements.lock -e ".[lessons,checks]"
 	@# Matplotlib lists the fonts when first imported, and warns where that is slow: not in a lesson.
 	@MPLCONFIGDIR=.venv/var/matplotlib $(PY) -c "import matplotlib.font_manager"
 	@command -v dot >/dev/null || echo "set-up: Graphviz's dot is missing, so lessons will show the committed diagrams"
@@ -79,13 +79,13 @@ links: setup .venv/.site ## check the links to other sites
 train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20min|300000 OUT=folder
 	@$(PY) -m tools.train $(PARAMETERS)
 
-study: setup ## measure what lessons 4, 5 and 8 show (hours); WHAT=bank|ablation|heads|stages|tuning
+study: setup ## measure what lessons show (minutes to hours); WHAT=bank|ablation|heads|kinds|stages|tuning
 	@$(PY) -m tools.study $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...
 	@$(PY) -m tools.evaluate $(PARAMETERS)
 
-publish: setup ## make a trained network the finished one, if it is better; RUN=folder of make train
+publish: setup .venv/.onnx ## make a trained network the finished one, if it is better; RUN=folder of make train
 	@$(PY) -m tools.publish $(PARAMETERS)
 
 export: setup .venv/.onnx ## write a CTC network as ONNX beside it; MODEL=ctc|path.keras ALPHABET=0123456789

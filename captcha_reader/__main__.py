@@ -1,17 +1,15 @@
-"""Read captchas from files: `python -m captcha_reader a.png b.png`."""
+"""Read captchas from files: `python -m captcha_reader a.png b.png`, or `captcha-reader a.png`."""
 
 import argparse
 import dataclasses
+import glob
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from captcha_reader.reading import (
-    UnreadablePicture,
-    finished_network,
-    load_network,
-    read_captcha,
-)
+from captcha_reader.reading import UnreadablePicture, load_network, read_captcha
 
 ABOUT = """\
 Read captchas: for each file one line with its text and how sure the network is.
@@ -19,52 +17,104 @@ Read captchas: for each file one line with its text and how sure the network is.
 The finished network knows one style, the captchas that these lessons draw, in any size and with one
 to six characters. It may have an answer to any other picture as well: a low percentage is the sign
 that it means nothing."""
+ENDINGS = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Read the named files; 1 if one of them can't be read."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m captcha_reader",
+        prog="captcha-reader",
         description=ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The exit status is 1 if a file can't be read; the others are read all the same.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a picture")
-    parser.add_argument(
-        "--model",
-        metavar="mine.onnx",
-        help="a network of your own, as `make export MODEL=mine.keras` writes it; without this "
-        "option, the finished network reads",
+    add = parser.add_argument
+    add(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a picture, a folder of pictures, a pattern such as 'imgs/*.png', or - for what comes "
+        "from standard input",
     )
-    parser.add_argument(
+    add("--length", type=int, metavar="4", help="how many characters each text has")
+    add("--alphabet", metavar="0123456789", help="the characters that can occur")
+    add("--model", metavar="mine.onnx", help="a network of your own, as `make export` writes it")
+    add(
         "--json",
         action="store_true",
-        help="one JSON object a line: file, text, confidence in [0, 1], and alternatives for each "
-        "character; or file and error",
+        help="one JSON object a line: file, text, confidence in [0, 1] or null, and alternatives "
+        "for each character; or file and error",
     )
+    return parser
+
+
+def pictures(names: Sequence[str]) -> Iterator[str]:
+    """Yield the names of pictures that are meant: those in folders and those of patterns, too."""
+    for name in names:
+        if os.path.isdir(name):
+            paths = sorted(path for path in Path(name).iterdir() if path.suffix.lower() in ENDINGS)
+            yield from map(str, paths or [name])  # an empty folder ends in an error by its name
+        elif not os.path.exists(name) and (matches := sorted(glob.glob(name))):
+            yield from matches  # a pattern that the shell has not expanded
+        else:
+            yield name
+
+
+def printable(text: str) -> str:
+    """Return a text in one line, with escapes where a character can't be printed."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Read the named files; 1 if one of them can't be read."""
+    parser = make_parser()
     options = parser.parse_args(words)
     try:
-        network = load_network(options.model) if options.model else finished_network()
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    failed = False
-    for file in options.files:
-        try:
-            reading = read_captcha(file, network)
-        except UnreadablePicture as error:
-            failed = True
-            if options.json:
-                print(json.dumps({"file": file, "error": str(error)}))
+        network = load_network(options.model)
+        limits = {"length": options.length, "alphabet": options.alphabet, "model": network}
+        failed = False
+        for name in pictures(options.files):
+            try:
+                reading = read_captcha(sys.stdin.buffer if name == "-" else name, **limits)
+            except UnreadablePicture as error:
+                failed, answer = True, {"error": str(error)}
+                if not options.json:
+                    print(printable(str(error)), file=sys.stderr)
+                    continue
             else:
-                print(error, file=sys.stderr)
-            continue
-        if options.json:
-            print(json.dumps({"file": file, **dataclasses.asdict(reading)}))
-        else:
-            print(f"{file}  {reading.text or '(nothing)'}  {100 * reading.confidence:.0f} %")
-    return int(failed)
+                answer = dataclasses.asdict(reading)
+            if options.json:
+                print(json.dumps({"file": name} | answer, allow_nan=False))
+            elif reading.text:
+                sure = f"{100 * reading.confidence:.0f} %"
+                print(f"{printable(name)}  {reading.text}  {sure}")
+            else:
+                print(f"{printable(name)}  (no characters found)")
+        return int(failed)
+    except ValueError as error:  # of the network or an option
+        parser.error(str(error))
+    except FileNotFoundError as error:
+        parser.error(str(error))
+
+
+def run() -> int:
+    """Call `main` for a terminal: output that can't be written ends it in one line, or none."""
+    if sys.stdout is None:
+        print("captcha-reader: there is no standard output to write to", file=sys.stderr)
+        return 1
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes
+    try:
+        code = main()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        code = 1
+    except OSError as error:  # such as a full disk
+        print(f"captcha-reader: the output can't be written: {error.strerror}", file=sys.stderr)
+        code = 1
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush
+    return code
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes
-    sys.exit(main())
+    sys.exit(run())

@@ -4,29 +4,42 @@ The finished network knows one style: up to six digits and capitals with dots an
 captcha package draws them, at any size. It may have an answer to other pictures as well. A low
 confidence is a sign that the answer means nothing.
 
+From a picture to a text, step by step; the page of `make demo` does the same in JavaScript:
+
+1. What is transparent is laid on a ground (`on_ground`).
+2. A margin of another colour than the paper is cut off (`cut_margin`).
+3. The picture is scaled: 64 pixels high, and as wide as its shape says (`network_width`).
+4. The network answers for each column of 8 pixels, and the answers become a text (`to_reading`).
+5. If the picture is light on dark, or nothing is found, its inverse is read, too (`better`).
+
 ONNX Runtime reads models/ctc.onnx, or another file of `make export`, without TensorFlow.
 """
 
 import functools
 import io
+import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captcha_reader.texts import BLANK, HEIGHT
-from captcha_reader.weights import find, sha256
+from captcha_reader.weights import check_weights, find, read_results, sha256
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 BATCH = 100  # pictures for the network at a time
 BEST = 3  # alternatives for each character
+BEAM = 10  # beginnings of a text that are kept for each length
+LIKELY = 5  # characters of a column by which a beginning may grow
+PROPERTY = "captcha_reader"  # of an ONNX file: a network's description as JSON
 
-Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+Picture = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 
 class UnreadablePicture(ValueError):
@@ -51,46 +64,109 @@ class Network:
 class Reading:
     """What the network reads in a picture.
 
-    `confidence` is the probability in [0, 1] that it gives to `text`. `alternatives` has for each
-    character of the text the three likeliest ones in its place, likeliest first, and how probable
-    each is, in [0, 1], if the other characters are right.
+    `confidence` is the probability in [0, 1] that it gives to `text`, or None if it finds no text.
+    `alternatives` has for each character of the text the three likeliest ones in its place,
+    likeliest first, and how probable each is, in [0, 1], if the other characters are right.
     """
 
     text: str
-    confidence: float
+    confidence: float | None
     alternatives: tuple[dict[str, float], ...]
 
 
-def read_captcha(picture: Picture, network: Network | None = None) -> Reading:
-    """Read one captcha: a path, the bytes of a file, a PIL image, or an array.
+def read_captcha(
+    picture: Picture,
+    length: int | None = None,
+    alphabet: str | None = None,
+    model: str | os.PathLike | Network | None = None,
+) -> Reading:
+    """Read one captcha: a path, a file, the bytes of one, a PIL image, or an array.
 
     An array is uint8, (height, width) for grey, or with a last axis of 1, 3 or 4 for grey, RGB and
-    RGBA. The picture may have any size and mode: it is turned as its EXIF data say, laid on white
-    where it is transparent, and scaled to a height of 64 pixels. `network` is one of your own, from
-    `load_network`.
+    RGBA. The picture may have any size and mode: it is turned as its EXIF data say, and then goes
+    through the steps at the top of this module.
+
+    If you know how many characters there are, say so by `length`; if only some occur, as in
+    "0123456789", by `alphabet`. Then the text is the likeliest of those, and the confidence is its
+    share among them. `model` is a network of your own, an .onnx file of `make export`.
 
     Raises:
         UnreadablePicture: there is no such file, or it holds no picture, or a damaged, an animated
             or an absurdly large one.
+        ValueError: `length` is less than 1, or the network doesn't know a character of `alphabet`.
         captcha_reader.weights.Missing, ValueError: as `load_network`, of the finished network.
     """
-    return read_captchas([picture], network)[0]
+    return read_captchas([picture], length, alphabet, model)[0]
 
 
-def read_captchas(pictures: Sequence[Picture], network: Network | None = None) -> list[Reading]:
-    """Read many captchas as `read_captcha` reads one; the first unreadable one raises its error."""
-    network = network or finished_network()
-    readings = {}
-    for start in range(0, len(pictures), BATCH):
-        by_width = {}  # the network takes pictures of one width at a time
-        for place, picture in enumerate(pictures[start : start + BATCH], start):
-            pixels = to_pixels(picture, network.width)
-            by_width.setdefault(pixels.shape[1], []).append((place, pixels))
-        for pairs in by_width.values():
-            answers = network.probabilities(np.stack([pixels for _, pixels in pairs]))
-            for (place, _), columns in zip(pairs, answers, strict=True):
-                readings[place] = to_reading(columns, network.alphabet)
-    return [readings[place] for place in range(len(pictures))]
+def read_captchas(
+    pictures: Iterable[Picture],
+    length: int | None = None,
+    alphabet: str | None = None,
+    model: str | os.PathLike | Network | None = None,
+    on_error: str = "raise",
+) -> list[Reading | UnreadablePicture]:
+    """Read many captchas as `read_captcha` reads one.
+
+    The first picture that can't be read raises its error; with `on_error="return"` the error takes
+    the place of its reading, and the others are read.
+    """
+    network = model if isinstance(model, Network) else load_network(model)
+    if length is not None and length < 1:
+        raise ValueError(f"length={length}: a text has at least 1 character")
+    if strange := sorted(set(alphabet or "") - set(network.alphabet)):
+        raise ValueError(f"alphabet={alphabet!r}: the network does not know "
+                         f"{', '.join(map(repr, strange))}, but {network.alphabet!r}")  # fmt: skip
+    if isinstance(pictures, str | bytes | os.PathLike | Image.Image) or hasattr(pictures, "read"):
+        pictures = [pictures]  # one is meant
+    results: list[Reading | UnreadablePicture | np.ndarray] = []
+    for picture in pictures:
+        try:
+            results.append(to_pixels(picture, network.width))
+        except UnreadablePicture as error:
+            if on_error != "return":
+                raise
+            results.append(error)
+        if len(results) % BATCH == 0:
+            _read(results, network, length, alphabet)
+    _read(results, network, length, alphabet)
+    return results
+
+
+def _read(results: list, network: Network, length: int | None, alphabet: str | None) -> None:
+    """Replace the pixels in a list by their readings."""
+
+    def read(pixels: dict[int, np.ndarray]) -> dict[int, Reading]:
+        by_width, readings = {}, {}  # the network takes pictures of one width at a time
+        for place, picture in pixels.items():
+            by_width.setdefault(picture.shape[1], []).append(place)
+        for places in by_width.values():
+            answers = network.probabilities(np.stack([pixels[place] for place in places]))
+            if not np.isfinite(answers).all():
+                raise ValueError("the network answers with numbers that are no probabilities: "
+                                 "its file is damaged")  # fmt: skip
+            for place, columns in zip(places, answers, strict=True):
+                readings[place] = to_reading(columns, network.alphabet, length, alphabet)
+        return readings
+
+    pixels = {i: result for i, result in enumerate(results) if isinstance(result, np.ndarray)}
+    direct = read(pixels)
+    dark = {i for i in pixels if light_on_dark(pixels[i])}
+    inverse = read({i: 255 - pixels[i] for i in pixels if i in dark or not direct[i].text})
+    for place, first in direct.items():
+        second = inverse.get(place, first)
+        if place in dark:
+            first, second = second, first
+        results[place] = better(first, second)
+
+
+def better(first: Reading, second: Reading) -> Reading:
+    """Return the better one of two readings of a picture, of which `first` is the usual one.
+
+    Of two texts that is the likelier. A text of `second` counts before nothing if it is more
+    likely than not.
+    """
+    return second if (second.confidence or 0) > (first.confidence or 0.5) else first
 
 
 # Pictures
@@ -128,13 +204,19 @@ def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
     """
     is_path = isinstance(picture, str | os.PathLike)
     name = os.fsdecode(picture) if is_path else type(picture).__name__
+    content = picture
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's, about what it can live with
-            content = Path(name).read_bytes() if is_path else picture
-            image = ImageOps.exif_transpose(_open(content))
-            return np.asarray(_resize(_to_rgb(image), width or network_width(*image.size)))
+            if is_path:
+                content = Path(name).read_bytes()
+            elif hasattr(picture, "read"):
+                content = picture.read()
+            image = cut_margin(on_ground(ImageOps.exif_transpose(_open(content))))
+            return np.asarray(_resize(image, width or network_width(*image.size)))
     except UnidentifiedImageError:
-        why = f"this is no picture ({', '.join(FORMATS)})"
+        svg = isinstance(content, bytes) and b"<svg" in content[:1_000]
+        kinds = ", ".join(FORMATS)
+        why = "this is an SVG drawing; save it as PNG" if svg else f"this is no picture ({kinds})"
     except UnreadablePicture as error:
         why = str(error)
     except Exception as error:  # Pillow raises all kinds, SyntaxError and MemoryError among them
@@ -156,41 +238,82 @@ def _open(picture: bytes | Image.Image | np.ndarray) -> Image.Image:
             )
         picture = Image.fromarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture)
     elif not isinstance(picture, Image.Image):
-        raise UnreadablePicture("give a path, bytes, a PIL image or an array")
+        raise UnreadablePicture("give a path, a file, bytes, a PIL image or an array")
     # The second picture in the JPEG of a phone (MPO) is a smaller one for its screen.
     if getattr(picture, "is_animated", False) and picture.format != "MPO":
-        raise UnreadablePicture("this is animated or has several pages; give one picture")
+        raise UnreadablePicture("this is animated or has several pages; save one frame of it")
     return picture
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def on_ground(image: Image.Image) -> Image.Image:
+    """Return an image of any mode as RGB; what is transparent in it becomes white.
+
+    Where less than half of it is visible, that is the ink, and if the ink is lighter than any that
+    the network has practised with on white, the ground becomes black.
+    """
     if image.mode[0] in "IF":  # 16 or 32 bits, or fractions: the largest value tells what is white
         values = np.nan_to_num(np.asarray(image, np.float32))
         white = next((top for top in (1, 255, 65_535) if values.max() <= top), values.max())
         image = Image.fromarray((255 * np.clip(values / white, 0, 1)).round().astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        visible = np.asarray(image.getchannel("A"), float) / 255
+        light = 0 < visible.mean() < 0.5 and np.average(image.convert("L"), weights=visible) > 192
+        ground = Image.new("RGBA", image.size, "black" if light else "white")
+        image = Image.alpha_composite(ground, image)
     return image.convert("RGB")
+
+
+def cut_margin(image: Image.Image) -> Image.Image:
+    """Cut off a margin of one colour that a straight edge on all sides separates from the paper.
+
+    A margin in the colour of the paper stays: the network has practised with such.
+    """
+    pixels = np.asarray(image, np.int16)
+    differs = np.abs(pixels - pixels[0, 0]).max(axis=-1) > 4  # from the colour of the corner
+    edges = []
+    for counts in (differs.sum(axis=1), differs.sum(axis=0)):
+        (inside,) = np.nonzero(counts >= max(1, 0.9 * counts.max()))
+        if not inside.size or inside[0] == 0 or inside[-1] == len(counts) - 1:
+            return image
+        edges.append(slice(inside[0], inside[-1] + 1))
+    box = differs[tuple(edges)]
+    outside = (differs.sum() - box.sum()) / max(1, differs.size - box.size)
+    border = min(line.mean() for line in (box[0], box[-1], box[:, 0], box[:, -1]))
+    if min(box.shape) < 16 or outside > 0.01 or border < 0.95:
+        return image
+    rows, columns = edges
+    return image.crop((columns.start, rows.start, columns.stop, rows.stop))
+
+
+def light_on_dark(pixels: np.ndarray) -> bool:
+    """Return whether a picture, uint8 RGB (height, width, 3), has light ink on a dark ground."""
+    luma = pixels @ np.array([0.299, 0.587, 0.114])
+    ground = np.median(luma)
+    ink = luma[np.abs(luma - ground) > 32]
+    return bool(ink.size and ink.mean() > ground)
 
 
 # The network
 
 
 @functools.cache
-def finished_network() -> Network:
-    """Return the finished network, models/ctc.onnx."""
-    return load_network(find("ctc.onnx"))
+def _finished_network(path: Path) -> Network:
+    return _load(check_weights(path, read_results("ctc")["onnx"]))
 
 
-def load_network(path: str | os.PathLike) -> Network:
-    """Load a network from an .onnx file that `make export` wrote, with its alphabet.
+def load_network(path: str | os.PathLike | None = None) -> Network:
+    """Load a network from an .onnx file that `make export` wrote; without one, the finished one.
+
+    The file also holds its alphabet, and how pictures are brought to its size.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an .onnx file of `make export`, or not made from the .keras file
-            beside it.
+        ValueError: it is not an .onnx file of `make export`, it is damaged, or not made from the
+            .keras file beside it.
     """
+    if path is None:
+        return _finished_network(find("ctc.onnx"))
     path = Path(path)
     source = path.with_suffix(".keras")
     if path.suffix != ".onnx":
@@ -199,13 +322,18 @@ def load_network(path: str | os.PathLike) -> Network:
         )
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}; `make export` writes it from {source}")
+    return _load(path)
+
+
+def _load(path: Path) -> Network:
+    source = path.with_suffix(".keras")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
     options.intra_op_num_threads = 1  # a captcha is so little work that sharing it costs more
     try:
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
-        alphabet, made_from = metadata["alphabet"], metadata["sha256"]
+        alphabet, made_from = json.loads(metadata[PROPERTY])["alphabet"], metadata["sha256"]
     except Exception as error:  # ONNX Runtime's errors have no class in common
         raise ValueError(f"{path} is damaged, or not from `make export`: {error!r}") from error
     if source.exists() and made_from != sha256(source):
@@ -222,19 +350,33 @@ def load_network(path: str | os.PathLike) -> Network:
 # From answers to a text
 
 
-def to_reading(columns: np.ndarray, alphabet: str) -> Reading:
+def to_reading(
+    columns: np.ndarray, alphabet: str, length: int | None = None, allowed: str | None = None
+) -> Reading:
     """Read the text off the probabilities of each column, (steps, len(alphabet) + 1).
 
-    The likeliest answers, without repetitions and blanks, are the text (lesson 3: greedy decoding).
+    The likeliest answers, without repetitions and blanks, are the text (lesson 3: greedy decoding);
+    if they are none, there is nothing to read. With a `length`, or characters that alone are
+    `allowed`, the text is the likeliest of those that a beam search finds.
     """
-    path = columns.argmax(axis=-1)
-    label = path[(path != BLANK) & (path != np.append(BLANK, path[:-1]))]
-    (confidence,) = chances(columns, label[None])
+    label = greedy(columns)
+    if not len(label):
+        return Reading("", None, ())
+    columns, share = columns.astype(np.float64) + 1e-30, 1.0
+    if allowed:
+        absent = [i for i, character in enumerate(alphabet, 1) if character not in allowed]
+        columns[:, absent] = 0
+        columns /= columns.sum(axis=1, keepdims=True)
+    if length or allowed:
+        label = likeliest(columns, length)
+        if not len(label):
+            return Reading("", None, ())
+        share = chance_of_length(columns, length) if length else 1.0
+    (confidence,) = chances(columns, label[None]) / share
     length, characters = len(label), len(alphabet)
     others = np.tile(label, (length, characters, 1))  # at each place every character
     others[range(length), :, range(length)] = np.arange(characters) + 1
-    each = chances(columns, others.reshape(-1, length)) if length else np.empty(0)
-    each = each.reshape(length, characters)
+    each = chances(columns, others.reshape(-1, length)).reshape(length, characters)
     each /= each.sum(axis=1, keepdims=True)
     best = np.argsort(-each, axis=1, kind="stable")[:, :BEST]
     alternatives = tuple(
@@ -243,6 +385,55 @@ def to_reading(columns: np.ndarray, alphabet: str) -> Reading:
     )
     text = "".join(alphabet[answer - 1] for answer in label)
     return Reading(text, min(round(float(confidence), 6), 1.0), alternatives)
+
+
+def greedy(columns: np.ndarray) -> np.ndarray:
+    """Return each column's likeliest answer, without repetitions and blanks, as classes."""
+    path = columns.argmax(axis=-1)
+    return path[(path != BLANK) & (path != np.append(BLANK, path[:-1]))]
+
+
+def likeliest(columns: np.ndarray, length: int | None = None) -> np.ndarray:
+    """Return the likeliest label of `length` classes, or of any number, that a beam search finds.
+
+    From column to column it keeps the likeliest beginnings of each length. If there is no label of
+    this length, the answer is empty.
+    """
+    beginnings = {(): (1.0, 0.0)}  # the probability of paths that end with a blank, and of others
+    for column in columns:
+        best = [(int(c), float(column[c])) for c in np.argsort(-column)[:LIKELY] if c != BLANK]
+        nothing_new, grown = float(column[BLANK]), {}
+        for label, (blank, other) in beginnings.items():
+            last = label[-1] if label else BLANK
+            again = other * float(column[last]) if label else 0.0
+            old = grown.get(label, (0.0, 0.0))
+            grown[label] = old[0] + (blank + other) * nothing_new, old[1] + again
+            for c, chance in best if len(label) != length else ():
+                came = blank if c == last else blank + other  # equal neighbours need a blank
+                old = grown.get(longer := (*label, c), (0.0, 0.0))
+                grown[longer] = old[0], old[1] + came * chance
+        by_length = {}
+        for label in sorted(grown, key=lambda x: sum(grown[x]), reverse=True):
+            kept = by_length.setdefault(len(label) if length else 0, [])
+            if len(kept) < BEAM:
+                kept.append(label)
+        beginnings = {label: grown[label] for kept in by_length.values() for label in kept}
+    labels = [label for label in beginnings if length in (None, len(label))]
+    return np.array(max(labels, key=lambda x: sum(beginnings[x]), default=()), int)
+
+
+def chance_of_length(columns: np.ndarray, length: int) -> float:
+    """Return how probable it is that the label has `length` classes, whichever: in [0, 1]."""
+    sums = np.zeros((length + 1, columns.shape[1]))  # by classes so far, and the last answer
+    sums[0, BLANK] = 1
+    for column in columns:
+        total = sums.sum(axis=1)
+        reached = sums.copy()
+        reached[1:] += total[:-1, None] - sums[:-1]  # a class that is not the last answer
+        reached[:, BLANK] = total
+        reached[0, BLANK + 1 :] = 0
+        sums = reached * column
+    return float(sums[length].sum())
 
 
 def chances(columns: np.ndarray, labels: np.ndarray) -> np.ndarray:

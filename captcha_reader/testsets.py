@@ -71,14 +71,15 @@ def with_nothing(rng: random.Random, count: int) -> Batch:
             captcha = draw_captchas(["".join(rng.sample(letters, 4))], rng, width, height)[0]
             pictures.append((captcha[:, ::-1], captcha[::-1, ::-1], captcha)[kind])
         else:
-            gray = (_hills, _fractal, _gradient)[kind - 3](rng, width, height)
+            gray = (hills, _fractal, _gradient)[kind - 3](rng, width, height)
             ink, page = ([rng.randint(0, 255) for _ in range(3)] for _ in range(2))
             share = gray[..., None] / 255
             pictures.append((share * page + (1 - share) * ink).round().astype(np.uint8))
     return np.stack(pictures), [""] * count
 
 
-def _hills(rng: random.Random, width: int, height: int) -> np.ndarray:
+def hills(rng: random.Random, width: int, height: int) -> np.ndarray:
+    """Return heights of a landscape in Kentucky, which Matplotlib comes with: 0 to 255."""
     with cbook.get_sample_data("jacksboro_fault_dem.npz") as data:
         ground = data["elevation"].astype(float)
     top, left = rng.randrange(ground.shape[0] - height), rng.randrange(ground.shape[1] - width)

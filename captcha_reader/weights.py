@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = Path(__file__).parent / "models"  # in an installed package
+if not MODELS.exists():
+    MODELS = Path(__file__).parents[1] / "models"
+DESCRIPTION = "captcha.json"  # a member of a .keras archive, which Keras leaves alone
 
 
 class Missing(FileNotFoundError):
@@ -72,6 +76,36 @@ def check_weights(path: Path, expected: str) -> Path:
             f"expected {expected}"
         )
     return path
+
+
+def described(alphabet: str, width: int | None = None) -> dict:
+    """Return what a program has to know about a network, beside its numbers.
+
+    Pictures are brought to a height of 64 pixels by the filter, and to `width`; None, "free" in
+    the description, stands for the width that `captcha_reader.reading.network_width` computes.
+    """
+    return {
+        "version": 1,
+        "alphabet": alphabet,
+        "height": 64,
+        "width": width or "free",
+        "filter": "bilinear",
+    }
+
+
+def describe(path: Path, alphabet: str, width: int | None = None) -> None:
+    """Store the alphabet of a network, and how it wants pictures, in its .keras file."""
+    with zipfile.ZipFile(path, "a") as archive:
+        member = zipfile.ZipInfo(DESCRIPTION, (1980, 1, 1, 0, 0, 0))  # equal bytes each time
+        archive.writestr(member, json.dumps(described(alphabet, width)))
+
+
+def description(path: Path) -> dict | None:
+    """Return what `describe` stored in a .keras file, or None if it holds nothing of that kind."""
+    with zipfile.ZipFile(path) as archive:
+        if DESCRIPTION in archive.namelist():
+            return json.loads(archive.read(DESCRIPTION))
+    return None
 
 
 def finished(name: str, folder: Path = MODELS) -> tuple[keras.Model, dict]:

@@ -1,25 +1,33 @@
 """Pictures of every kind are read, or refused with a reason."""
 
+import base64
 import contextlib
+import io
+import itertools
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from conftest import saved
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from captcha_reader import reading
 from captcha_reader.__main__ import main
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.reading import UnreadablePicture, read_captcha, read_captchas, to_pixels
+from captcha_reader.testsets import draw_test_set
 from captcha_reader.texts import ALPHABET, encode
 from captcha_reader.weights import MODELS
+from tools import kinds
 
 EASY = "7XKM"
 PIXELS = draw_captchas([EASY], stream(1, "reading", epoch=0, index=0))[0]
@@ -73,6 +81,27 @@ def test_what_is_transparent_is_white():
     assert np.array_equal(to_pixels(image), np.where(hidden[..., None], 255, PIXELS))
 
 
+@pytest.mark.parametrize("kind", [kind for kind in kinds.KINDS if kind[:3] not in ("six", "low")])
+def test_pictures_as_people_have_them_are_read(kind):
+    """At least 8 of 10, or all; `make study WHAT=kinds` counts them on 1,000."""
+    drawn = [kinds.KINDS[kind](stream(2, "kinds", 0, i)) for i in range(10)]
+    readings = read_captchas(picture for picture, _ in drawn)
+    assert sum(read.text == text for read, (_, text) in zip(readings, drawn, strict=True)) >= 8
+    assert all((read.confidence is None) == (not read.text) for read in readings)
+
+
+def test_a_margin_of_another_colour_is_cut_off_and_a_captcha_never():
+    for test_set in ("classic-1k", "sizes-1k"):
+        for pictures, _ in draw_test_set(test_set):
+            for picture in map(Image.fromarray, pictures):
+                assert reading.cut_margin(picture) is picture
+    framed = ImageOps.expand(CAPTCHA, (30, 8, 2, 11), "white")
+    assert np.array_equal(reading.cut_margin(framed), PIXELS)
+    assert read_captcha(saved(framed, "JPEG", quality=90)).text == EASY
+    for line in (ImageOps.expand(CAPTCHA, (9, 0, 9, 9), "white"), Image.new("RGB", (99, 50))):
+        assert reading.cut_margin(line) is line  # no margin on top, and nothing within
+
+
 @pytest.mark.parametrize(("size", "width"), [
     ((128, 64), 128), ((170, 80), 136), ((160, 60), 168), ((33, 16), 136), ((31, 16), 128),
     ((90, 100), 64), ((500, 50), 320), ((1, 1), 64), ((2_000, 1), 320),
@@ -92,17 +121,23 @@ def test_many_captchas_of_many_sizes_are_read_in_order():
         return columns
 
     pictures = [np.full((64, 100 + i * i % 90, 3), i % 36, np.uint8) for i in range(202)]
-    readings = read_captchas(pictures, reading.Network(probabilities, ALPHABET))
-    assert [read.text for read in readings] == [ALPHABET[i % 36] for i in range(202)]
+    pictures[150] = b"no picture"
+    with pytest.raises(UnreadablePicture):
+        read_captchas(pictures)
+    network = reading.Network(probabilities, ALPHABET)
+    readings = read_captchas(iter(pictures), model=network, on_error="return")
+    assert isinstance(readings.pop(150), UnreadablePicture)
+    assert [read.text for read in readings] == [ALPHABET[i % 36] for i in range(202) if i != 150]
 
 
 REFUSED = {
     "bytes: .*no picture .*PNG, JPEG, GIF": b"hello, world",
     "damaged": saved(CAPTCHA)[:2_000],
-    "animated": saved(GREY, "GIF", save_all=True, append_images=[CAPTCHA]),
+    "animated.* one frame": saved(GREY, "GIF", save_all=True, append_images=[CAPTCHA]),
+    "SVG drawing; save it as PNG": b"<?xml version='1.0'?><svg width='9'/>",
     "float64 .*64, 128, 3.* uint8": PIXELS / 255,
     "uint8 .*1, 64, 128, 3.* width": PIXELS[None],
-    "NoneType: give a path, bytes": None,
+    "NoneType: give a path, a file": None,
     "none.png: No such file": MODELS / "none.png",
     "models: Is a directory": str(MODELS),
     "ctc.json: .*no picture": MODELS / "ctc.json",
@@ -127,7 +162,7 @@ def test_a_damaged_file_is_read_or_refused(content, changes, end):
         content[int(place * (len(content) - 1))] = value
     with contextlib.suppress(UnreadablePicture):
         read = read_captcha(bytes(content[: round(end * len(content))]))
-        assert set(read.text) <= set(ALPHABET) and 0 <= read.confidence <= 1
+        assert set(read.text) <= set(ALPHABET) and 0 <= (read.confidence or 0) <= 1
 
 
 def test_confidence_and_alternatives_are_probabilities_of_texts():
@@ -149,27 +184,112 @@ def test_confidence_and_alternatives_are_probabilities_of_texts():
     assert [*read.alternatives[-1].values()] == pytest.approx([x for x, _ in best], abs=1e-6)
 
 
+@given(st.integers(0, 99), st.sampled_from([None, 1, 2, 3]), st.sampled_from([None, "a", "bc"]))
+@settings(deadline=None)
+def test_a_length_and_an_alphabet_give_the_likeliest_of_such_texts(seed, length, allowed):
+    """Against all paths, one by one."""
+    columns = np.random.default_rng(seed).dirichlet(np.full(4, 0.5), size=5)
+    by_text = {}
+    for path in itertools.product(range(4), repeat=5):
+        text = "".join("-abc"[answer] for answer, _ in itertools.groupby(path)).replace("-", "")
+        chance = math.prod(columns[range(5), path])
+        if set("".join("-abc"[answer] for answer in path)) <= set("-" + (allowed or "abc")):
+            by_text[text] = by_text.get(text, 0) + chance
+    fitting = {text: x for text, x in by_text.items() if length in (None, len(text))}
+    read = reading.to_reading(columns, "abc", length, allowed)
+    if not len(reading.greedy(columns)):
+        assert read == reading.Reading("", None, ())
+    elif length or allowed:
+        assert read.text == max(fitting, key=fitting.get)
+        if read.text:
+            expected = fitting[read.text] / sum(fitting.values())
+            assert read.confidence == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_known_about_a_text_helps_and_what_cannot_be_is_named():
+    rng = stream(4, "digits", epoch=0, index=0)
+    (picture,) = draw_captchas(["0000"], rng)
+    assert read_captcha(picture, alphabet="0123456789").text == "0000"
+    assert len(read_captcha(picture, length=5).text) == 5
+    with pytest.raises(ValueError, match="'é'.*0123456789ABC"):
+        read_captcha(picture, alphabet="aé")
+    with pytest.raises(ValueError, match="length=0"):
+        read_captcha(picture, length=0)
+    (by_name,) = read_captchas(saved(CAPTCHA))
+    assert by_name == read_captcha(io.BytesIO(saved(CAPTCHA))) and by_name.text == EASY
+
+
+def test_a_damaged_network_is_named(tmp_path, monkeypatch):
+    damaged = bytearray((MODELS / "ctc.onnx").read_bytes())
+    damaged[1_000_000:1_004_000] = os.urandom(4_000)
+    (tmp_path / "ctc.onnx").write_bytes(damaged)
+    shutil.copy(MODELS / "ctc.json", tmp_path)
+    monkeypatch.setattr(reading, "find", lambda name: tmp_path / name)
+    with pytest.raises(ValueError, match="ctc.onnx is damaged"):
+        read_captcha(CAPTCHA)
+    network = reading.Network(lambda x: np.full((len(x), 16, 37), np.nan), ALPHABET)
+    with pytest.raises(ValueError, match="damaged"):
+        read_captcha(CAPTCHA, model=network)
+
+
+def test_the_examples_for_porters_are_what_the_network_answers():
+    network = reading.load_network()
+    for example in json.loads((MODELS / "ctc_examples.json").read_text()):
+        png = base64.b64decode(example["png"])
+        read = read_captcha(png)
+        assert (read.text, pytest.approx(read.confidence, abs=1e-3)) == (
+            example["text"], example["confidence"])  # fmt: skip
+        (columns,) = network.probabilities(to_pixels(png)[None])
+        assert columns == pytest.approx(np.array(example["probabilities"]), abs=1e-4)
+
+
 def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    CAPTCHA.save("a.png")
-    Image.new("RGB", (170, 80), "white").save("white.png")
+    (tmp_path / "two").mkdir()
+    for name in ("a.png", "two/b\nc.jpg"):
+        CAPTCHA.save(name, quality=95)
+    Image.new("RGB", (170, 80), "white").save("two/white.png")
     Path("empty.png").touch()
-    read, nothing = read_captchas(["a.png", "white.png"])
-    assert main(["empty.png", "a.png", "none.png", "white.png"]) == 1
+    Path("two/Thumbs.db").touch()
+    monkeypatch.setattr("sys.stdin", Mock(buffer=io.BytesIO(saved(CAPTCHA))))
+    read = read_captcha("a.png")
+    assert main(["empty.png", "[a].png", "none.png", "two", "-"]) == 1
     out, err = capsys.readouterr()
-    lines = [("a.png", EASY, read), ("white.png", "(nothing)", nothing)]
-    assert out.splitlines() == [f"{a}  {b}  {100 * c.confidence:.0f} %" for a, b, c in lines]
+    names = [line.split("  ")[:2] for line in out.splitlines()]
+    nothing = ["two/white.png", "(no characters found)"]
+    assert names == [["a.png", EASY], [r"two/b\nc.jpg", EASY], nothing, ["-", EASY]]
+    assert out.splitlines()[0] == f"a.png  {EASY}  {100 * read.confidence:.0f} %"
     assert [line.split(":")[0] for line in err.splitlines()] == ["empty.png", "none.png"]
-    assert main(["--json", "a.png", "empty.png"]) == 1
-    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert main(["--json", "a.png", "empty.png", "two/white.png"]) == 1
+    first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
     assert first == {"file": "a.png", **vars(read), "alternatives": [*read.alternatives]}
     assert second["file"] == "empty.png" and "no picture" in second["error"]
+    assert third["text"] == "" and third["confidence"] is None
+    assert main(["--length=3", "--alphabet=7XK", "a.png"]) == 0
+    assert len(capsys.readouterr().out.split()[1]) == 3
+    with pytest.raises(SystemExit):
+        main(["--alphabet=é", "a.png"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize(
+    ("end", "code", "message"),
+    [("| head -n 1", 0, ""), ("> /dev/full", 1, "No space left"), (">&-", 1, "standard output")],
+)
+def test_output_that_cannot_be_written_is_no_traceback(tmp_path, end, code, message):
+    CAPTCHA.save(tmp_path / "a.png")
+    command = f"{sys.executable} -m captcha_reader {'a.png ' * 2_000} {end}"
+    env = os.environ | {"PYTHONPATH": str(MODELS.parent)}
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert run.returncode == code and message in run.stderr and run.stderr.count("\n") <= 1
 
 
 def test_reading_needs_no_tensorflow(tmp_path):
     (tmp_path / "a.png").write_bytes(saved(CAPTCHA))
-    code = "import sys; sys.modules |= {'keras': None, 'tensorflow': None}; "
-    code += "from captcha_reader.__main__ import main; main(sys.argv[1:])"
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(['keras', 'tensorflow', 'matplotlib', 'pandas'])"
+    )
+    code += "; from captcha_reader.__main__ import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
     run = subprocess.run(command, capture_output=True, text=True, cwd=MODELS.parent)
     assert EASY in run.stdout and run.stderr == ""

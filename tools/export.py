@@ -2,22 +2,32 @@
 
 The network takes `pictures`, uint8 (n, 64, width, 3) of any width in eights, and gives
 `probabilities`, float32 (n, steps, classes) with class 0 for the blank, and `classes`,
-int64 (n, steps), the likeliest in each column. Its metadata hold the alphabet and the
-SHA-256 of the .keras file. Keras' `model.export` names and orders the parts of the graph
-differently in each run; here equal weights give equal bytes.
+int64 (n, steps), the likeliest in each column. Its metadata hold the SHA-256 of the .keras file
+and what is stored there (`captcha_reader.weights.describe`): alphabet, height, width and filter.
+Keras' `model.export` names and orders the parts of the graph differently in each run; here equal
+weights give equal bytes.
+
+A finished network has a results file beside it, which gets the SHA-256 of the .onnx file. For
+whoever reads the network in another language, a file such as models/ctc_examples.json then has five
+pictures and what has to come out.
 """
 
+import base64
+import io
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
-from captcha_reader.drawing import draw_captchas, stream
+from captcha_reader.drawing import draw_captchas, random_size, stream
+from captcha_reader.reading import PROPERTY, load_network, read_captcha, to_pixels
 from captcha_reader.texts import ALPHABET, random_texts
-from captcha_reader.weights import find, sha256
-from tools import options
+from captcha_reader.weights import described, description, find, sha256
+from tools import options, runs
 from tools.lessons import write
 
 OPSET, IR = 17, 8  # versions of ONNX that runtimes of these years read, in browsers as well
@@ -104,13 +114,21 @@ def distance(content: bytes, model) -> float:
     return largest
 
 
-def export(source: Path, alphabet: str = ALPHABET) -> bytes:
-    """Return a .keras file as the content of an .onnx file that gives the same answers."""
+def export(source: Path, alphabet: str | None = None) -> bytes:
+    """Return a .keras file as the content of an .onnx file that gives the same answers.
+
+    Raises:
+        ValueError: it is no network of `build_ctc`, or its alphabet has another size.
+    """
     with options.quietly():
         import keras
 
     model = keras.models.load_model(source, compile=False)
-    onnx = to_onnx(model, sha256=sha256(source), alphabet=alphabet)
+    if model.name != "ctc":
+        raise ValueError(f"{source} holds a network {model.name!r}, no CTC network of lesson 3")
+    alphabet = alphabet or (description(source) or {}).get("alphabet", ALPHABET)
+    properties = json.dumps(described(alphabet, model.input_shape[2]))
+    onnx = to_onnx(model, sha256=sha256(source), **{PROPERTY: properties})
     characters = model.output_shape[-1] - 1
     if characters != len(alphabet):
         raise ValueError(
@@ -123,19 +141,43 @@ def export(source: Path, alphabet: str = ALPHABET) -> bytes:
     return content
 
 
+def examples(path: Path) -> list[dict]:
+    """Return five pictures, PNG in base64, and what the network in `path` makes of them."""
+    rng, network, found = stream(0, "examples", epoch=0, index=0), load_network(path), []
+    for size in ((128, 64), *(random_size(rng) for _ in range(4))):
+        pixels = draw_captchas(random_texts(rng, 1), rng, *size)[0]
+        Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
+        (columns,) = network.probabilities(to_pixels(pixels, network.width)[None])
+        reading = read_captcha(pixels, model=network)
+        found.append(
+            {
+                "png": base64.b64encode(file.getvalue()).decode(),
+                "text": reading.text,
+                "confidence": reading.confidence,
+                "probabilities": [[round(float(x), 5) for x in column] for column in columns],
+            }
+        )
+    return found
+
+
 def main(words: list[str] | None = None) -> int:
     """Write the file beside the .keras file, and print its size."""
     parser = options.parser("export", "Write a CTC network as ONNX, beside its .keras file.")
     parser.add_argument("--model", default="ctc", help="ctc, or the path of a .keras file")
-    parser.add_argument("--alphabet", default=ALPHABET, help="its characters, in their order")
+    parser.add_argument("--alphabet", help="its characters in their order, if not stored in it")
     arguments = parser.parse_args(words)
     try:
         source = find("ctc.keras") if arguments.model == "ctc" else Path(arguments.model)
         content = export(source, arguments.alphabet)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    target = source.with_suffix(".onnx")
+    target, results = source.with_suffix(".onnx"), source.with_suffix(".json")
     print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")
+    if results.exists():
+        record = json.loads(results.read_text("utf-8")) | {"onnx": sha256(target)}
+        runs.write_json(results, record)
+        porters = source.with_name(f"{source.stem}_examples.json")
+        write(porters, json.dumps(examples(target)) + "\n")
     return 0
 
 

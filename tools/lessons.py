@@ -157,7 +157,8 @@ def source_hash(lesson: Lesson) -> str:
     kept |= {word[:-4] for word in words if word.endswith(".csv")}  # MODELS / "cnn.csv"
     results = [root / "models" / f"{name}.{kind}" for name in kept for kind in ("json", "csv")]
     parts += [[path.name, path.read_text("utf-8")] for path in sorted(results) if path.exists()]
-    pins, groups = project(root)["dependencies"], project(root)["optional-dependencies"]
+    groups = project(root)["optional-dependencies"]
+    pins = [*project(root)["dependencies"], *groups["lessons"]]
     parts.append([pin for pin in pins if not pin.startswith(("jupyter", "filelock", "ipykernel"))])
     parts.append(groups["torch"] if needs_torch(lesson) else [])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -180,7 +181,7 @@ def has_address(root: Path) -> bool:
 
 def colab_cell(root: Path) -> NotebookNode:
     """Return the cell below the title of each lesson that fetches what Google Colab lacks."""
-    pinned = project(root)["dependencies"]
+    pinned = project(root)["dependencies"] + project(root)["optional-dependencies"]["lessons"]
     lacking = [pin for pin in pinned if pin.startswith(("captcha=", "keras=", "onnxruntime="))]
     source = f"""\
 import sys

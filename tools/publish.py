@@ -1,8 +1,8 @@
 """Make a trained network the finished one of its kind: `make publish RUN=build/train/ctc-...`.
 
-Writes models/ctc.keras (or cnn, pytorch), its log and its results, if the network reads more of the
-judge's captchas than the one there, and the tables in the READMEs: results, and each lesson's
-minutes and badges. Without RUN it writes the tables alone (`make table`).
+Writes models/ctc.keras (or cnn, pytorch), its log and its results, and ctc.onnx, if the network
+reads more of the judge's captchas than the one there, and the tables in the READMEs: results, and
+each lesson's minutes and badges. Without RUN it writes the tables alone (`make table`).
 """
 
 import argparse
@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 
 from captcha_reader import scores, weights
 from captcha_reader.practice import EPOCH
+from captcha_reader.texts import ALPHABET, WIDTH
 from tools import lessons, options, runs
 from tools.evaluate import FINISHED, reader
 from tools.lessons import Lesson
@@ -138,9 +139,16 @@ def publish(run: Path, root: Path) -> bool:
     log = pd.read_csv(run / "log.csv").drop_duplicates("epoch", keep="last")
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
-    lessons.write(home.with_suffix(suffix), model.read_bytes())
+    lessons.write(final := home.with_suffix(suffix), model.read_bytes())
+    if suffix == ".keras":
+        weights.describe(final, ALPHABET, WIDTH if name == "cnn" else None)
+        results |= {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
     lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
     runs.write_json(home, results)
+    if name == "ctc":
+        from tools import export
+
+        export.main([f"--model={final}"])
     return True
 
 
@@ -154,7 +162,7 @@ def main() -> int:
         if not publish(given.run, root):
             print("publish: not better, so everything stays as it is")
             return 1
-        print("next: make export, and make refresh for the lessons that read models/")
+        print("next: make refresh for the lessons that read models/")
     for name, words in READMES.items():
         text = (root / name).read_text("utf-8")
         changed = lessons.write(root / name, with_tables(text, root, words))

@@ -1,8 +1,9 @@
-"""Measure what lessons 4, 5 and 8 show: `make study WHAT=bank`, ablation, heads, stages, tuning.
+"""Measure what lessons show: `make study WHAT=bank`, ablation, heads, kinds, stages, tuning.
 
-The functions below say what each of them measures. bank and stages take minutes, tuning half an
-hour, ablation and heads hours: there, what is finished is not trained again, and what was stopped
-goes on. A training lies in a folder that is named by its settings and by the code that made it.
+The functions below say what each of them measures. bank, kinds and stages take minutes, tuning half
+an hour, ablation and heads hours: there, what is finished is not trained again, and what was
+stopped goes on. A training lies in a folder that is named by its settings and by the code that made
+it.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from captcha_reader.drawing import draw_captchas, mask_of, stream
 from captcha_reader.practice import Ahead, Practice
 from captcha_reader.scores import evaluate, share
 from captcha_reader.texts import ctc_labels, encode, random_texts
-from tools import options, runs
+from tools import kinds, options, runs
 from tools.lessons import write
 
 RUNS = Path("build/study")  # where trainings lie
@@ -293,6 +294,7 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
     "ablation": (partial(trainings, VARIANTS, "judge-20k"), "models/ablation.json", 100_000),
     "heads": (partial(trainings, HEADS, "judge-classic-10k"), "models/heads.json", 100_000),
     "stages": (stages, "models/stages.csv", 61_440),
+    "kinds": (kinds.study, "models/kinds.json", 1_000),
     "tuning": (tuning, "models/tuning.json", 19_200),
 }
 
