@@ -61,8 +61,9 @@ setup-site: .venv/.site ## add Sphinx, with which `make site` writes
 run-all: setup ## run every lesson at small size; STEPS=20 EPOCHS=2 SEED=1 override, ONLY=ch2_cnn selects
 	@$(PY) -m tools.run_lessons $(PARAMETERS)
 
-read: setup ## read a captcha; FILE=picture.png, MODEL=mine.onnx with a network of your own
-	@$(call takes,FILE MODEL HELP)$(PY) -m captcha_reader $(if $(filter MODEL,$(GIVEN)),--model="$$MODEL") $(if $(FILE),"$$FILE",--help)
+read: setup ## read a captcha; FILE=picture.png LENGTH=4 ALPHABET=0123456789, MODEL=mine.onnx with a network of your own
+	@$(call takes,FILE MODEL LENGTH ALPHABET HELP)$(PY) -m captcha_reader \
+		$(foreach x,$(filter MODEL LENGTH ALPHABET,$(GIVEN)),--$(call lower,$x)="$$$x") $(if $(FILE),"$$FILE",--help)
 
 demo: setup ## open a page on this machine that reads captchas in the browser; PORT=8000
 	@$(PY) -m tools.demo $(PARAMETERS)
