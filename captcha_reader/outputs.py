@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from captcha_reader.scores import share, wilson
+
 if TYPE_CHECKING:
     import keras
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +76,26 @@ def show_captchas(
     if title:
         figure.suptitle(title)
     return figure
+
+
+def plot_errors(axes: Axes, rows: list[dict], title: str) -> None:
+    """Draw and print wrong answers: a bar with its Wilson interval for a name, a dot for a seed.
+
+    The rows have a name, how many answers were `right`, and `n`.
+    """
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    for place, name in enumerate(names):
+        counts = [(row["n"] - row["right"], row["n"]) for row in rows if row["name"] == name]
+        wrong, n = map(sum, zip(*counts, strict=True))
+        low, high = wilson(wrong, n)
+        bar, spread = 100 * wrong / n, [[100 * (wrong / n - low)], [100 * (high - wrong / n)]]
+        axes.barh(place, bar, xerr=spread, color="tab:blue", capsize=3)
+        beside = place + np.linspace(-0.2, 0.2, len(counts))
+        axes.plot([100 * a / b for a, b in counts], beside, "o", color="tab:orange")
+        print(f"{name:28} {share(wrong, n)}")
+    axes.set(title=title, xlabel="captchas not entirely right (%)")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
 
 
 def diagram(model: keras.Model, folder: Path) -> Path:

@@ -1,9 +1,9 @@
-"""What long trainings need: reading with averaged weights, and going on after a stop."""
+"""What long trainings need: averaged weights, going on after a stop, several devices."""
 
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -22,6 +22,22 @@ def settle_norms(model: keras.Model, batches: Sequence[np.ndarray]) -> None:
         model(batch, training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
+
+
+@contextlib.contextmanager
+def every_device() -> Iterator[int]:
+    """Build for all GPUs, or all CPU devices where there is none; give their number."""
+    devices = keras.distribution.list_devices()
+    if len(devices) > 1 and keras.backend.backend() == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+        yield len(devices)
+    elif len(devices) > 1 and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.distribute.MirroredStrategy(devices).scope():
+            yield len(devices)
+    else:
+        yield 1
 
 
 HeldOut = dict[str, list[tuple[np.ndarray, object, list[str]]]]

@@ -29,21 +29,19 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # "A GPU, or several" says why
 
-import contextlib
 import math
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 from keras import ops
 
 from captcha_reader.bank import GlyphBank
 from captcha_reader.outputs import progress
 from captcha_reader.practice import Practice
 from captcha_reader.reading import scale
-from captcha_reader.scores import share, wilson
+from captcha_reader.scores import share
 from captcha_reader.texts import ctc_labels, decode_heads, encode, one_hot
 from captcha_reader.training import Average, Resume, settle_norms
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
@@ -382,7 +380,6 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
             model.fit(data, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0)
     settle_norms(model, sample)  # fit ends with the average
 
-
 # %% [markdown]
 # Does it work? A tiny network trains for two epochs without a break. A second one is stopped in the middle
 # of the second epoch, as if by Ctrl-C, and a third one finds its folder and goes on.
@@ -438,29 +435,13 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
 # trained on two cores of a CPU.) TensorFlow takes all of a GPU's memory at once; *memory growth*, switched on
 # at the top of this lesson, lets it take only what it needs. It must be set before TensorFlow starts.
 #
-# Several GPUs share each batch: every one computes a part of it, and the gradients are added up.
-
-# %%
-@contextlib.contextmanager
-def every_device():
-    """Build for all GPUs, or all CPU devices where there is none; give their number."""
-    devices = keras.distribution.list_devices()
-    if len(devices) > 1 and keras.backend.backend() == "jax":
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
-        yield len(devices)
-    elif len(devices) > 1 and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        with tf.distribute.MirroredStrategy(devices).scope():
-            yield len(devices)
-    else:
-        yield 1
-
-
-# %% [markdown]
-# On a laptop it does nothing, and that is all there is to see here:
+# Several GPUs share each batch: every one computes a part of it, and the gradients are added up. For that a
+# network is built within TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX; `every_device` in
+# [training.py](../captcha_reader/training.py) takes the one that fits. On a laptop it does nothing:
 
 # %% tags=["active-ipynb"]
+# from captcha_reader.training import every_device
+#
 # with every_device() as count:
 #     print(f"a network built here trains on {count} device: {keras.distribution.list_devices()}")
 
@@ -482,38 +463,19 @@ def every_device():
 # Change one thing, train on equally many captchas, and count. (These rows were trained by the recipe of the first
 # edition: AdamW, a norm behind each convolution, classic captchas alone.) Each bar is two trainings together, read on held-out
 # captchas, and each dot is one of them. The whiskers are 95 % intervals, which know nothing of what a seed does.
-
-# %%
-def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
-    """Draw and print wrong answers: a bar with its Wilson interval for a name, a dot for a seed.
-
-    The rows have columns name, right and n.
-    """
-    groups = dict(list(rows.groupby("name", sort=False)))
-    for place, (name, seeds) in enumerate(groups.items()):
-        wrong, n = int((seeds.n - seeds.right).sum()), int(seeds.n.sum())
-        low, high = wilson(wrong, n)
-        bar, spread = 100 * wrong / n, [[100 * (wrong / n - low)], [100 * (high - wrong / n)]]
-        axes.barh(place, bar, xerr=spread, color="tab:blue", capsize=3)
-        beside = place + np.linspace(-0.2, 0.2, len(seeds))
-        axes.plot(100 - 100 * seeds.right / seeds.n, beside, "o", color="tab:orange")
-        print(f"{name:28} {share(wrong, n)}")
-    axes.set(title=title, xlabel="captchas not entirely right (%)")
-    axes.set_yticks(range(len(groups)), list(groups))
-    axes.invert_yaxis()
-
-# %% [markdown]
 # `last weights` is the recipe's own training, read without its average; and so is `constant rate, last weights`
 # that of the constant rate.
 
 # %% tags=["active-ipynb"]
+# from captcha_reader.outputs import plot_errors
+#
 # if available("ablation"):
 #     ablation = measured("ablation")
 #     print("the recipe:", *ablation["recipe"].split(", "), sep="\n  ")
 #     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
 #     title = f"One ingredient changed, {ablation['pictures']:,} captchas of training"
 #     print("\nnot entirely right:")
-#     plot_errors(axes, pd.DataFrame(ablation["rows"]), title)
+#     plot_errors(axes, ablation["rows"], title)
 #     plt.show()
 
 # %% [markdown]
@@ -534,7 +496,7 @@ def plot_errors(axes, rows: pd.DataFrame, title: str) -> None:
 #     heads = measured("heads")
 #     figure, axes = plt.subplots(figsize=(7, 2.4), layout="constrained")
 #     print("not entirely right:")
-#     plot_errors(axes, pd.DataFrame(heads["rows"]), "Three kinds of heads")
+#     plot_errors(axes, heads["rows"], "Three kinds of heads")
 #     plt.show()
 
 # %% [markdown]

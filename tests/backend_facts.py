@@ -27,6 +27,7 @@ import pandas as pd  # noqa: E402
 
 from captcha_reader.practice import Practice  # noqa: E402
 from captcha_reader.texts import ctc_labels  # noqa: E402
+from captcha_reader.training import every_device  # noqa: E402
 from notebooks_py import ch4_gpu_training as ch4  # noqa: E402
 from notebooks_py.ch3_ctc import build_ctc  # noqa: E402
 
@@ -40,7 +41,7 @@ def train(devices: list[str]) -> dict:
     practice = Practice(1, batch=16, epoch=32, colors=2)  # 128 and 168 pixels wide
     pictures, texts = practice(0)
     rng = np.random.default_rng(1)
-    with ch4.every_device():
+    with every_device():
         model = build_ctc(filters=(4, 8), convs=1, stride=4, momentum=0.5, norms="once")
         for weight in model.trainable_variables:
             if len(weight.shape) > 1:

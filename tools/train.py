@@ -172,7 +172,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     """Train as the settings say, write model.keras, and return the record of the run."""
     import keras
 
-    from captcha_reader.training import check_backup
+    from captcha_reader.training import check_backup, every_device
     from notebooks_py import ch4_gpu_training as ch4
 
     keras.mixed_precision.set_dtype_policy(settings["precision"])
@@ -180,7 +180,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
 
     def new_model(steps: int):
         keras.utils.set_random_seed(settings["seed"])
-        with ch4.every_device():
+        with every_device():
             model = build(settings)
             ch4.compile_recipe(model, steps, settings["rate"])
         return model
