@@ -94,7 +94,6 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # axes.set(title="A batch of 64 on this machine", xlabel="milliseconds, median of 5")
 # axes.invert_yaxis()
 # plt.show()
-# assert times["draw 64, bank"] < times["draw 64, package"]
 
 # %% [markdown]
 # Is the first bar longer than the last, as here? Then the network would wait for the package, and with a bank
