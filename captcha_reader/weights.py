@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from captcha_reader.texts import ALPHABET
 
 if TYPE_CHECKING:
     import keras
@@ -72,6 +75,23 @@ def check_weights(path: Path, expected: str) -> Path:
             f"expected {expected}"
         )
     return path
+
+
+def describe(path: Path, alphabet: str, width: int | None = None) -> None:
+    """Write into a .keras file which characters its network knows, and how wide its pictures are.
+
+    Keras leaves the new member of the archive, captcha.json, alone.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("captcha.json", json.dumps({"alphabet": alphabet, "width": width}))
+
+
+def description(path: Path) -> dict:
+    """Return what `describe` wrote into a .keras file, or our alphabet and no width."""
+    with zipfile.ZipFile(path) as archive:
+        if "captcha.json" not in archive.namelist():
+            return {"alphabet": ALPHABET, "width": None}
+        return json.loads(archive.read("captcha.json"))
 
 
 def finished(name: str, folder: Path = MODELS) -> tuple[keras.Model, dict]:

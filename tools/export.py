@@ -15,8 +15,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from captcha_reader.drawing import draw_captchas, stream
-from captcha_reader.texts import ALPHABET, random_texts
-from captcha_reader.weights import find, sha256
+from captcha_reader.texts import random_texts
+from captcha_reader.weights import description, find, sha256
 from tools import options
 from tools.lessons import write
 
@@ -104,12 +104,13 @@ def distance(content: bytes, model) -> float:
     return largest
 
 
-def export(source: Path, alphabet: str = ALPHABET) -> bytes:
+def export(source: Path, alphabet: str | None = None) -> bytes:
     """Return a .keras file as the content of an .onnx file that gives the same answers."""
     with options.quietly():
         import keras
 
     model = keras.models.load_model(source, compile=False)
+    alphabet = alphabet or description(source)["alphabet"]
     onnx = to_onnx(model, sha256=sha256(source), alphabet=alphabet)
     characters = model.output_shape[-1] - 1
     if characters != len(alphabet):
@@ -127,7 +128,7 @@ def main(words: list[str] | None = None) -> int:
     """Write the file beside the .keras file, and print its size."""
     parser = options.parser("export", "Write a CTC network as ONNX, beside its .keras file.")
     parser.add_argument("--model", default="ctc", help="ctc, or the path of a .keras file")
-    parser.add_argument("--alphabet", default=ALPHABET, help="its characters, in their order")
+    parser.add_argument("--alphabet", help="its characters, in their order")
     arguments = parser.parse_args(words)
     try:
         source = find("ctc.keras") if arguments.model == "ctc" else Path(arguments.model)
