@@ -165,6 +165,11 @@ def _check(text: str, alphabet: str | None, path: Path) -> None:
         )
 
 
+def alphabet_of(texts: Iterable[str]) -> str:
+    """Return all characters of some texts, each once, in their order."""
+    return "".join(sorted(set().union(*texts)))
+
+
 def split(texts: Sequence[str], share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Split n labelled pictures for training and testing; return the places of both, int64.
 

@@ -98,18 +98,12 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # from captcha_reader.weights import finished
 # from notebooks_py.ch4_gpu_training import read_pictures
 #
-# network = finished("ctc")[0]
-# figure, grid = plt.subplots(2, 4, figsize=(9, 2.8), layout="constrained")
-# for i, axes in enumerate(grid.flat):
-#     rng = stream(SEED, "lengths", epoch=0, index=i)
-#     width, height = (100, 50) if i < 4 else (240, 80)
-#     text = random_texts(rng, 1, length=2 + i % 4 if i < 4 else 3 + i % 4)[0]
-#     picture = draw_captchas([text], rng, width, height)
-#     (answer,) = read_pictures(network, picture)
-#     axes.imshow(picture[0])
-#     axes.axis("off")
-#     axes.set_title(answer, color="green" if answer == text else "crimson", family="monospace")
-# figure.suptitle("Two to five characters at 100x50, three to six at 240x80")
+# network, rng = finished("ctc")[0], stream(SEED, "lengths", epoch=0, index=0)
+# texts = [random_texts(rng, 1, length=count)[0] for count in (2, 3, 4, 5, 3, 4, 5, 6)]
+# sizes = [(100, 50)] * 4 + [(240, 80)] * 4
+# drawn = [draw_captchas([text], rng, *size)[0] for text, size in zip(texts, sizes, strict=True)]
+# answers = [read_pictures(network, picture[None])[0] for picture in drawn]
+# show_captchas(drawn, texts, answers, title="Four captchas of 100x50, four of 240x80")
 # plt.show()
 # print("columns:", *(network(np.zeros((1, 64, width, 3))).shape[1] for width in (128, 192)))
 
@@ -118,10 +112,10 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #
 # ## Only digits, please
 #
-# Perhaps your captchas have digits alone. Then the answers for letters can only do harm: the network takes many a
-# `0` for an `O`. Its alphabet lives in the last layer, which has one column of weights for each character and one
-# for the blank. So we build the same network with another last layer, and keep the weights of all
-# characters that both alphabets share. A character that is new begins with random weights, and has to be learned.
+# Perhaps your captchas have digits alone. Then answers for letters can only do harm, such as `O` for `0`. The alphabet is in
+# the last layer, which has one column of weights for each character and one for the blank. So we build the
+# same network with another last layer, and keep the weights of the characters that both alphabets share. New
+# ones begin with random weights, and have to be learned.
 
 # %%
 def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
@@ -140,7 +134,7 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 
 
 # %% [markdown]
-# Nothing is trained here, an alphabet is only cut down. Two hundred captchas of digits:
+# Two hundred captchas of digits, without any training:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -157,10 +151,9 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 # %% [markdown]
 # ## A folder of labelled pictures
 #
-# Put your captchas into a folder. A name begins with the text, as in `7KQ2_001.png`; or a `labels.csv`, which
-# any spreadsheet writes, has the columns `file` and `text`. Here we draw some in a style that our network has never seen:
-# another font, each letter in a colour of its own, and lines across. A folder of 250 of them, with two files that don't
-# belong there:
+# Put your captchas into a folder. A name begins with the text, as in `7KQ2_001.png`; or a `labels.csv`, from
+# any spreadsheet, has the columns `file` and `text`. We draw 250 in a style that our network has never seen:
+# another font, letters in colours of their own, and lines across. Two files don't belong there:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.folders import BadFiles, read_folder, split
@@ -180,33 +173,31 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 #     print(str(error).replace(str(folder), "foreign"))
 
 # %% [markdown]
-# All that is wrong is listed at once, and nothing is left out in silence. Without the two it works. Pictures keep
-# their shape, and are 64 pixels high. `split` takes a fifth of the *texts* for testing, so that no text, and no
-# picture, is on both sides.
+# All that is wrong is listed at once, and nothing is left out in silence. Without the two it works. `split` takes a fifth
+# of the *texts* for testing, so that no text, and no picture, is on both sides.
 
 # %% tags=["active-ipynb"]
 # for path in strangers:
 #     path.unlink()
-# pictures, texts = read_folder(folder, ALPHABET)
-# pictures = np.stack(pictures)  # all are equally wide here
+# pictures, texts = read_folder(folder, ALPHABET)  # 64 pixels high, each in its own shape
+# pictures = np.stack(pictures)  # which is the same here
 # train, test = split(texts, share=0.2, seed=SEED)
 # truth = [texts[i] for i in test]
 # before = read_ctc(network, pictures[test])
-# show_captchas(pictures[test[:6]], truth[:6], before[:6], 3, "Another style, before")
+# right = sum(a == b for a, b in zip(before, truth, strict=True))
+# title = f"{len(train)} pictures to learn from, of {len(test)} others {right} are read right"
+# show_captchas(pictures[test[:6]], truth[:6], before[:6], 3, title)
 # plt.show()
-# print(f"{len(train)} pictures to learn from, {len(test)} to test, read right so far: ", end="")
-# print(sum(a == b for a, b in zip(before, truth, strict=True)))
 
 # %% [markdown]
 # ## Move pictures about
 #
-# With few pictures a network soon knows them by heart. So each time a picture is used, it is turned, stretched and shifted a
-# little. All three together are one affine map, which says for each pixel of the new picture where in the old one its
-# colour is.
+# With few pictures a network soon knows them by heart. So each time, a picture is turned, stretched and shifted a little.
+# All three together are one affine map, which says for each pixel of the new picture where in the old one it comes from.
 
 # %%
 def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
-    """Turn, stretch and shift a picture (height, width, 3) at random, `far` times as far as usual."""
+    """Turn, stretch and shift a picture (height, width, 3) at random, `far` times as far."""
     height, width = picture.shape[:2]
     turn = far * rng.uniform(-0.12, 0.12)  # up to 7 degrees
     stretch = [1 + far * rng.uniform(-0.1, 0.1) for _ in range(2)]
@@ -221,6 +212,9 @@ def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
     return np.asarray(moved)
 
 
+# %% [markdown]
+# One picture, and what becomes of it:
+
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "moves", epoch=0, index=0)
 # several = [pictures[0], *(move(pictures[0], rng) for _ in range(5))]
@@ -231,7 +225,7 @@ def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
 # ## Fine-tuning
 #
 # The finished weights know strokes, corners and how to read from left to right; what they have to learn is a
-# new look. So we go on from them with lesson 4's recipe, and practise the moved pictures in batches of 32.
+# new look. So we go on from them with lesson 4's recipe.
 
 # %%
 def own_captchas(
@@ -248,7 +242,6 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
     compile_recipe(model, steps)
     fit_recipe(model, data, steps, {}, folder)
 
-
 # %% [markdown]
 # Half a minute later:
 
@@ -261,11 +254,10 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # title = f"After {STEPS} batches from {len(train)} pictures: {share(right, len(test))}"
 # show_captchas(pictures[test[:6]], truth[:6], after[:6], 3, title)
 # plt.show()
-# print(f"{len(test)} pictures to test")
 # assert STEPS < 200 or right > len(test) / 3
 
 # %% [markdown]
-# From none to more than half of them, with 200 labels.
+# More than half of them, with 200 labels.
 #
 # ## One command
 #
@@ -275,13 +267,13 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # make tune FOLDER=my_captchas
 # ```
 #
-# does all of this. It lists what is wrong with the folder before it trains, takes the alphabet from your texts, goes on from
-# the finished weights, and ends with the share of held-out pictures that are read right, those that went wrong, and two files:
-# `mine.keras`, and `mine.onnx` to read with. It checks as well that pictures have enough columns: six equal characters need
-# eleven (lesson 3). Keras gives a finite loss where there are too few, so nothing else would tell you. (PyTorch's is infinite.)
+# does all of this. It takes the alphabet from your texts, lists all that is wrong before it trains, and ends with the share of
+# held-out pictures that are read right, some that are not, and two files: `mine.keras`, and `mine.onnx` to read with. It
+# also makes pictures wide enough for their texts: six equal characters need eleven columns (lesson 3). With too few, Keras'
+# loss is large but finite, so nothing would tell you. (PyTorch's is infinite.)
 #
-# How many labels do you need, and what would it be without finished weights, or without moves? `make study WHAT=tuning` has
-# learned TODO styles from 200, 1,000 and 5,000 pictures, and read 1,000 others each time.
+# How many labels do you need, and what would it be without finished weights, or without moves? `make study WHAT=tuning`
+# trained on 200, 1,000 and 5,000 pictures of other styles, and read others that it had not seen.
 
 # %% tags=["active-ipynb"]
 # import pandas as pd
@@ -290,23 +282,20 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #
 # tuning = pd.DataFrame(measured("tuning")["rows"])
 # styles = tuning.groupby("style", sort=False)
-# figure, grid = plt.subplots(1, len(styles), figsize=(9, 3.2), sharey=True, squeeze=False)
+# figure, grid = plt.subplots(1, len(styles), figsize=(9, 3), sharey=True, squeeze=False)
 # for axes, (style, rows) in zip(grid[0], styles, strict=True):
-#     print(style)
 #     for name, line in rows.groupby("name", sort=False):
 #         axes.plot(line.labels, 100 * line.right / line.n, "o-", label=name)
-#         for row in line.itertuples():
-#             print(f"  {name:27} {row.labels:5,} labels: {share(row.right, row.n)}")
-#     axes.set(xscale="log", title=style, xlabel="labelled pictures")
-#     axes.set_xticks(rows.labels.unique(), rows.labels.unique())
-#     axes.minorticks_off()
-# grid[0, 0].set_ylabel("read right (%)")
-# grid[0, -1].legend()
+#     axes.set(xscale="log", title=style, xlabel="labelled pictures", ylabel="read right (%)")
+# axes.legend()
 # figure.tight_layout()
 # plt.show()
+# for row in tuning[tuning.labels == 200].itertuples():
+#     print(f"{row.style}, 200 labels, {row.name}: {share(row.right, row.n)}")
 
 # %% [markdown]
-# TODO
+# With 200 labels both matter: without the weights, or without the moves, next to nothing is read right. The more
+# labels there are, the less either brings: pictures that are many are not learned by heart.
 #
 # ## Take it with you
 #

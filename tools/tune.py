@@ -8,16 +8,19 @@ import argparse
 import hashlib
 import json
 import shlex
+import shutil
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from captcha_reader.folders import picture_files, read_folder, split
+from captcha_reader.folders import alphabet_of, picture_files, read_folder, split
 from captcha_reader.outputs import show_captchas
 from captcha_reader.reading import scale
 from captcha_reader.scores import share, wilson
@@ -36,20 +39,21 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--folder", type=Path, required=True, default=argparse.SUPPRESS, help="labelled pictures")
     add("--pattern", help="where the text stands in their names, as in '*_{text}'")
-    add("--from", dest="start", default="ctc", help="ctc, nothing, or the path of a .keras file")
+    add("--from", default="ctc", help="ctc, nothing, or the path of a .keras file")
     add("--seed", default=2019, type=options.whole, help="decides what is held out, and all else")
     add("--budget", type=captchas_or_minutes, help="pictures, or minutes as in 5min; as many as "
         "usually help, if it is not given")  # fmt: skip
     add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
     arguments = parser.parse_args(words)
-    if arguments.start not in ("ctc", "nothing") and not Path(arguments.start).is_file():
-        parser.error(f"--from={arguments.start} is neither ctc nor nothing, nor a .keras file")
+    start = getattr(arguments, "from")
+    if start not in ("ctc", "nothing") and not Path(start).is_file():
+        parser.error(f"--from={start} is neither ctc nor nothing, nor a .keras file")
     return arguments
 
 
 def usual_steps(count: int) -> int:
     """Return how many batches help with so many pictures: twice, if there are four times more."""
-    return round(600 * (count / 200) ** 0.5)
+    return round(400 * (count / 200) ** 0.5)
 
 
 def read_all(folder: Path, pattern: str | None) -> tuple[np.ndarray, list[str]]:
@@ -57,15 +61,15 @@ def read_all(folder: Path, pattern: str | None) -> tuple[np.ndarray, list[str]]:
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         pictures, texts = read_folder(folder, pattern=pattern)
-    characters, lengths = Counter("".join(texts)), Counter(map(len, texts))
+    alphabet, lengths = alphabet_of(texts), Counter(map(len, texts))
     sizes = Counter("{}x{}".format(*Image.open(path).size) for path in picture_files(folder))
     width = common_width(pictures, texts)
     print(f"{folder}: {len(texts):,} pictures with {len(set(texts)):,} different texts")
-    print(f"  characters  {''.join(sorted(characters))}  ({len(characters)})")
+    print(f"  characters  {alphabet}  ({len(alphabet)})")
     print(f"  lengths     {listed(lengths)}")
     print(f"  sizes       {listed(sizes)}; {width}x{HEIGHT} for the network")
-    if seldom := [character for character, count in characters.items() if count < 3]:
-        print(f"  seldom      {' '.join(sorted(seldom))}  (a slip of the pen?)")
+    if seldom := [c for c in alphabet if sum(text.count(c) for text in texts) < 3]:
+        print(f"  seldom      {' '.join(seldom)}  (typed by mistake?)")
     for note in notes:
         print(f"  note        {note.message}")
     return np.concatenate([scale(picture[None], width) for picture in pictures]), texts
@@ -95,24 +99,24 @@ def common_width(pictures: list[np.ndarray], texts: list[str]) -> int:
     return max(usual, columns(longest) * COLUMN)
 
 
-def first_network(start: str, alphabet: str, seed: int):
-    """Return the network to begin with: new, or finished and changed to the alphabet."""
+def first_network(source: Path | None, alphabet: str, seed: int):
+    """Return the network to begin with: a new one, or that of a file, changed to the alphabet."""
     import keras
 
     from notebooks_py import ch4_gpu_training as ch4
     from notebooks_py.ch8_own_captchas import with_alphabet
 
     keras.utils.set_random_seed(seed)
-    if start == "nothing":
+    if source is None:
         return ch4.build_ctc(len(alphabet), **ch4.SLIM)
-    model = keras.models.load_model(start, compile=False)
-    known = description(start)["alphabet"]
+    model = keras.models.load_model(source, compile=False)
+    known = description(source)["alphabet"]
     if model.name != "ctc" or model.output_shape[-1] != len(known) + 1:
-        raise ValueError(f"{start} is no CTC network for the characters {known}")
+        raise ValueError(f"{source} is no CTC network for the characters {known}")
     return with_alphabet(model, known, alphabet)
 
 
-def tell(folder: Path, out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]):
+def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) -> None:
     """Print what is read right and what is not; draw five of the latter."""
     wrong = [i for i, text in enumerate(texts) if answers[i] != text]
     print(f"read right: {share(len(texts) - len(wrong), len(texts))} of the held-out pictures")
@@ -128,8 +132,10 @@ def tell(folder: Path, out: Path, pictures: np.ndarray, texts: list[str], answer
     print(f"{len(five[0])} of them: {out / 'wrong.png'}")
 
 
-def tune(arguments: argparse.Namespace, pictures, texts: list[str], out: Path, open_run) -> None:
-    """Train, count, and write mine.keras, mine.onnx and the record of the run."""
+def train(
+    pictures: np.ndarray, texts: list[str], source: Path | None, seed: int, out: Path, open_run
+):
+    """Learn four fifths of the texts, count the others, write mine.keras and results.json."""
     with options.quietly():
         import keras
     import matplotlib
@@ -139,74 +145,66 @@ def tune(arguments: argparse.Namespace, pictures, texts: list[str], out: Path, o
     from notebooks_py.ch3_ctc import read_ctc
 
     matplotlib.use("Agg")  # no window
-    alphabet, seed = "".join(sorted(set().union(*texts))), arguments.seed
-    learn, test = split(texts, seed=seed)
-    known, truth = [texts[i] for i in learn], [texts[i] for i in test]
-    data = ch8.own_captchas(pictures[learn], known, alphabet, seed)
+    alphabet, (learn, test) = alphabet_of(texts), split(texts, seed=seed)
+    data = ch8.own_captchas(pictures[learn], [texts[i] for i in learn], alphabet, seed)
 
     def seconds() -> float:
-        model = first_network(arguments.start, alphabet, seed)
+        model = first_network(source, alphabet, seed)
         ch8.compile_recipe(model, 1_000)
         return seconds_a_step(model, data)
 
     record = open_run(len(learn), seconds)
     check_backup(out / "backup")
-    model = first_network(arguments.start, alphabet, seed)
     print(f"{len(learn):,} pictures to learn from, {len(test):,} held out; {record['steps']:,} "
           f"batches of {BATCH}, in {out}", flush=True)  # fmt: skip
-    ch8.fine_tune(model, data, record["steps"], out)
-    bare = type(model).from_config(model.get_config())  # without the optimizer's memory
-    bare.set_weights(model.get_weights())
-    bare.save(mine := out / "mine.keras")
+    ch8.fine_tune(first_network(source, alphabet, seed), data, record["steps"], out)
+    shutil.copy(out / "averaged.keras", mine := out / "mine.keras")
     describe(mine, alphabet, pictures.shape[2])
-    answers = []
-    for start in range(0, len(test), 100):
-        answers += read_ctc(bare, pictures[test[start : start + 100]], alphabet)
-    tell(arguments.folder, out, pictures[test], truth, answers)
+    model, answers = keras.models.load_model(mine, compile=False), []
+    for part in np.array_split(test, -(-len(test) // 100)):
+        answers += read_ctc(model, pictures[part], alphabet)
+    truth = [texts[i] for i in test]
+    tell(out, pictures[test], truth, answers)
     right = sum(a == b for a, b in zip(answers, truth, strict=True))
     score = {"n": len(test), "right": right, "interval": wilson(right, len(test))}
-    device = keras.distribution.list_devices()[0].split(":")[0].upper()
-    record |= {"alphabet": alphabet, **score, "device": device, "sha256": sha256(mine)}
-    runs.write_json(out / runs.RESULTS, record)
+    runs.write_json(out / runs.RESULTS, record | {"alphabet": alphabet} | score)
     print(f"written: {mine}")
 
 
 def main() -> int:
     """Look at the folder, train, and say what to type next."""
     began = time.perf_counter()
-    arguments = read_options()
-    folder, start = arguments.folder, arguments.start
-    pictures, texts = read_all(folder, arguments.pattern)
+    arguments = vars(read_options())
+    folder, start, budget = (arguments[name] for name in ("folder", "from", "budget"))
+    pictures, texts = read_all(folder, arguments["pattern"])
     split(texts)  # raises an error if all texts are the same
-    arguments.start = find("ctc.keras") if start == "ctc" else start
-    settings = {"folder": folder.resolve().name, "from": start, "seed": arguments.seed}
-    settings |= {"budget": arguments.budget, "pattern": arguments.pattern}
+    source = None if start == "nothing" else find("ctc.keras") if start == "ctc" else Path(start)
+    typed = [
+        f"{name.upper()}={shlex.quote(str(x))}" for name, x in arguments.items() if x is not None
+    ]
+    out, settings = arguments.pop("out", None), arguments | {"folder": folder.resolve().name}
     content = pictures.tobytes() + json.dumps(texts).encode()
     settings["content"] = hashlib.sha256(content).hexdigest()
-    if start != "nothing":
-        settings["start"] = sha256(Path(arguments.start))
+    settings["start"] = source and sha256(source)
     name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    out = getattr(arguments, "out", Path("build/train", f"tune-{settings['folder']}-{name}"))
-    words = {"FOLDER": folder, "PATTERN": arguments.pattern, "FROM": start}
-    words |= {"SEED": arguments.seed, "BUDGET": arguments.budget}
-    typed = [f"{name}={shlex.quote(str(value))}" for name, value in words.items() if value]
+    out = out or Path("build/train", f"tune-{settings['folder']}-{name}")
 
-    def open_run(known: int, seconds) -> dict:
-        budget = settings | {"batch": BATCH}
-        budget["budget"] = settings["budget"] or usual_steps(known) * BATCH
-        count = lambda: count_steps(budget, began, seconds)  # noqa: E731
+    def open_run(known: int, seconds: Callable[[], float]) -> dict:
+        whole = {"batch": BATCH, "budget": budget or usual_steps(known) * BATCH}
+        count = partial(count_steps, whole, began, seconds)
         return runs.open_run(out, settings, " ".join(["make tune", *typed]), count)
 
     with runs.locked(out):
-        tune(arguments, pictures, texts, out, open_run)
+        train(pictures, texts, source, arguments["seed"], out, open_run)
+    network = out / "mine.onnx"
     try:
         from tools.export import export
     except ModuleNotFoundError:
-        print(f"next: make setup-onnx, make export MODEL={shlex.quote(str(out / 'mine.keras'))}")
+        print(f"next: make export MODEL={shlex.quote(str(out / 'mine.keras'))}")
         return 0
-    (out / "mine.onnx").write_bytes(export(out / "mine.keras"))
-    picture, network = (shlex.quote(str(x)) for x in (picture_files(folder)[0], out / "mine.onnx"))
-    print(f"written: {out / 'mine.onnx'}\nnext: make read FILE={picture} MODEL={network}")
+    network.write_bytes(export(out / "mine.keras"))
+    picture = shlex.quote(str(picture_files(folder)[0]))
+    print(f"written: {network}\nnext: make read FILE={picture} MODEL={shlex.quote(str(network))}")
     return 0
 
 
