@@ -197,7 +197,7 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 
 # %%
 def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
-    """Turn, stretch and shift a picture (height, width, 3) at random, `far` times as far."""
+    """Turn, stretch and shift a picture (height, width, 3) at random; all by 0 if `far` is 0."""
     height, width = picture.shape[:2]
     turn = far * rng.uniform(-0.12, 0.12)  # up to 7 degrees
     stretch = [1 + far * rng.uniform(-0.1, 0.1) for _ in range(2)]
@@ -294,8 +294,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #     print(f"{row.style}, 200 labels, {row.name}: {share(row.right, row.n)}")
 
 # %% [markdown]
-# With 200 labels both matter: without the weights, or without the moves, next to nothing is read right. The more
-# labels there are, the less either brings: pictures that are many are not learned by heart.
+# With 200 labels both matter: without the weights, or without the moves, far fewer are read right. The more labels there
+# are, the less either brings: many pictures are not learned by heart so soon.
 #
 # ## Take it with you
 #

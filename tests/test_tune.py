@@ -26,7 +26,7 @@ class Stop(keras.callbacks.Callback):
     """Stops in the second epoch, as Ctrl-C does."""
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.model.optimizer.iterations == 5:
+        if self.model.optimizer.iterations == 3:
             raise KeyboardInterrupt
 
 
@@ -41,14 +41,14 @@ def folder(tmp_path):
 
 @pytest.fixture
 def call(folder, tmp_path, monkeypatch):
-    """Return `make tune` on the folder with a tiny network and epochs of three steps."""
+    """Return `make tune` on the folder with a tiny network and epochs of two steps."""
     monkeypatch.setattr(ch4, "SLIM", {"filters": (4, 8), "convs": 1, "stride": 4, "norms": "once"})
-    monkeypatch.setattr(ch8, "Labelled", partial(Labelled, steps=3))
+    monkeypatch.setattr(ch8, "Labelled", partial(Labelled, steps=2))
 
-    def run(name, *words, callbacks=()):
+    def run(name, callbacks=()):
         fit = partial(ch4.fit_recipe, callbacks=callbacks)
         monkeypatch.setattr(ch8, "fit_recipe", fit)
-        words = ["--from=nothing", "--budget=256", *words]  # eight steps
+        words = ["--from=nothing", "--budget=160"]  # five steps
         argv = ["tune", f"--folder={folder}", f"--out={tmp_path / name}", *words]
         monkeypatch.setattr(sys, "argv", argv)
         assert tune.main() == 0
@@ -68,14 +68,15 @@ def test_a_folder_becomes_a_network_and_ctrl_c_changes_nothing(call, tmp_path, c
     out = tmp_path / "whole"
     assert description(out / "mine.keras") == {"alphabet": "1ab", "width": 192}
     results = json.loads((out / "results.json").read_text())
-    assert results["steps"] == 8 and results["n"] == 4 and (out / "wrong.png").exists()
-    assert results["command"].startswith("make tune FOLDER='") and not whole.compiled
+    assert results["steps"] == 5 and results["n"] == 4 and (out / "wrong.png").exists()
+    assert "my captchas' OUT=" in results["command"] and not whole.compiled
     with pytest.raises(KeyboardInterrupt):
         call("stopped", callbacks=[Stop()])
     resumed = call("stopped")
     assert all(map(np.array_equal, whole.get_weights(), resumed.get_weights()))
-    further = call("further", f"--from={out / 'mine.keras'}", "--seed=1")
-    assert further.output_shape == whole.output_shape
+    further = tune.first_network(out / "mine.keras", "1abc", seed=1)  # FROM=
+    kernel, more = (model.layers[-1].kernel for model in (whole, further))
+    assert np.array_equal(kernel, more[:, :4]) and more.shape[1] == 5
 
 
 def test_what_is_wrong_stops_before_anything_is_trained_or_tensorflow_loaded(folder, tmp_path):
