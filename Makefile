@@ -26,7 +26,7 @@ takes = $(foreach x,$(filter-out PYTHON CI EXTRAS $1,$(GIVEN)),$(error \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-torch setup-jax setup-onnx setup-site run-all read demo site links train study evaluate publish export table test refresh lab lint format lock clean
+.PHONY: help setup setup-torch setup-jax setup-onnx setup-site run-all read demo site links train tune study evaluate publish export table test refresh lab lint format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,9 @@ links: setup .venv/.site ## check the links to other sites
 
 train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20min|300000 OUT=folder
 	@$(PY) -m tools.train $(PARAMETERS)
+
+tune: setup ## learn captchas of your own from labelled pictures; FOLDER=my_captchas PATTERN='*_{text}' FROM=ctc|nothing
+	@$(PY) -m tools.tune $(PARAMETERS)
 
 study: setup ## measure what lessons show (minutes to hours); WHAT=bank|ablation|heads|kinds|stages|tuning
 	@$(PY) -m tools.study $(PARAMETERS)

@@ -1,17 +1,20 @@
-"""A folder of labelled pictures: `LABEL_anything.png`, or pictures and a `labels.csv`."""
+"""A folder of labelled pictures: `TEXT_anything.png`, or pictures and a table of their texts."""
 
 import csv
 import random
-from collections.abc import Sequence
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from captcha_reader.reading import UnreadablePicture, to_pixels
-from captcha_reader.texts import ALPHABET, WIDTH
 from captcha_reader.weights import sha256
 
-TABLE = "labels.csv"
+TABLES = ("labels.csv", "labels.txt")
+LEFT_ALONE = {"thumbs.db", "desktop.ini", *TABLES}  # and hidden files, such as .DS_Store
 
 
 class BadFiles(ValueError):
@@ -19,61 +22,130 @@ class BadFiles(ValueError):
 
 
 def read_folder(
-    folder: str | Path, alphabet: str = ALPHABET, longest: int = 6
-) -> tuple[np.ndarray, list[str]]:
-    """Read a folder of labelled pictures: uint8 RGB, shape (n, 64, 128, 3), and their n texts.
+    folder: str | Path, alphabet: str | None = None, pattern: str | None = None
+) -> tuple[list[np.ndarray], list[str]]:
+    """Read a folder of labelled pictures: n uint8 arrays (64, width, 3), and their n texts.
 
-    The text of a picture is its file name up to the first `_` or `.`, as in `7KQ2_002.jpg`. If
-    the folder has a `labels.csv` with the columns `file` and `text`, that decides. Hidden files
-    are left alone, all others have to be pictures; they are brought to 128x64. The order is that
-    of the names.
+    A table decides what the pictures say: `labels.csv` with the columns `file` and `text` (comma,
+    semicolon or tab between them), or `labels.txt` with lines `name text`. Without one, the text of
+    a picture is its file name up to the first `_`, `.` or space, as in `7KQ2_002.jpg`, or what
+    stands at `{text}` in `pattern`: "*_{text}" is for `IMG_7KQ2.png`. Hidden files and those that
+    Windows adds are left alone, all others have to be pictures. The order is that of the names, and
+    widths are those of `captcha_reader.reading.network_width`.
+
+    Names that differ in upper and lower case alone are warned of: elsewhere they may be one file.
 
     Raises:
-        BadFiles: there is no such folder or no picture in it; or some files can't be used: no
-            picture, no label, one with characters outside `alphabet` or more than `longest` of
-            them, or the very same picture with two labels. All are listed.
+        BadFiles: there is no such folder or no picture in it; names that hold no texts; or some
+            files can't be used: no picture, no text, one with characters outside `alphabet` if that
+            is given, or the very same picture with two texts. All are listed.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise BadFiles(f"{folder} is no folder")
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    files = [path for path in files if path.name != TABLE]
-    if (folder / TABLE).exists():
-        labels, bad = _table(folder / TABLE, {path.name for path in files})
+    files = picture_files(folder)
+    table = next((path for name in TABLES if (path := Path(folder) / name).exists()), None)
+    if table:
+        labels, bad = _table(table, {path.name for path in files})
     else:
-        labels, bad = {path.name: path.name.split(".")[0].split("_")[0] for path in files}, []
+        labels, bad = _from_names([path.name for path in files], pattern)
     pictures, texts, seen = [], [], {}
     for path in files:
         text = labels.get(path.name)
         try:
-            pictures.append(to_pixels(path, WIDTH))
+            pixels = to_pixels(path)
             if text is None:
-                raise ValueError(f"{path}: has no line in {TABLE}")
-            _check(text, alphabet, longest, path)
+                where = f"has no line in {table.name}" if table else f"does not fit {pattern!r}"
+                raise ValueError(f"{path}: {where}")
+            _check(text, alphabet, path)
             other = seen.setdefault(sha256(path), path.name)
             if labels[other] != text:
                 raise ValueError(f"{path}: {text!r}, but the same picture {other} is not")
         except (UnreadablePicture, ValueError) as error:
             bad.append(str(error))
         else:
+            pictures.append(pixels)
             texts.append(text)
-    if not files:
-        raise BadFiles(f"{folder} holds no pictures")
     if bad:
         raise BadFiles("\n".join([f"{len(bad)} files of {folder} can't be used:", *bad]))
-    return np.stack(pictures), texts
+    return pictures, texts
+
+
+def picture_files(folder: str | Path) -> list[Path]:
+    """Return the files that `read_folder` takes for pictures; BadFiles if there are none."""
+    if not Path(folder).is_dir():
+        raise BadFiles(f"{folder} is no folder")
+    files = [path for path in sorted(Path(folder).iterdir()) if not path.name.startswith(".")]
+    files = [path for path in files if path.name.lower() not in LEFT_ALONE]
+    if not files:
+        raise BadFiles(f"{folder} holds no pictures")
+    return files
+
+
+def _from_names(names: list[str], pattern: str | None) -> tuple[dict[str, str], list[str]]:
+    """Return the texts that stand in names of files; of those that don't fit `pattern`, none."""
+    if pattern is None:
+        labels = {name: re.split(r"[_. ]", name)[0] for name in names}
+        _check_names(labels)
+    else:
+        if pattern.count("{text}") != 1:
+            raise BadFiles(f"PATTERN={pattern!r} has to say {{text}} once, as in '*_{{text}}'")
+        parts = re.escape(pattern).replace(r"\*", ".*?").replace(r"\{text\}", "([^-_. ]+)")
+        stems = {name: re.sub(r" \(\d+\)$", "", Path(name).stem) for name in names}
+        fits = {name: re.fullmatch(parts, stem) for name, stem in stems.items()}
+        labels = {name: fit[1] for name, fit in fits.items() if fit}
+    cases = Counter(text.lower() for text in set(labels.values()))
+    if twins := [text for text in sorted(set(labels.values())) if cases[text.lower()] > 1]:
+        warnings.warn(
+            f"{_five(twins)} differ in upper and lower case alone: Windows and macOS take such "
+            f"names for one file, so pictures may be lost; {TABLES[0]} is safer",
+            stacklevel=3,
+        )
+    return labels, []
+
+
+def _check_names(labels: dict[str, str]) -> None:
+    """Raise BadFiles if what names begin with is the same everywhere, or a running number."""
+    texts = set(labels.values())
+    numbers = [int(text) for text in texts if text.isdecimal() and text.isascii()]
+    if len(labels) > 4 and len(texts) == 1:
+        what = f"all names begin with {min(texts)!r}"
+    elif len(numbers) == len(labels) > 4 and max(numbers) - min(numbers) < 1.1 * len(labels):
+        what = "the names begin with running numbers"
+    else:
+        return
+    raise BadFiles(
+        f"{what}, which is no text: {_five(labels)}\nIf texts stand elsewhere in the names, say "
+        f"where, as in PATTERN='*_{{text}}'; if not, write {TABLES[0]}, with lines `name,text`"
+    )
+
+
+def _five(names: Iterable[str]) -> str:
+    """Write the first five of some names."""
+    names = list(names)
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 
 def _table(path: Path, names: set[str]) -> tuple[dict[str, str], list[str]]:
     """Return what a table says about files, and what is wrong with it."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        if path.suffix == ".txt":
+            rows = [line.rsplit(maxsplit=1) for line in lines]
+        else:
+            delimiter = max(",;\t", key=lines[0].count) if lines else ","
+            rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+    except UnicodeDecodeError:
+        raise BadFiles(f"{path} is not in UTF-8: in Excel, save it as `CSV UTF-8`") from None
+    except (OSError, csv.Error) as error:
         raise BadFiles(f"{path}: {error}") from error
+    rows = [(line, [cell.strip() for cell in row]) for line, row in enumerate(rows, 1)]
+    rows = [(line, row) for line, row in rows if any(row)]
+    place = {"file": 0, "text": 1}
+    if rows and "." not in rows[0][1][0]:  # no name of a picture, so a header
+        header = [cell.lower() for cell in rows.pop(0)[1]]
+        if set(header) >= set(place):
+            place = {column: header.index(column) for column in place}
     labels, bad = {}, []
-    for line, row in enumerate(rows, 2):
-        name, text = row.get("file"), row.get("text")
+    for line, row in rows:
+        name, text = (row[i] if i < len(row) else "" for i in place.values())
         if not name or not text:
             bad.append(f"{path}, line {line}: needs a file and a text, as in `7KQ2.png,7KQ2`")
         elif labels.setdefault(name, text) != text:
@@ -83,16 +155,19 @@ def _table(path: Path, names: set[str]) -> tuple[dict[str, str], list[str]]:
     return labels, bad
 
 
-def _check(text: str, alphabet: str, longest: int, path: Path) -> None:
-    if not 1 <= len(text) <= longest:
-        raise ValueError(
-            f"{path}: the label {text!r} has {len(text)} characters, not 1 to {longest}"
-        )
-    if strange := sorted(set(text) - set(alphabet)):
+def _check(text: str, alphabet: str | None, path: Path) -> None:
+    if not text:
+        raise ValueError(f"{path}: the label has no characters")
+    if alphabet is not None and (strange := sorted(set(text) - set(alphabet))):
         raise ValueError(
             f"{path}: {', '.join(map(repr, strange))} in the label {text!r} "
             f"is not in the alphabet {alphabet!r}"
         )
+
+
+def alphabet_of(texts: Iterable[str]) -> str:
+    """Return all characters of some texts, each once, in their order."""
+    return "".join(sorted(set().union(*texts)))
 
 
 def split(texts: Sequence[str], share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -121,6 +121,32 @@ class Practice:
         return "".join(rng.choice("O0") if rng.random() < 0.75 else c for c in text)
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled pictures to practise: `batch` at a time, in ever new order, all equally often.
+
+    `pictures` are uint8 (n, 64, width, 3), `texts` say what is in them. `move(picture, rng)` may
+    change a picture each time. `seed` and the number of a batch decide what is in it; an epoch has
+    `steps` batches.
+    """
+
+    pictures: np.ndarray
+    texts: list[str]
+    seed: int
+    move: Callable = lambda picture, rng: picture
+    batch: int = 32
+    steps: int = 100
+
+    def __call__(self, number: int) -> tuple[np.ndarray, list[str]]:
+        """Return a batch: uint8 RGB pictures (batch, 64, width, 3) and what they say."""
+        rng, count = stream(self.seed, "own", 0, number), len(self.texts)
+        rounds, places = np.divmod(np.arange(self.batch) + number * self.batch, count)
+        orders = {x: np.random.default_rng([self.seed, x]).permutation(count) for x in {*rounds}}
+        chosen = [orders[x][place] for x, place in zip(rounds, places, strict=True)]
+        pictures = [self.move(self.pictures[i], rng) for i in chosen]
+        return np.stack(pictures), [self.texts[i] for i in chosen]
+
+
 @functools.lru_cache(maxsize=2)
 def fresh_bank(seed: int, epoch: int, colors: int) -> GlyphBank:
     """Return the bank of one epoch; it has ten times as many O and 0 as other characters."""

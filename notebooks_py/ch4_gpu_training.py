@@ -182,10 +182,10 @@ class PracticeSequence(keras.utils.PyDataset):
     """Batches of a `Practice` for `fit`: X, float32 (batch, 64, width, 3) in [0, 1], and labels.
 
     `draw(number)` draws a batch: the practice itself, or an `Ahead` that has it drawn by another
-    process. `labels` are "ctc" or "one-hot"; an epoch has `steps` batches.
+    process, and `labels(texts)` turns texts into labels. An epoch has `steps` batches.
     """
 
-    def __init__(self, practice, draw=None, labels="ctc"):
+    def __init__(self, practice, draw=None, labels=ctc_labels):
         super().__init__()
         self.practice, self.draw, self.labels = practice, draw or practice, labels
         self.epoch, self.steps = 0, practice.steps
@@ -195,8 +195,7 @@ class PracticeSequence(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         pictures, texts = self.draw(self.epoch * self.practice.steps + index)
-        y = ctc_labels(texts) if self.labels == "ctc" else one_hot(encode(texts))
-        return pictures.astype("float32") / 255, y
+        return pictures.astype("float32") / 255, self.labels(texts)
 
 
 # %% [markdown]
@@ -211,16 +210,23 @@ class PracticeSequence(keras.utils.PyDataset):
 # %%
 SLIM = {"filters": (24, 48, 96, 192), "stride": 2, "norms": "once"}
 FULL = {"cnn": {}, "ctc": {"rnn": (128, 128)}}  # the original's
+
+
+def head_labels(texts):
+    """Turn texts of four characters into labels for four heads."""
+    return one_hot(encode(texts))
+
+
 KINDS = {
     "cnn": {
         "build": build_cnn,
-        "labels": "one-hot",
+        "labels": head_labels,
         "loss": "categorical_crossentropy",
         "decode": decode_heads,
     },
     "ctc": {
         "build": build_ctc,
-        "labels": "ctc",
+        "labels": ctc_labels,
         "loss": keras.losses.CTC(),
         "decode": decode_ctc,
     },

@@ -33,21 +33,21 @@
 # import matplotlib.pyplot as plt
 # import numpy as np
 # import pandas as pd
-# from matplotlib import font_manager
 #
 # from captcha_reader.bank import GlyphBank
 # from captcha_reader.drawing import draw_captchas, draw_glyph, stages, stream
-# from captcha_reader.outputs import show_captchas
+# from captcha_reader.outputs import fresh_folder, show_captchas
 # from captcha_reader.practice import Practice
 # from captcha_reader.scores import share
-# from captcha_reader.texts import LENGTH, WIDTH, ctc_labels, random_texts
+# from captcha_reader.styles import draw_style
+# from captcha_reader.texts import ALPHABET, LENGTH, WIDTH, random_texts
 # from captcha_reader.weights import finished, read_log
 # from notebooks_py.ch1_captcha_preview import CaptchaSequence
 # from notebooks_py.ch2_cnn import CLASSES, FILTERS, build_cnn
 # from notebooks_py.ch3_ctc import SMALL, decode_ctc, read_ctc, small_ctc
 # from notebooks_py.ch4_gpu_training import compile_recipe
 # from notebooks_py.ch6_o0o0 import measure, thicken, try_threshold
-# from notebooks_py.ch8_own_captchas import draw_foreign, fine_tune
+# from notebooks_py.ch8_own_captchas import fine_tune, own_captchas
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # as in the lessons
@@ -318,18 +318,18 @@
 # (Here the other style is drawn without a folder.)
 
 # %% tags=["active-ipynb", "trained"]
-# def tuned(pictures, texts, moved=True):
+# def tuned(pictures, texts, far=1.0):
 #     """Return the finished network after a training on these pictures."""
-#     keras.utils.set_random_seed(SEED)
 #     model = finished("ctc")[0]
-#     fine_tune(model, pictures / np.float32(255), ctc_labels(texts), STEPS // 2, SEED, moved)
+#     data = own_captchas(pictures, texts, ALPHABET, SEED, far)
+#     fine_tune(model, data, STEPS, fresh_folder("solutions"))
 #     return model
 #
 #
 # rng = stream(SEED, "foreign", epoch=0, index=0)
 # said = random_texts(rng, 400)
-# style = draw_foreign(said, rng, font_manager.findfont("DejaVu Serif:bold"))
-# new, still = (tuned(style[:200], said[:200], moved) for moved in (True, False))
+# style = draw_style("colours", said, rng)
+# new, still = (tuned(style[:200], said[:200], far) for far in (1.0, 0.0))
 # networks = {"moved": new, "as they are": still}
 # right = {name: count(model, style[200:], said[200:]) for name, model in networks.items()}
 # plot_right(right, 200)
@@ -339,7 +339,7 @@
 #
 # Trained on the other style alone, the network (`new` of the last exercise) forgets some of lesson
 # 1, and the more the longer the training. With a hundred old pictures among the new ones it keeps
-# most. (Here the training is a fifth as long as in the lesson.)
+# most. (Here the training is shorter than in the lesson.)
 
 # %% tags=["active-ipynb", "trained"]
 # rng = stream(SEED, "old style", epoch=0, index=0)

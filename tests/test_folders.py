@@ -11,6 +11,7 @@ from PIL import Image
 
 from captcha_reader.folders import BadFiles, read_folder, split
 from captcha_reader.outputs import fresh_folder, numbered_folder
+from captcha_reader.texts import ALPHABET
 
 
 @pytest.fixture
@@ -21,33 +22,96 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refused(folder) -> list[str]:
+def refused(folder, **options) -> list[str]:
     with pytest.raises(BadFiles) as error:
-        read_folder(folder)
+        read_folder(folder, **options)
     return str(error.value).replace(f"{folder}/", "").splitlines()
 
 
-def test_names_are_labels_or_a_table_decides(folder):
-    (folder / ".DS_Store").write_text("left alone")
+def name_files(folder, *names):
+    """Let a folder hold pictures of these names, no two alike."""
+    for path in folder.iterdir():
+        path.unlink()
+    for i, name in enumerate(names):
+        Image.new("RGB", (9 + i, 9)).save(folder / name)
+
+
+def test_names_are_labels_or_a_table_decides_and_pictures_keep_their_shape(folder):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_text("left alone")
     pictures, texts = read_folder(folder)
     assert texts == ["7KQ2", "7KQ2", "AB", "ZZZZZZ"]
-    assert (pictures.shape, pictures.dtype) == ((4, 64, 128, 3), np.uint8)
-    assert (pictures[:2] == [255, 0, 0]).all()
+    assert [picture.shape for picture in pictures] == [(64, w, 3) for w in (128, 168, 200, 240)]
+    assert all(x.dtype == np.uint8 and (x == [255, 0, 0]).all() for x in pictures[:2])
     rows = ["file,text", "7KQ2.png,0O", "7KQ2_again.png,1", "AB_1.jpg,AB", "ZZZZZZ.png,Z"]
-    (folder / "labels.csv").write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
+    (folder / "labels.csv").write_text("\n".join(rows))
     assert read_folder(folder)[1] == ["0O", "1", "AB", "Z"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbffile;text\r\na b.png;Xy\r\nc.png;10\r\n;\r\n",  # Excel, in Europe
+        b"file, text\na b.png, Xy\nc.png, 10\n",
+        b"text\tnumber\tfile\r\nXy\t1\ta b.png\r\n10\t2\tc.png\r\n",
+        b"filename,label\na b.png,Xy\nc.png,10\n",
+        b'"a b.png",Xy\nc.png,10',
+        b"a b.png   Xy\nc.png\t10\n\n",  # labels.txt
+    ],
+)
+def test_tables_are_read_as_people_write_them(tmp_path, content):
+    name_files(tmp_path, "a b.png", "c.png")
+    kind = "txt" if b"   " in content else "csv"
+    (tmp_path / f"labels.{kind}").write_bytes(content)
+    assert read_folder(tmp_path)[1] == ["Xy", "10"]
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "texts"),
+    [
+        (["7KQ2 (1).png", "7KQ2 - Copy.png"], None, ["7KQ2"] * 2),
+        (["IMG_7KQ2.png", "IMG_a_AB (2).png"], "*_{text}", ["7KQ2", "AB"]),
+        (["001-AB-x-y.png", "002-CD-z.png"], "*-{text}-*", ["AB", "CD"]),
+        (["0001.png", "0002.png", "0003.png", "0004.png", "0005.png"], "{text}",
+         ["0001", "0002", "0003", "0004", "0005"]),
+    ],
+)  # fmt: skip
+def test_a_pattern_says_where_in_a_name_the_text_stands(tmp_path, names, pattern, texts):
+    name_files(tmp_path, *names)
+    assert sorted(read_folder(tmp_path, pattern=pattern)[1]) == sorted(texts)
+
+
+@pytest.mark.parametrize("names", ["IMG_A{}.png", "000{}_AB.png", "{}.png"])
+def test_names_without_texts_are_shown_and_the_pattern_is_recommended(tmp_path, names):
+    name_files(tmp_path, *(names.format(i) for i in range(7)))
+    first, second = refused(tmp_path)
+    assert ("'IMG'" if "IMG" in names else "running numbers") in first
+    assert first.endswith(f"{names.format(4)}, ...") and "PATTERN='*_{text}'" in second
+    assert len(refused(tmp_path, pattern="*-{text}")) == 8  # none of them fits
+    assert "{text} once" in refused(tmp_path, pattern="*_text")[0]
+
+
+def test_real_numbers_are_no_running_numbers(tmp_path):
+    name_files(tmp_path, "0417.png", "1300.png", "5555.png", "8120.png", "9036.png")
+    assert len(read_folder(tmp_path)[1]) == 5
+
+
+def test_names_that_differ_in_case_alone_are_warned_of(tmp_path):
+    name_files(tmp_path, "abC_1.png", "aBc_2.png", "xyz.png")
+    with pytest.warns(UserWarning, match=r"aBc, abC differ .* labels.csv"):
+        assert read_folder(tmp_path)[1] == ["aBc", "abC", "xyz"]
 
 
 def test_all_bad_files_are_listed_at_once(folder):
     (folder / "notes.txt").write_text("no picture")
     (folder / "sub").mkdir()
-    for name in ("ab1", "TOOLONG", "_1"):
+    for name in ("ab1", "_1"):
         Image.new("RGB", (9, len(name))).save(folder / f"{name}.png")
     (folder / "QQ.png").write_bytes((folder / "7KQ2.png").read_bytes())
-    expected = ["6 files", "QQ.png: .* same picture 7KQ2.png", "TOOLONG.png: .* has 7 .* 1 to 6",
-                "_1.png: .*'' has 0 characters", "ab1.png: 'a', 'b' in the label 'ab1'",
-                "notes.txt: .*no picture", "sub: .*directory"]  # fmt: skip
-    for line, message in zip(refused(folder), expected, strict=True):
+    expected = ["5 files", "QQ.png: .* same picture 7KQ2.png", "_1.png: .* no characters",
+                "ab1.png: 'a', 'b' in the label 'ab1'", "notes.txt: .*no picture",
+                "sub: .*directory"]  # fmt: skip
+    for line, message in zip(refused(folder, alphabet=ALPHABET), expected, strict=True):
         assert re.match(message, line)
     assert refused(folder / "none") == [f"{folder}/none is no folder"]
     assert "holds no pictures" in refused(folder / "sub")[0]
@@ -62,7 +126,7 @@ def test_what_is_wrong_with_a_table_is_named_by_its_line(folder):
     for line, message in zip(refused(folder)[1:], expected, strict=True):
         assert re.match(message, line)
     (folder / "labels.csv").write_bytes(b"\xff\xfe\x00")
-    assert "labels.csv: " in refused(folder)[0]
+    assert "CSV UTF-8" in refused(folder)[0]
 
 
 @settings(deadline=None)

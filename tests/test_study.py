@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import train_tiny
+from PIL import Image
 
 from captcha_reader import practice, scores, weights
 from notebooks_py import ch3_ctc as ch3
@@ -113,10 +114,16 @@ def test_stages_sees_the_same_captchas_in_each_recipe(run, monkeypatch):
     assert log.val_loss.notna().all() and log.val_acc.between(0, 1).all()
 
 
-def test_tuning_learns_another_style_three_ways(run):
-    results = run("tuning")
-    assert [list(counts) for counts in results["right"].values()] == [["32", "64"]] * 3
-    assert results["right"]["from nothing"] == {"32": 0, "64": 0} and results["n"] == 10
+def test_tuning_learns_each_style_four_ways(run, monkeypatch, tmp_path):
+    (svg := tmp_path / "svg").mkdir()
+    for i in range(80):
+        Image.new("L", (150, 50), i).save(svg / f"aB{i % 9}_{i}.png")
+    monkeypatch.setattr(study, "SVG", svg)
+    rows = pd.DataFrame(run("tuning")["rows"])
+    assert rows.groupby(["style", "name", "labels"]).size().tolist() == [1] * 3 * 4 * 2
+    assert (rows.n == 10).all() and rows.right.between(0, 10).all()
+    assert rows.steps[rows.labels == 32].unique().tolist() == [2]
+    assert rows.steps[rows.labels == 64].unique().tolist() == [3]
 
 
 @pytest.mark.parametrize("word", ["--what=lengths", "--pictures=10", "--seed=4294967296"])

@@ -13,27 +13,38 @@ import json
 import random
 import tempfile
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from matplotlib import font_manager
 from PIL import Image, ImageDraw
 
 from captcha_reader import weights
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas, mask_of, stream
+from captcha_reader.folders import alphabet_of, read_folder
 from captcha_reader.practice import Ahead, Practice
+from captcha_reader.reading import scale
 from captcha_reader.scores import evaluate, share
-from captcha_reader.texts import ctc_labels, encode, random_texts
+from captcha_reader.styles import STYLES, draw_style, style_texts
+from captcha_reader.texts import ALPHABET, ctc_labels, random_texts
 from tools import kinds, options, runs
 from tools.lessons import write
 
 RUNS = Path("build/study")  # where trainings lie
 SIZES = ((128, 64), (170, 80))  # of classic captchas, and of those in lesson 1
-VALID = 2_000  # held-out captchas that a network of tuning reads
+VALID = 1_000  # held-out captchas that a network of tuning reads
 CURVE = 1_000  # as many for each epoch of stages
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
+SVG = Path("build/svg-captcha")  # 6,000 pictures that tools/svg_captcha.js draws there
+TUNING = {  # whether it goes on from finished weights, and how far pictures are moved
+    "finished weights": (True, 1.0),
+    "finished weights, not moved": (True, 0.0),
+    "from nothing": (False, 1.0),
+    "from nothing, not moved": (False, 0.0),
+}
 RECIPE = {"kind": "ctc", "network": {}, "recipe": {}, "practice": {}, "precision": "mixed_bfloat16"}
 CLASSIC = {"practice": {"sizes": 0.0}}
 VARIANTS = {
@@ -257,36 +268,55 @@ def stages(pictures: int, seed: int) -> str:
     return pd.concat(logs)[columns].to_csv(index=False, float_format="%.5g")
 
 
+def styles(seed: int) -> dict[str, tuple]:
+    """Return pictures of one width, texts and alphabet of each style that tuning learns."""
+    drawn = {}
+    for style in ("lower case", "noisy digits"):
+        rng = stream(seed, style, epoch=8, index=0)
+        texts = style_texts(style, rng, max(LABELS) + VALID)
+        parts = (texts[i : i + 500] for i in range(0, len(texts), 500))
+        pictures = np.concatenate([scale(draw_style(style, part, rng)) for part in parts])
+        drawn[style] = pictures, texts, STYLES[style][0]
+    if SVG.exists():
+        with warnings.catch_warnings(action="ignore"):  # names that differ in case alone
+            pictures, texts = read_folder(SVG)
+        places = random.Random(seed).sample(range(len(texts)), max(LABELS) + VALID)
+        texts = [texts[i] for i in places]
+        drawn[SVG.name] = np.stack([pictures[i] for i in places]), texts, alphabet_of(texts)
+    return drawn
+
+
 def tuning(pictures: int, seed: int) -> dict:
-    """Learn another style from few pictures, from finished weights and from nothing."""
+    """Learn other styles from few pictures, from finished weights and from nothing."""
     import keras
 
+    from notebooks_py import ch3_ctc as ch3
     from notebooks_py import ch4_gpu_training as ch4
     from notebooks_py import ch8_own_captchas as ch8
 
-    def draw(split: str, count: int) -> tuple:
-        rng = stream(seed, split, epoch=8, index=0)
-        texts = random_texts(rng, count)
-        return ch8.draw_foreign(texts, rng, font_manager.findfont("DejaVu Serif:bold")), texts
-
     start, results = weights.finished("ctc")
-    (X, texts), (unseen, truth) = draw("train", max(LABELS)), draw("valid", VALID)
-    X, y = X.astype("float32") / 255, encode(texts) + 1
-    names = ("finished weights", "finished weights, not moved", "from nothing")
-    counts = {name: {} for name in names}
-    for name, known in itertools.product(names, LABELS):
+    rows = []
+    for (style, (X, texts, alphabet)), (name, (known, far)), labels in itertools.product(
+        styles(seed).items(), TUNING.items(), LABELS
+    ):
+        steps = round(pictures / 32 * (labels / min(LABELS)) ** 0.5)  # as `make tune`
         keras.utils.set_random_seed(seed)
-        model = ch4.build_ctc(**ch4.SLIM)
-        if name != "from nothing":
-            model.set_weights(start.get_weights())
-        moved = name != "finished weights, not moved"
-        ch8.fine_tune(model, X[:known], y[:known], pictures // 32, seed, moved)
-        answers = []
-        for i in range(0, VALID, 50):
-            answers += ch4.read_pictures(model, unseen[i : i + 50])
-        counts[name][known] = right(answers, truth)
-        print(f"{name}, {known}: {share(counts[name][known], VALID)}", flush=True)
-    return {"start": results["sha256"], "n": VALID, "pictures": pictures, "right": counts}
+        keras.mixed_precision.set_dtype_policy(RECIPE["precision"])
+        model = ch4.build_ctc(len(alphabet), **ch4.SLIM)
+        if known:
+            model.set_weights(ch8.with_alphabet(start, ALPHABET, alphabet).get_weights())
+        data = ch8.own_captchas(X[:labels], texts[:labels], alphabet, seed, far)
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            ch8.fine_tune(model, data, steps, Path(folder))
+        seconds = round(time.perf_counter() - began)
+        unseen, answers = range(max(LABELS), max(LABELS) + VALID, 50), []
+        for i in unseen:
+            answers += ch3.read_ctc(model, X[i : i + 50], alphabet)
+        row = {"style": style, "name": name, "labels": labels, "steps": steps, "n": VALID}
+        rows.append(row | {"right": right(answers, texts[max(LABELS) :]), "seconds": seconds})
+        print(f"{style}, {name}, {labels}: {share(rows[-1]['right'], VALID)}", flush=True)
+    return {"start": results["sha256"], "code": runs.code_hash(), "rows": rows}
 
 
 STUDIES = {  # what measures it, where it goes, and with how many pictures
@@ -295,7 +325,7 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
     "heads": (partial(trainings, HEADS, "judge-classic-10k"), "models/heads.json", 100_000),
     "stages": (stages, "models/stages.csv", 61_440),
     "kinds": (kinds.study, "models/kinds.json", 1_000),
-    "tuning": (tuning, "models/tuning.json", 19_200),
+    "tuning": (tuning, "models/tuning.json", 7_040),
 }
 
 

@@ -1,0 +1,113 @@
+"""make tune: from a folder to a network, with a tiny one and a few steps."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from PIL import Image
+
+from captcha_reader.practice import Labelled
+from captcha_reader.weights import described, description
+from notebooks_py import ch4_gpu_training as ch4
+from notebooks_py import ch8_own_captchas as ch8
+from tools import tune
+
+TEXTS = ("ab", "ba", "a1", "1b", "aa", "b1", "111", "bab")
+
+
+class Stop(keras.callbacks.Callback):
+    """Stops in the second epoch, as Ctrl-C does."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer.iterations == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures of each text, most of them 60x20."""
+    (folder := tmp_path / "my captchas").mkdir()
+    for i, text in enumerate(2 * TEXTS):
+        Image.effect_noise((60 + 20 * (i > 12), 20), 50 + i).save(folder / f"{text}_{i}.png")
+    return folder
+
+
+@pytest.fixture
+def call(folder, tmp_path, monkeypatch):
+    """Return `make tune` on the folder with a tiny network and epochs of two steps."""
+    monkeypatch.setattr(ch4, "SLIM", {"filters": (4, 8), "convs": 1, "stride": 4, "norms": "once"})
+    monkeypatch.setattr(ch8, "Labelled", partial(Labelled, steps=2))
+
+    def run(name, callbacks=()):
+        fit = partial(ch4.fit_recipe, callbacks=callbacks)
+        monkeypatch.setattr(ch8, "fit_recipe", fit)
+        words = ["--from=nothing", "--budget=160"]  # five steps
+        argv = ["tune", f"--folder={folder}", f"--out={tmp_path / name}", *words]
+        monkeypatch.setattr(sys, "argv", argv)
+        assert tune.main() == 0
+        return keras.models.load_model(tmp_path / name / "mine.keras")
+
+    tf.config.run_functions_eagerly(True)  # a few steps are done before a graph is made
+    yield run
+    tf.config.run_functions_eagerly(False)
+
+
+def test_a_folder_becomes_a_network_and_ctrl_c_changes_nothing(call, tmp_path, capsys):
+    whole = call("whole")
+    printed = capsys.readouterr().out
+    assert "16 pictures with 8 different texts" in printed and "1ab  (3)" in printed
+    assert "60x20 (13), 80x20 (3); 192x64" in printed and "n = " in printed
+    assert "next: make " in printed.splitlines()[-1]
+    out = tmp_path / "whole"
+    assert description(out / "mine.keras") == described("1ab", 192)
+    results = json.loads((out / "results.json").read_text())
+    assert results["steps"] == 5 and results["n"] == 4 and (out / "wrong.png").exists()
+    assert "my captchas' OUT=" in results["command"] and not whole.compiled
+    with pytest.raises(KeyboardInterrupt):
+        call("stopped", callbacks=[Stop()])
+    resumed = call("stopped")
+    assert all(map(np.array_equal, whole.get_weights(), resumed.get_weights()))
+    further = tune.first_network(out / "mine.keras", "1abc", seed=1)  # FROM=
+    kernel, more = (model.layers[-1].kernel for model in (whole, further))
+    assert np.array_equal(kernel, more[:, :4]) and more.shape[1] == 5
+
+
+def test_what_is_wrong_stops_before_anything_is_trained_or_tensorflow_loaded(folder, tmp_path):
+    (folder / "notes.txt").write_text("from Tuesday")
+    code = "import sys; from tools import tune\ntry: tune.main()\nexcept ValueError as error:"
+    code += " print(error); sys.exit(3 + ('tensorflow' in sys.modules))"
+
+    def refused(*words) -> str:
+        command = [sys.executable, "-c", code, *words, f"--out={tmp_path / 'run'}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode in (2, 3), result.stderr
+        return result.stdout + result.stderr
+
+    assert "notes.txt: this is no picture" in refused(f"--folder={folder}")
+    assert "mine.keras is neither" in refused(f"--folder={folder}", "--from=mine.keras")
+    (folder / "notes.txt").unlink()
+    Image.new("L", (60, 20)).save(folder / f"{21 * 'a'}.png")
+    assert "needs 41 columns" in refused(f"--folder={folder}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_get_the_usual_width_and_columns_for_each_text():
+    widths = [np.zeros((64, width, 3), np.uint8) for width in (80, 128, 128, 200)]
+    assert tune.common_width(widths, ["AB"] * 4) == 128
+    assert tune.common_width(widths, ["AB"] * 3 + ["AABBCCDDEEFF"]) == 8 * 18
+
+
+def test_what_went_wrong_is_counted(tmp_path, capsys):
+    pictures = np.zeros((4, 64, 64, 3), np.uint8)
+    tune.tell(tmp_path, pictures, ["O1", "OO", "AB", "7"], ["01", "00", "A", "7"])
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("read right: 25.00 %") and "n = 4" in first
+    assert second.endswith(": O read as 0 (3), another length (1)") and third.startswith("3 of")

@@ -1,0 +1,212 @@
+"""Teach a network captchas of your own: `make tune FOLDER=my_captchas`.
+
+The folder holds labelled pictures, as `captcha_reader.folders.read_folder` describes. A fifth of
+the texts is held out, and counted at the end. The same command goes on where it was stopped.
+"""
+
+import argparse
+import hashlib
+import json
+import shlex
+import shutil
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from captcha_reader.folders import alphabet_of, picture_files, read_folder, split
+from captcha_reader.outputs import show_captchas
+from captcha_reader.reading import scale
+from captcha_reader.scores import share, wilson
+from captcha_reader.texts import ALPHABET, HEIGHT
+from captcha_reader.weights import describe, description, find, sha256
+from tools import options, runs
+from tools.train import captchas_or_minutes, count_steps, seconds_a_step
+
+BATCH = 32  # pictures in a batch
+COLUMN, WIDEST = 8, 320  # pixels of a picture for each column of the network, and at most
+
+
+def read_options(words: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of a command line."""
+    parser = options.parser("tune", "Teach a network captchas of your own, from a folder.")
+    add = parser.add_argument
+    add("--folder", type=Path, required=True, default=argparse.SUPPRESS, help="labelled pictures")
+    add("--pattern", help="where the text stands in their names, as in '*_{text}'")
+    add("--from", default="ctc", help="ctc, nothing, or the path of a .keras file")
+    add("--seed", default=2019, type=options.whole, help="decides what is held out, and all else")
+    add("--budget", type=captchas_or_minutes, help="pictures, or minutes as in 5min; as many as "
+        "usually help, if it is not given")  # fmt: skip
+    add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
+    arguments = parser.parse_args(words)
+    start = getattr(arguments, "from")
+    if start not in ("ctc", "nothing") and not Path(start).is_file():
+        parser.error(f"--from={start} is neither ctc nor nothing, nor a .keras file")
+    return arguments
+
+
+def usual_steps(count: int) -> int:
+    """Return how many batches help with so many pictures: twice, if there are four times more."""
+    return round(400 * (count / 200) ** 0.5)
+
+
+def read_all(folder: Path, pattern: str | None) -> tuple[np.ndarray, list[str]]:
+    """Read a folder, say what it holds, and bring its pictures to one width."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        pictures, texts = read_folder(folder, pattern=pattern)
+    alphabet, lengths = alphabet_of(texts), Counter(map(len, texts))
+    sizes = Counter("{}x{}".format(*Image.open(path).size) for path in picture_files(folder))
+    width = common_width(pictures, texts)
+    print(f"{folder}: {len(texts):,} pictures with {len(set(texts)):,} different texts")
+    print(f"  characters  {alphabet}  ({len(alphabet)})")
+    print(f"  lengths     {listed(lengths)}")
+    print(f"  sizes       {listed(sizes)}; {width}x{HEIGHT} for the network")
+    if seldom := [c for c in alphabet if sum(text.count(c) for text in texts) < 3]:
+        print(f"  seldom      {' '.join(seldom)}  (typed by mistake?)")
+    for note in notes:
+        print(f"  note        {note.message}")
+    return np.concatenate([scale(picture[None], width) for picture in pictures]), texts
+
+
+def listed(counts: Counter, most: int = 5) -> str:
+    """Write the most frequent of some things with their counts."""
+    names = [f"{name} ({count:,})" for name, count in counts.most_common(most)]
+    return ", ".join(names + ["..."] * (len(counts) > most))
+
+
+def common_width(pictures: list[np.ndarray], texts: list[str]) -> int:
+    """Return the width that suits most of the pictures and has columns for each text.
+
+    Raises:
+        ValueError: a text has too many characters for the widest of pictures.
+    """
+
+    def columns(text: str) -> int:
+        return len(text) + sum(a == b for a, b in pairwise(text))  # a blank between equal ones
+
+    longest = max(texts, key=columns)
+    if columns(longest) * COLUMN > WIDEST:
+        raise ValueError(f"{longest!r} needs {columns(longest)} columns, with one between equal "
+                         f"neighbours; the network has at most {WIDEST // COLUMN}")  # fmt: skip
+    usual = sorted(picture.shape[1] for picture in pictures)[len(pictures) // 2]
+    return max(usual, columns(longest) * COLUMN)
+
+
+def first_network(source: Path | None, alphabet: str, seed: int):
+    """Return the network to begin with: a new one, or that of a file, changed to the alphabet."""
+    import keras
+
+    from notebooks_py import ch4_gpu_training as ch4
+    from notebooks_py.ch8_own_captchas import with_alphabet
+
+    keras.utils.set_random_seed(seed)
+    if source is None:
+        return ch4.build_ctc(len(alphabet), **ch4.SLIM)
+    model = keras.models.load_model(source, compile=False)
+    known = (description(source) or {}).get("alphabet", ALPHABET)
+    if model.name != "ctc" or model.output_shape[-1] != len(known) + 1:
+        raise ValueError(f"{source} is no CTC network for the characters {known}")
+    return with_alphabet(model, known, alphabet)
+
+
+def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) -> None:
+    """Print what is read right and what is not; draw five of the latter."""
+    wrong = [i for i, text in enumerate(texts) if answers[i] != text]
+    print(f"read right: {share(len(texts) - len(wrong), len(texts))} of the held-out pictures")
+    if not wrong:
+        return
+    equal = [i for i in wrong if len(answers[i]) == len(texts[i])]
+    pairs = [pair for i in equal for pair in zip(texts[i], answers[i], strict=True)]
+    confused = Counter(f"{a} read as {b}" for a, b in pairs if a != b)
+    confused["another length"] = len(wrong) - len(equal)
+    print(f"what went wrong: {listed(+confused, 8)}")
+    five = [list(x[i] for i in wrong[:5]) for x in (pictures, texts, answers)]
+    show_captchas(*five, columns=5).savefig(out / "wrong.png")
+    print(f"{len(five[0])} of them: {out / 'wrong.png'}")
+
+
+def train(
+    pictures: np.ndarray, texts: list[str], source: Path | None, seed: int, out: Path, open_run
+):
+    """Learn four fifths of the texts, count the others, write mine.keras and results.json."""
+    with options.quietly():
+        import keras
+    import matplotlib
+
+    from captcha_reader.training import check_backup
+    from notebooks_py import ch8_own_captchas as ch8
+    from notebooks_py.ch3_ctc import read_ctc
+
+    matplotlib.use("Agg")  # no window
+    alphabet, (learn, test) = alphabet_of(texts), split(texts, seed=seed)
+    data = ch8.own_captchas(pictures[learn], [texts[i] for i in learn], alphabet, seed)
+
+    def seconds() -> float:
+        model = first_network(source, alphabet, seed)
+        ch8.compile_recipe(model, 1_000)
+        return seconds_a_step(model, data)
+
+    record = open_run(len(learn), seconds)
+    check_backup(out / "backup")
+    print(f"{len(learn):,} pictures to learn from, {len(test):,} held out; {record['steps']:,} "
+          f"batches of {BATCH}, in {out}", flush=True)  # fmt: skip
+    ch8.fine_tune(first_network(source, alphabet, seed), data, record["steps"], out)
+    shutil.copy(out / "averaged.keras", mine := out / "mine.keras")
+    describe(mine, alphabet, pictures.shape[2])
+    model, answers = keras.models.load_model(mine, compile=False), []
+    for part in np.array_split(test, -(-len(test) // 100)):
+        answers += read_ctc(model, pictures[part], alphabet)
+    truth = [texts[i] for i in test]
+    tell(out, pictures[test], truth, answers)
+    right = sum(a == b for a, b in zip(answers, truth, strict=True))
+    score = {"n": len(test), "right": right, "interval": wilson(right, len(test))}
+    runs.write_json(out / runs.RESULTS, record | {"alphabet": alphabet} | score)
+    print(f"written: {mine}")
+
+
+def main() -> int:
+    """Look at the folder, train, and say what to type next."""
+    began = time.perf_counter()
+    arguments = vars(read_options())
+    folder, start, budget = (arguments[name] for name in ("folder", "from", "budget"))
+    pictures, texts = read_all(folder, arguments["pattern"])
+    split(texts)  # raises an error if all texts are the same
+    source = None if start == "nothing" else find("ctc.keras") if start == "ctc" else Path(start)
+    typed = [
+        f"{name.upper()}={shlex.quote(str(x))}" for name, x in arguments.items() if x is not None
+    ]
+    out, settings = arguments.pop("out", None), arguments | {"folder": folder.resolve().name}
+    content = pictures.tobytes() + json.dumps(texts).encode()
+    settings["content"] = hashlib.sha256(content).hexdigest()
+    settings["start"] = source and sha256(source)
+    name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+    out = out or Path("build/train", f"tune-{settings['folder']}-{name}")
+
+    def open_run(known: int, seconds: Callable[[], float]) -> dict:
+        whole = {"batch": BATCH, "budget": budget or usual_steps(known) * BATCH}
+        count = partial(count_steps, whole, began, seconds)
+        return runs.open_run(out, settings, " ".join(["make tune", *typed]), count)
+
+    with runs.locked(out):
+        train(pictures, texts, source, arguments["seed"], out, open_run)
+    network = out / "mine.onnx"
+    try:
+        from tools.export import export
+    except ModuleNotFoundError:
+        print(f"next: make export MODEL={shlex.quote(str(out / 'mine.keras'))}")
+        return 0
+    network.write_bytes(export(out / "mine.keras"))
+    picture = shlex.quote(str(picture_files(folder)[0]))
+    print(f"written: {network}\nnext: make read FILE={picture} MODEL={shlex.quote(str(network))}")
+    return 0
+
+
+if __name__ == "__main__":
+    runs.end_with(main)
