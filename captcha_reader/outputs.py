@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from captcha_reader.scores import share, wilson
+from captcha_reader.texts import ALPHABET
 
 if TYPE_CHECKING:
     import keras
@@ -96,6 +98,113 @@ def plot_errors(axes: Axes, rows: list[dict], title: str) -> None:
     axes.set(title=title, xlabel="captchas not entirely right (%)")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
+
+
+def show_shapes(shapes: dict[str, Sequence[int]]) -> Figure:
+    """Draw what comes out of each part of a network as a box with its name, from left to right.
+
+    A shape is (height, width, channels), or (width, channels). A box is as high, as deep (to the
+    back) and as wide as the square roots of these numbers say. Return the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9.5, 2.2), layout="constrained")
+    x = 0.0
+    for name, shape in shapes.items():
+        height, depth, width = np.sqrt([1, *shape][-3:])
+        front = np.array([(0, 0), (width, 0), (width, height), (0, height)]) + (x, -height / 2)
+        back = front + (0.5 * depth, 0.5 * depth)
+        top, side = ([*front[[a, b]], *back[[b, a]]] for a, b in ((3, 2), (2, 1)))
+        for corners, color in ((front, "#9ecae1"), (top, "#deebf7"), (side, "#6baed6")):
+            axes.add_patch(plt.Polygon(corners, fc=color, ec="#08519c", lw=0.8))
+        middle, size = x + (width + 0.5 * depth) / 2, " x ".join(map(str, shape))
+        axes.text(middle, -5.5, f"{name}\n{size}", ha="center", va="top", fontsize=9)
+        x += max(width + 0.5 * depth, 9) + 4
+    axes.set(xlim=(-3, x), ylim=(-9.5, 9), aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+def plot_shares(axes: Axes, x: Sequence, right, n, label: str = "", fmt: str = "o-") -> None:
+    """Plot shares `right` out of `n` at each x, in per cent, with their 95 % intervals."""
+    counts = np.broadcast_arrays(np.atleast_1d(right), n)
+    shares = 100 * counts[0] / counts[1]
+    ends = 100 * np.array([wilson(*pair) for pair in zip(*counts, strict=True)])
+    axes.errorbar(x, shares, np.abs(ends.T - shares), capsize=3, label=label, fmt=fmt)
+
+
+def plot_calibration(axes: Axes, sure: Sequence[float], correct: Sequence[bool]) -> None:
+    """Plot how often answers are right against how sure (0 to 1) the network was, in four classes.
+
+    On the dotted line the network would be right exactly as often as it says.
+    """
+    sure, correct = np.array(sure), np.array(correct)
+    for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
+        if (inside := (sure > low) & (sure <= high)).any():
+            x, n = 100 * sure[inside].mean(), inside.sum()
+            label = f"{low:.0%} to {high:.0%}: {n:,} captchas"
+            plot_shares(axes, [x], correct[inside].sum(), n, label, fmt="o")
+    axes.plot([0, 100], [0, 100], "k:", lw=1)
+    axes.set(xlabel="how sure the network was (%)", ylabel="answers that were right (%)")
+    axes.legend(title="how sure", fontsize=8)
+
+
+def plot_columns(axes: Axes, picture: np.ndarray, chances: np.ndarray, rows: str) -> None:
+    """Plot a picture, the likeliest answer of each column below it, and the chances of `rows`.
+
+    `chances` is (columns, classes), with the blank, written `-`, as class 0; the more certain an
+    answer, the darker it is. `rows` names the answers that are shown, from top to bottom.
+    """
+    alphabet = "-" + ALPHABET
+    right, tall = len(chances) - 0.5, 2.2 + len(rows)  # the picture takes the upper half
+    shown = chances[:, [alphabet.index(row) for row in rows]].T
+    axes.imshow(shown, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(picture, extent=(-0.5, right, -2.2, -2.2 - tall))
+    axes.vlines(np.arange(0.5, right), len(rows) - 0.5, -0.5, color="white", lw=1)
+    for column, chance in enumerate(chances):
+        best = chance.argmax()
+        color = (0.03, 0.19, 0.42, 0.3 + 0.7 * chance[best])
+        axes.text(column, -1.3, alphabet[best], color=color, ha="center", va="center",
+                  family="monospace", weight="bold")  # fmt: skip
+    axes.set(xlim=(-0.5, right), ylim=(len(rows) - 0.5, -2.2 - tall), aspect="auto", xticks=[])
+    axes.set_yticks(range(len(rows)), rows, family="monospace")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def animate_columns(
+    picture: np.ndarray, frames: Sequence[tuple[str, str, np.ndarray]], text: str, path: Path
+) -> None:
+    """Write a GIF of `plot_columns`: each frame has a caption, what is read, and the chances.
+
+    What is read is green if it is the `text`. Answers that no frame thinks likely are left out.
+    """
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(exist_ok=True)
+    figure, axes = plt.subplots(figsize=(5.2, 5.4), dpi=125, layout="constrained")
+    rows, images = likely_rows([chances for *_, chances in frames]), []
+    for caption, answer, chances in frames:
+        axes.clear()
+        plot_columns(axes, picture, chances, rows)
+        axes.set_title(caption, loc="left", color="dimgray")
+        axes.set_xlabel("each column says which character it sees: the darker, the surer")
+        style = {"color": "green" if answer == text else "crimson", "family": "monospace"}
+        axes.set_title(f"read: {answer or 'nothing'}", loc="right", weight="bold", size=16, **style)
+        figure.canvas.draw()
+        images.append(Image.fromarray(np.array(figure.canvas.buffer_rgba())[..., :3]))
+    plt.close(figure)
+    several = Image.fromarray(np.hstack([np.array(image) for image in images[::4]]))
+    colors = several.quantize(256, Image.Quantize.MAXCOVERAGE)
+    images = [image.quantize(palette=colors, dither=Image.Dither.NONE) for image in images]
+    times = [200] * (len(images) - 1) + [3000]  # milliseconds
+    images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0)
+
+
+def likely_rows(chances: Iterable[np.ndarray], least: float = 0.25) -> str:
+    """Return the blank and the characters that have a chance of `least` or more in some column."""
+    best = np.max([chance.max(axis=0) for chance in chances], axis=0)
+    return "-" + "".join(c for c, most in zip(ALPHABET, best[1:], strict=True) if most >= least)
 
 
 def diagram(model: keras.Model, folder: Path) -> Path:

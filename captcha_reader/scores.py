@@ -54,13 +54,15 @@ def difference(right: int, n: int, other_right: int, other_n: int) -> str:
 class Score:
     """How many of `n` captchas of a test set were read right, entirely and at each position.
 
-    `right_by_position` counts the characters at each place, from left to right.
+    `right_by_position` counts the characters at each place, from left to right. `wrong` has the
+    text and the answer of each captcha that was read wrong.
     """
 
     test_set: str
     n: int
     right: int
     right_by_position: tuple[int, ...]
+    wrong: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.test_set}: {self.right:,} right, {share(self.right, self.n)}"
@@ -68,7 +70,9 @@ class Score:
     def record(self) -> dict:
         """Return the score as a results file holds it, with its interval and the fingerprint."""
         return {
-            **dataclasses.asdict(self),
+            "test_set": self.test_set,
+            "n": self.n,
+            "right": self.right,
             "right_by_position": list(self.right_by_position),
             "interval": [round(end, 5) for end in wilson(self.right, self.n)],
             "fingerprint": FINGERPRINTS[self.test_set],
@@ -81,15 +85,15 @@ def evaluate(read: Callable[[np.ndarray], list[str]], test_set: str = "classic-1
     `read` turns uint8 pictures (n, height, width, 3) of one size into n texts of any length; a
     captcha is right only if the whole text is. Raises ValueError for an unknown test set.
     """
-    batches, n, right = draw_test_set(test_set), 0, 0
+    batches, n, wrong = draw_test_set(test_set), 0, []
     by_position = np.zeros(TEST_SETS[test_set].length, dtype=int)
     with tqdm(total=TEST_SETS[test_set].n, desc=test_set) as progress:
         for pictures, texts in batches:
             for text, answer in zip(texts, read(pictures), strict=True):
                 for position, pair in enumerate(zip(text, answer, strict=False)):
                     by_position[position] += pair[0] == pair[1]
-                right += text == answer
+                wrong += [(text, answer)] if text != answer else []
                 n += 1
             progress.update(len(texts))
-            progress.set_postfix_str(f"{right / n:.2%}")
-    return Score(test_set, n, right, tuple(by_position.tolist()))
+            progress.set_postfix_str(f"{1 - len(wrong) / n:.2%}")
+    return Score(test_set, n, n - len(wrong), tuple(by_position.tolist()), tuple(wrong))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +58,18 @@ def read_log(name: str, folder: Path = MODELS) -> pd.DataFrame:
     import pandas as pd
 
     return pd.read_csv(find(f"{name}.csv", folder))
+
+
+def write_errors(path: Path, wrong: Sequence[tuple[str, str]]) -> None:
+    """Write the texts and answers of captchas that were read wrong as a table of two columns."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("text", "answer"), *wrong])
+
+
+def read_errors(name: str, folder: Path = MODELS) -> list[tuple[str, str]]:
+    """Return (text, answer) of each captcha of classic-100k that a finished network reads wrong."""
+    with find(f"{name}_errors.csv", folder).open(encoding="utf-8", newline="") as file:
+        return [(text, answer) for text, answer in csv.reader(file)][1:]
 
 
 def sha256(path: Path) -> str:

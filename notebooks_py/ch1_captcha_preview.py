@@ -37,8 +37,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 
 # %% [markdown]
-# Random captchas grow out of one visible number. Change it and run all, and you get others; leave it, and you get
-# exactly the ones on this page.
+# All captchas grow out of one number. Change it, and you get others; leave it, and you get those on this page.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # the year of the tutorial that this one grew out of
@@ -47,7 +46,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # ## One captcha
 #
 # A captcha is a text that people can read and programs should not. The package `captcha` draws ours: four
-# of 36 characters, the digits and the capital letters.
+# characters out of 36, the digits and the capital letters.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -62,7 +61,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # Letters lean, overlap and change size; dots and an arc try to pass for parts of them. `draw_captchas`
-# takes its random numbers from the generator that we hand it, `random.Random(SEED)`.
+# takes its random numbers from the generator that we hand it.
 #
 # ## A page of them
 #
@@ -80,11 +79,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # folder.mkdir()
 # figure.savefig(folder / "captchas.png", dpi=90)
 # plt.show()
-# print(" ".join(texts))
 
 # %% [markdown]
-# Cover the titles and try to read them. Most are easy. But who can tell `0` from `O`? Lesson 6
-# tries.
+# Cover the titles and try to read them. Most are easy. But can you tell `0` from `O`? Lesson 6 is about that.
 #
 # A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each
 # batch its own generator, seeded by a *name* of four parts: seed, split, epoch and batch number.
@@ -95,93 +92,106 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"{split}, epoch {epoch}, batch {index}:", random_texts(stream(SEED, *name), 5))
 
 # %% [markdown]
-# The same name gives the same captchas, in whatever order they are asked for. A different name gives
-# different ones: pictures for training and pictures for testing never come from the same stream.
+# The same name gives the same captchas, in whatever order we ask for them. Another name gives others, so
+# captchas for training and for testing never come from the same stream.
 #
 # ## The anatomy of a captcha
 #
-# What happens between the text and the picture? `stages` draws one captcha and keeps all that the
-# package throws away.
+# `stages` draws one captcha and keeps what the package throws away. First the letters: each is drawn in one of three
+# sizes, turned by up to 30 degrees, and warped: stretched into a box whose corners move.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import stages
 #
 # anatomy = stages("W0O7", random.Random(6))
-# for glyph in anatomy.glyphs:
-#     print(
-#         f"{glyph.character}: {glyph.font_size} points, turned by {glyph.angle:.0f} degrees, "
-#         f"ink {glyph.ink.width}x{glyph.ink.height}, stretched into {glyph.box[0]}x{glyph.box[1]}"
-#     )
-
-# %% [markdown]
-# First the letters. Each is drawn in one of three sizes, turned by up to 30 degrees, and warped: its
-# box is stretched, and the four corners move.
-
-# %% tags=["active-ipynb"]
-# steps = {"as the font has it": "ink", "turned": "rotated", "warped": "warped"}
-# figure, grid = plt.subplots(3, 4, figsize=(5.6, 4.7), layout="constrained")
-# for row, (title, step) in zip(grid, steps.items(), strict=True):
-#     row[0].set_ylabel(title)
-#     for axes, glyph in zip(row, anatomy.glyphs, strict=True):
-#         axes.imshow(letter := getattr(glyph, step))
+# figure, grid = plt.subplots(3, 4, figsize=(5.6, 4.9), layout="constrained")
+# for column, glyph in zip(grid.T, anatomy.glyphs, strict=True):
+#     steps = {
+#         f"{glyph.character}, {glyph.font_size} points": glyph.ink,
+#         f"turned by {glyph.angle:.0f}°": glyph.rotated,
+#         f"warped, {glyph.box[0]}x{glyph.box[1]}": glyph.warped,
+#     }
+#     for axes, (title, letter) in zip(column, steps.items(), strict=True):
+#         axes.imshow(letter)
 #         axes.set(xticks=[], yticks=[], xlim=(-5, 65), ylim=(65, -5))
-#         axes.set_title(f"{glyph.character}, {letter.width}x{letter.height}", fontsize=9)
+#         axes.set_title(title, fontsize=9)
 # figure.suptitle("Four letters: drawn, turned, warped")
 # plt.show()
-# print("sizes of all letters:", sorted({glyph.font_size for glyph in anatomy.glyphs}))
 
 # %% [markdown]
-# Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but
-# the warp stretches both into the same box. (Here the zero still looks smaller: it was
-# turned and bent in other ways.) Lesson 6 measures what is left of the difference.
+# Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but both are
+# stretched into boxes of the same size. Lesson 6 measures what is left of the difference.
 #
-# Then the letters are put together.
+# Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to 255.
+# The package makes the mask from the letter's own brightness, times 1.97. Which letters will be the palest?
 
 # %% tags=["active-ipynb"]
-# theirs = draw_captchas(["W0O7"], random.Random(6))[0]
-# figure, grid = plt.subplots(2, 3, figsize=(9, 3), layout="constrained")
-# panels = {**anatomy.pictures, "by the package": theirs}
-# widest = max(np.shape(stage)[1] for stage in panels.values())
-# for axes, (title, stage) in zip(grid.flat, panels.items(), strict=True):
-#     axes.imshow(stage)
-#     axes.set(xlim=(0, widest), xticks=[], yticks=[])  # all to one scale
-#     height, width = np.shape(stage)[:2]
-#     axes.set_title(f"{title}, {width}x{height}")
-# figure.suptitle("One captcha, five stages, and the package's own")
+# from PIL import Image
+#
+# from captcha_reader.drawing import draw_glyph, mask_of
+#
+# figure, grid = plt.subplots(3, 4, figsize=(5.6, 4.9), layout="constrained")
+# colors = [(10, 20, 60), (20, 50, 120), (60, 90, 170), (120, 150, 200)]
+# for column, color in zip(grid.T, colors, strict=True):
+#     letter = draw_glyph("A", (*color, 255), random.Random(7)).warped
+#     mask, paper = mask_of(letter), Image.new("RGB", letter.size, (250, 245, 240))
+#     paper.paste(letter, mask=mask)
+#     level = np.bincount(np.ravel(mask))[1:].argmax() + 1  # the most frequent one but 0
+#     steps = {"warped": letter, f"mask {level}": mask, "pasted": paper}
+#     for axes, (title, picture) in zip(column, steps.items(), strict=True):
+#         axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+#         axes.set(xticks=[], yticks=[])
+#         axes.set_title(title, fontsize=9)
+# figure.suptitle("One letter in four colours, from dark to bright")
 # plt.show()
-# different = np.sum(np.asarray(anatomy.pictures["smoothed"]) != theirs)
-# print(f"bytes that differ from the package's picture: {different}")
 
 # %% [markdown]
-# *Pasted*: side by side, with a space before about half of them, each sliding back over its neighbour by
-# up to a quarter of a letter. *Squeezed*: what is wider than the picture is made to fit. Then 30 *dots*,
-# an *arc*, and a filter that makes edges *smooth*. The last stage is the package's own picture, byte
-# for byte.
+# The dark ones! Black would not be seen at all. And the mask has hard edges, where the letter had soft ones. We
+# need both again: lesson 4 stores letters in the colour of their captcha, and lesson 6 counts as ink whatever the mask
+# lets through. Now all letters together:
+
+# %% tags=["active-ipynb"]
+# figure, grid = plt.subplots(2, 3, figsize=(9, 3), layout="constrained")
+# widest = anatomy.pictures["pasted"].width
+# for axes, (title, stage) in zip(grid.flat, anatomy.pictures.items(), strict=False):
+#     axes.imshow(stage)
+#     axes.set(xlim=(0, widest))  # all to one scale
+#     axes.set_title(f"{title}, {stage.width}x{stage.height}", loc="left")
+# for axes in grid.flat:
+#     axes.axis("off")
+# figure.suptitle("One captcha, five stages")
+# plt.show()
+
+# %% [markdown]
+# *Pasted*: side by side, with a space before about half of the letters, and each slides back over its neighbour by
+# up to a quarter of a letter. *Squeezed*: what is too wide is made to fit. Then 30 *dots* and an *arc*, which
+# pass through no mask and so are darker, and a filter that makes edges *smooth*. The last stage equals the
+# package's own picture, byte for byte.
 #
 # ## Why captcha 0.7.0?
 #
-# Versions `0.3` to `0.7.0` draw the captchas that the [original
-# tutorial](https://github.com/ypwhs/captcha_break) read 98.26 % and 99.21 % of. The newer 0.7.1 can't be
-# seeded, and by a slip in a formula it moves the corners of letters less: another task, whose results
-# must not be compared with those.
+# We want the captchas of the [original tutorial](https://github.com/ypwhs/captcha_break), of 2019. By their source,
+# versions `0.3`, `0.4`, `0.6.0` and `0.7.0` draw nearly the same, and `0.5.0` sizes letters by their own width. The newer
+# `0.7.1` can't be seeded; by a slip in a formula it moves corners less, and its arc may end early. Results on such
+# captchas must not be compared with the original's.
 
 # %% tags=["active-ipynb"]
-# from captcha_reader.drawing import CLASSIC, MODERN, draw_glyph
+# from captcha_reader.drawing import CLASSIC, MODERN
 #
-# figure, grid = plt.subplots(2, 7, figsize=(9, 3.2), layout="constrained")
-# for row, name, version in zip(grid, ("0.7.0", "0.7.1"), (CLASSIC, MODERN), strict=True):
-#     row[0].set_ylabel(f"captcha {name}")
-#     for i, axes in enumerate(row):
-#         axes.imshow(draw_glyph("A", (0, 0, 0, 255), random.Random(i), version).warped)
-#         axes.set(xticks=[], yticks=[])
-#     shifts = [version.shifts(30, 42, random.Random(i)) for i in range(20_000)]
-#     print(f"{name}: corners move {np.abs(shifts)[:, 0].mean():.1f} pixels sideways, on average")
-# figure.suptitle("The same seven turned letters, warped by two versions")
+# w, h = 35, 61  # the box of a letter of 56 points
+# figure, row = plt.subplots(1, 2, figsize=(5.6, 4), layout="constrained", sharex=True, sharey=True)
+# for axes, name, version in zip(row, ("0.7.0", "0.7.1"), (CLASSIC, MODERN), strict=True):
+#     for i in range(40):
+#         x1, y1, x2, y2 = version.shifts(w, h, random.Random(i))
+#         corners = [(x1, y1), (-x1, h - y2), (w + x2, h + y2), (w - x2, -y1)]
+#         axes.add_patch(plt.Polygon(corners, fill=False, color="tab:blue", alpha=0.4))
+#     mean = np.mean([np.abs(version.shifts(w, h, random.Random(i))) for i in range(2_000)])
+#     axes.set(title=f"{name}: {mean:.1f} pixels", aspect="equal", xlim=(-16, 51), ylim=(80, -19))
+# figure.suptitle("Forty boxes, and how far their corners move on average")
 # plt.show()
 
 # %% [markdown]
-# Compare each letter with the one below it. The third stands straighter in the lower row, and the printed means say
-# it for all. (`MODERN` draws as 0.7.1 does, from our generator.)
+# `MODERN` draws as 0.7.1 does, from our generator.
 #
 # ## From text to labels, and back
 #
@@ -195,43 +205,24 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # labels = encode(["A0Z9"])
 # heads = one_hot(labels)
 # print("places:", labels.tolist())
-# print("one-hot: ", len(heads), "arrays of shape", heads[0].shape)
+# print("one-hot:", len(heads), "arrays of shape", heads[0].shape)
 # print("the first has its 1 at", heads[0][0].argmax(), "and all of them say", decode_heads(heads))
-
-# %% [markdown]
-# `encode` refuses what is not in the alphabet, and says so:
-
-# %% tags=["active-ipynb"]
-# try:
-#     encode(["a0Z9"])
-# except ValueError as error:
-#     print("ValueError:", error)
 
 # %% [markdown]
 # ## Two ways to feed training
 #
-# **Draw once.** Draw tens of thousands of pictures, store them, train on them again and again. The
-# network never waits. But the set has an end, and what is seen often is learned by heart.
+# **Draw once.** Draw tens of thousands of pictures, store them, and train on them again and again. The
+# network never has to wait. But the set has an end, and what is seen often is learned by heart.
 #
 # **Draw on the fly.** Draw each batch just before it is needed. No picture comes twice, and nothing
-# needs to be stored. But somebody has to draw quickly enough.
-
-# %% tags=["active-ipynb"]
-# size = pictures[0].size
-# print(f"one picture: {size:,} bytes, as float32 {4 * size:,}")
-# print(f"100,000 pictures drawn once: {100_000 * size / 1e9:.1f} GB")
-# print(f"a batch of 128 on the fly: {128 * 4 * size / 1e6:.1f} MB")
-
-# %% [markdown]
-# We draw on the fly; lesson 4 makes it fast.
+# needs to be stored. But the drawing has to be quick. This is our way, and lesson 4 makes it fast.
 #
 # ## `CaptchaSequence`
 #
 # In Keras, a data set that is made while training runs is a `PyDataset`: it knows how many batches
-# an epoch has, and how to make batch number `index`. Several threads may ask for batches, in any
-# order. Ours asks `stream` for the generator with the right name, draws texts, then pictures, and
-# divides the bytes by 255. Labels come in two kinds: `"one-hot"` for the four heads of lesson 2, and
-# `"ctc"`, whole numbers from 1 to 36, for lesson 3, which needs the 0 for itself.
+# an epoch has, and how to make batch number `index`. Ours asks `stream` for the generator with the right name,
+# draws texts, then pictures, and divides the bytes by 255. Labels come in two kinds: `"one-hot"` for the four
+# heads of lesson 2, and `"ctc"`, whole numbers from 1 to 36, for lesson 3, which needs the 0 for itself.
 
 # %%
 class CaptchaSequence(keras.utils.PyDataset):
@@ -275,19 +266,19 @@ class CaptchaSequence(keras.utils.PyDataset):
 # X, y = data[0]
 # show_captchas(X[:5], decode_heads(y)[:5], columns=5, title="Titles decoded from the labels")
 # plt.show()
-# print(f"X: {X.shape} {X.dtype}, values {X.min():.2f} to {X.max():.2f}")
+# print(f"X: {X.shape} {X.dtype}, values {X.min():.2f} to {X.max():.2f}, {X.nbytes / 1e6:.1f} MB")
 # print(f"y: {len(y)} arrays {y[0].shape} {y[0].dtype}")
 # print("as CTC labels:", CaptchaSequence(1, 1, SEED, labels="ctc")[0][1].tolist())
 
 # %% [markdown]
 # Every picture shows its title, so pictures and labels belong together. The CTC labels 24, 29, 15, 14 are
-# the first of them, `NSED`: each place, and one more.
+# those of the first, `NSED`: each is the place in the alphabet, and one more.
 #
 # ## A new epoch, new pictures
 #
 # When an epoch ends, the data set has to move on, or the network would see the same pictures again.
-# A *callback*, code that Keras calls during training, tells it. (With `shuffle=True`, Keras' default, `fit` would
-# mix the order of the batches by Python's global `random`, and nobody's seed would decide a run.)
+# A *callback*, code that Keras calls during training, takes care of that. (By default `fit` also shuffles the
+# batches, with a generator that our seed does not reach; so we switch that off.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):
@@ -309,17 +300,33 @@ class SetEpoch(keras.callbacks.Callback):
 #     print(f"epoch {epoch} begins with", " ".join(decode_heads(data[0][1])[:5]))
 
 # %% [markdown]
-# On workers: `CaptchaSequence(..., workers=4)` draws in four threads. With
-# `use_multiprocessing=True` Keras starts processes, and those must be able to *import* the class: take
-# it from `notebooks_py.ch1_captcha_preview`, as all lessons do, not from a cell of your notebook.
+# ## Two workers or eight
+#
+# With `workers=4` Keras draws in four threads, and nobody knows which of them is ready first. Are the batches still
+# the same? A network that only averages the colours of each captcha shows what comes, and in which order.
+
+# %% tags=["active-ipynb"]
+# picture = keras.Input((64, 128, 3))
+# average = keras.Model(picture, keras.layers.GlobalAveragePooling2D()(picture))
+# one, *others = (
+#     average.predict(CaptchaSequence(16, 10, SEED, workers=n), verbose=0) for n in (1, 2, 8)
+# )
+# print(f"{len(one)} captchas, the first with the mean colour", one[0].round(3))
+# print("the same with 2 workers, and with 8:", [np.array_equal(one, other) for other in others])
+
+# %% [markdown]
+# They are: each batch depends on its name alone, and Keras hands them out in order. With `use_multiprocessing=True`
+# Keras starts processes instead of threads. On Linux these are copies of your program (until Python `3.14`). On macOS
+# and Windows they start empty and have to *import* the class, so take it from `notebooks_py.ch1_captcha_preview`,
+# as all lessons do, and not from a cell of your notebook.
 #
 # ---
 #
 # ## What you learned
 #
-# - A captcha is made in steps: letters drawn, turned, warped, pasted over each other, squeezed, then
-#   dots, an arc and a blur.
-# - Data is reproducible if each batch depends on a *name* alone, and nothing is shared.
+# - A captcha is made in steps: letters drawn, turned, warped, pasted through a mask of their own brightness,
+#   squeezed, then dots, an arc and a blur.
+# - Data is reproducible if each batch depends on a *name* alone: two workers or eight draw the same.
 # - `CaptchaSequence` gives pictures as float32 in [0, 1] and labels as four one-hot arrays, or as
 #   whole numbers for CTC.
 #

@@ -48,9 +48,8 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # ## An easier task first
 #
 # We train on captchas of *digits* only, ten classes instead of 36; everything else stays as hard as it
-# is. The finished network at the end reads all 36. And because the package draws slowly, a `GlyphBank`
-# draws for us: it keeps letters that the package drew and composes them by the package's own rules,
-# several times as fast.
+# is. The finished network at the end reads all 36. Because the package draws slowly, we take a `GlyphBank`:
+# it keeps letters that the package drew and composes them by the package's own rules, several times as fast.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -65,7 +64,6 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # X, y = data[0]
 # show_captchas(X[:8], decode_heads(y, DIGITS)[:8], title="What we train on")
 # plt.show()
-# print(f"X: {X.shape} {X.dtype}, y: {len(y)} arrays {y[0].shape}")
 
 # %% [markdown]
 # ## The network
@@ -73,9 +71,9 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # The first half looks. A *convolution* slides small windows of weights, its *filters*, over the picture;
 # *max pooling* keeps the largest of each 2x2 values. Five *blocks*, each of two 3x3 convolutions and a
 # pooling, find strokes, then corners, then pieces of letters. Each block halves both sides, and up to
-# the fourth it doubles the number of filters: the plan of VGG, a network of 2014. Batch
-# normalisation keeps the numbers near 0 and of the same spread: in the original after every convolution, in
-# our own networks once a block, which is faster (lesson 4).
+# the fourth it doubles the number of filters: the plan of VGG, a network of 2014. *Batch
+# normalisation* keeps the numbers near 0 and of the same spread. The original has it after every convolution; our
+# own networks have it once a block, which is faster (lesson 4).
 
 # %%
 def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
@@ -100,10 +98,9 @@ def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
 
 
 # %% [markdown]
-# Before the blocks we change one thing. In the original, paper is 1 and ink is less, so a network has
-# to notice what is *missing*. We turn that around: one number for each pixel, 0 for white paper
-# and 1 for black ink. It is a fixed formula, the brightness that the eye sees, with nothing to learn
-# in it. Lesson 3 shows what a difference it makes.
+# Before the blocks we change one thing. The original feeds colours, in which paper is 1 and ink is less. We turn that
+# around: one number for each pixel, 0 for white paper and 1 for black ink. It is a fixed formula, the
+# brightness that the eye sees, with nothing to learn in it. Lesson 3 shows what that is good for.
 
 # %%
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue look: BT.601
@@ -141,53 +138,43 @@ def build_cnn(
 
 
 # %% [markdown]
-# Does the full size have the original's 2,653,360 parameters?
+# In the size of the original, that is five blocks. What comes out of each of them?
 
 # %% tags=["active-ipynb"]
-# full = build_cnn(ink=False)
-# print(f"{full.count_params():,} parameters")
-# print("last feature map:", full.layers[-6].output.shape[1:])  # before Flatten and four heads
-# assert full.count_params() == 2_653_360
-
-# %% [markdown]
-# Yes. The last feature map is 2 high and 4 wide, with 256 channels.
-#
-# The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small
-# one: four blocks of one convolution each, fewer filters, and a first convolution that moves by two
-# pixels, so that everything after it works on a quarter of the pixels. Each block normalises once, behind its
-# pooling.
-
-# %% tags=["active-ipynb", "machine"]
-# from IPython.display import Image
-#
-# from captcha_reader.outputs import diagram, fresh_folder
+# from captcha_reader.outputs import diagram, fresh_folder, show_shapes
 #
 # FOLDER = fresh_folder("ch2_cnn")
-# keras.utils.set_random_seed(SEED)
-# small = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
-# model = build_cnn(len(DIGITS), **small, momentum=0.9)
-# print(f"{model.count_params():,} parameters")
-# Image(filename=diagram(model, FOLDER))
+# full = build_cnn(ink=False)
+# diagram(full, FOLDER)  # every layer, in imgs/cnn.png
+# pooled = [layer for layer in full.layers if isinstance(layer, layers.MaxPooling2D)]
+# shapes = {f"block {i}": layer.output.shape[1:] for i, layer in enumerate(pooled, start=1)}
+# show_shapes({"picture": full.input.shape[1:], **shapes, "four heads": (LENGTH, CLASSES)})
+# plt.show()
+# print(f"{full.count_params():,} parameters")
 
 # %% [markdown]
-# The first three boxes after the input are `to_ink`. Then the picture shrinks and the channels grow,
-# and at the end one vector fans out to four heads. (`momentum=0.9`: when a network reads, batch
-# normalisation uses averages from training. The usual 0.99 looks back a hundred batches, too far for a
-# run this short; 0.9 looks back ten.)
+# The picture shrinks, and the channels grow. (Each box is as high, as deep and as wide as the square roots
+# of its three numbers: height, width, channels.) The original has just as many parameters.
+#
+# It saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network: four blocks of one
+# convolution each, fewer filters, and a first convolution that moves by two pixels, so that everything after
+# it works on a quarter of the pixels.
 #
 # ## Train
 #
-# The plan is the original's. Adam at one learning rate, a few callbacks, and then from the best weights
-# once more at a tenth of the rate: larger steps to get near, smaller ones to arrive. Our rates are
-# three times the original's, because the run is so short. The *loss* is minus the logarithm of the
-# probability that the network gave to the right answer, summed over the four heads. (The logarithm is the
-# natural one, so the unit is the *nat*.)
+# The plan is the original's: Adam at one learning rate with a few callbacks, and then from the best weights
+# once more at a tenth of the rate. Larger steps get near, smaller ones arrive. Our rates are
+# three times the original's, because the run is so short. The *loss* is minus the natural logarithm of the
+# probability that the network gave to the right answer, in *nats*, summed over the four heads.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
 #
 # from captcha_reader.outputs import progress
 #
+# keras.utils.set_random_seed(SEED)
+# small = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
+# model = build_cnn(len(DIGITS), **small, momentum=0.9)
 # valid = CaptchaSequence(batch_size=128, steps=4, seed=SEED, split="valid", **settings)
 # callbacks = [
 #     SetEpoch(data),
@@ -196,12 +183,14 @@ def build_cnn(
 #     ModelCheckpoint(FOLDER / "best.keras", save_best_only=True),
 #     progress(),
 # ]
-# print(f"{len(valid) * 128} held-out pictures")
+# print(f"{model.count_params():,} parameters, {len(valid) * 128} held-out pictures")
 
 # %% [markdown]
 # `SetEpoch` asks for new pictures in every epoch. `EarlyStopping` ends a longer training when the loss on
 # held-out pictures (`valid`) has not improved for three epochs. `CSVLogger` writes the log, and
-# `ModelCheckpoint` keeps the best weights. Now it learns:
+# `ModelCheckpoint` keeps the best weights. (`momentum=0.9`: when a network reads, batch normalisation uses averages
+# over the training. The usual 0.99 looks back a hundred batches, too far for so short a run; 0.9 looks back ten.)
+# Now it learns, once at each rate:
 
 # %% tags=["active-ipynb"]
 # def compile_at(rate):
@@ -211,18 +200,12 @@ def build_cnn(
 #
 # compile_at(3e-3)
 # options = {"validation_data": valid, "callbacks": callbacks, "shuffle": False, "verbose": 0}
-# history = model.fit(data, epochs=EPOCHS, **options)
-# print(f"{EPOCHS} epochs of {STEPS} batches, {EPOCHS * STEPS * 32:,} pictures")
-
-# %% [markdown]
-# And once more from the best weights, at a tenth of the rate:
-
-# %% tags=["active-ipynb"]
+# model.fit(data, epochs=EPOCHS, **options)
 # model.load_weights(FOLDER / "best.keras")
 # compile_at(3e-4)
 # model.fit(data, initial_epoch=EPOCHS, epochs=EPOCHS + 1, **options)
 # model.load_weights(FOLDER / "best.keras")
-# print(f"one more epoch, {STEPS * 32:,} pictures")
+# print(f"{EPOCHS + 1} epochs of {STEPS} batches, {(EPOCHS + 1) * STEPS * 32:,} pictures")
 
 # %% [markdown]
 # What does the log say? To give all ten digits the same probability costs ln 10 for each of the four
@@ -240,12 +223,11 @@ def build_cnn(
 # axes.set_xticks(log.epoch + 1)
 # axes.legend()
 # plt.show()
-# print(f"{len(log)} lines in the log, blind guessing {LENGTH * np.log(10):.2f}")
 
 # %% [markdown]
 # The loss on held-out pictures falls as well. (It is lower at first because it is taken at the end of an
-# epoch, while the training loss is a mean over all of it.) These pictures are new, too, but made of the
-# same bank's letters. The real test comes next: captchas that the package itself draws.
+# epoch, while the training loss is a mean over all of it.) These pictures are new, but made of the
+# same bank's letters. Next comes the real test: captchas that the package itself draws.
 #
 # ## Read
 #
@@ -257,59 +239,40 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
     return decode_heads(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
 # %% [markdown]
-# Twelve captchas, drawn by the package itself. A title is what the network read: green if it is right, red
-# if not.
+# We draw a thousand captchas with the package and show the first twelve. A title is what the network read: green if
+# it is right, red if not. A captcha counts only if *all* its characters are right.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.drawing import draw_captchas, stream
+# from captcha_reader.scores import share
 # from captcha_reader.texts import random_texts
 #
 # rng = stream(SEED, "show", epoch=0, index=0)
 # texts = random_texts(rng, 1_000, DIGITS)
 # pictures = draw_captchas(texts, rng)
 # answers = read_heads(model, pictures, DIGITS)
-# show_captchas(pictures[:12], texts, answers, title="After two minutes of training")
-# plt.show()
-# print(f"{len(texts):,} captchas, the first is {texts[0]}")
-
-# %% [markdown]
-# Most of them are green. How many, really? We drew a thousand, and a captcha counts only if *all* its
-# characters are right.
-#
-# A percentage alone says little: 9 of 10 and 9,000 of 10,000 are both 90 %, but one of them may be luck.
-# So we always give *n*, and the 95 % interval of Wilson (1927): the range of true accuracies for which
-# such a count is no surprise.
-
-# %% tags=["active-ipynb"]
-# from captcha_reader.scores import share
-#
-# for right, n in [(9, 10), (9_000, 10_000), (12_577, 12_800)]:
-#     print(f"{right:,} of {n:,}: {share(right, n)}")
-
-# %% [markdown]
-# The last line is what the original reports for its network, on all 36 characters: the mark to beat. Ours,
-# on digits only:
-
-# %% tags=["active-ipynb", "trained"]
-# hits = np.array([list(answer) for answer in answers]) == np.array([list(text) for text in texts])
-# right = int(hits.all(axis=1).sum())
-# figure, axes = plt.subplots(figsize=(6, 2.8), layout="constrained")
-# axes.bar(range(1, LENGTH + 1), 100 - 100 * np.mean(hits, axis=0))
-# axes.set(xlabel="position", ylabel="wrong characters (%)", xticks=range(1, LENGTH + 1))
-# axes.set_title(f"Digits, all four right: {share(right, len(texts))}")
+# right = sum(answer == text for answer, text in zip(answers, texts, strict=True))
+# title = f"After two minutes of training, digits: {share(right, len(texts))}"
+# show_captchas(pictures[:12], texts, answers, title=title)
 # plt.show()
 # assert right > 0.6 * len(texts) or STEPS < 300, f"only {right} right"
 
 # %% [markdown]
-# The bars are single characters, the title counts whole captchas. Four characters must be right at
-# once, so more captchas are wrong than any bar says. The outer positions are easier, perhaps because
-# they have only one neighbour to overlap with.
+# Why does the title say so much? A percentage alone says little: 9 of 10 and 9,000 of 10,000 are both 90 %, but one of
+# them may be luck. So we always give *n*, and the 95 % interval of Wilson (1927): the range of true accuracies
+# for which such a count is no surprise.
+
+# %% tags=["active-ipynb"]
+# for right, n in [(9, 10), (9_000, 10_000), (12_577, 12_800)]:
+#     print(f"{right:,} of {n:,}: {share(right, n)}")
+
+# %% [markdown]
+# The last line is what the original reports for its network, on all 36 characters: the mark to beat.
 #
 # ## With more patience
 #
-# Those were digits, and two minutes. This repository also holds a finished network,
-# `models/cnn.keras`: four heads, all 36 characters, a slim form of the large one above. One command trained it
-# from nothing, by the recipe of lesson 4.
+# Those were digits, and two minutes. `models/cnn.keras` is a finished network: four heads, all 36 characters, a slim
+# form of the large one above. One command trained it from nothing, by the recipe of lesson 4.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, finished
@@ -321,9 +284,33 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     figure = show_captchas(shown, drawn, read_heads(network, shown))
 #     figure.suptitle(f"All 36 characters, after {results['pictures']:,} captchas of training")
 #     plt.show()
-#     print(f"`{results['command']}` trained it; the truth is:", *drawn)
+#     print(f"`{results['command']}` trained it")
 
 # %% [markdown]
+# What do its blocks see? For the first of these captchas, we ask for what leaves each of the four blocks, and
+# show the six channels that differ most from place to place. The brighter, the stronger.
+
+# %% tags=["active-ipynb"]
+# if available("cnn"):
+#     norms = [i for i, x in enumerate(network.layers) if isinstance(x, layers.BatchNormalization)]
+#     looks = keras.Model(network.input, [network.layers[i + 1].output for i in norms])
+#     figure, grid = plt.subplots(5, 6, figsize=(9.5, 4.6), layout="constrained")
+#     grid[0, 0].imshow(shown[0])
+#     grid[0, 1].imshow(to_ink(shown[:1] / np.float32(255))[0], cmap="gray")
+#     for block, (row, maps) in enumerate(zip(grid[1:], looks(shown[:1] / 255), strict=True), 1):
+#         maps = ops.convert_to_numpy(ops.cast(maps[0], "float32"))
+#         row[0].set_title(f"block {block}: {maps.shape[0]} x {maps.shape[1]}", loc="left")
+#         for axes, channel in zip(row, maps.std((0, 1)).argsort()[::-1], strict=False):
+#             axes.imshow(maps[..., channel])
+#     for axes in grid.flat:
+#         axes.axis("off")
+#     figure.suptitle("A captcha, its ink, and six channels behind each block")
+#     plt.show()
+
+# %% [markdown]
+# The first block finds strokes of certain directions, and dots. The deeper the block, the coarser the map. In the
+# last one a channel answers for a piece of a letter, hardly recognisable for us, and the heads read it.
+#
 # A number should be repeatable. So test sets have *names*, and the name decides every picture:
 # `classic-1k` is a thousand captchas from the stream `test`, from which no training ever draws. While
 # they are drawn, a fingerprint over all their bytes is checked.
@@ -342,18 +329,18 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The last line says how many points more, or fewer, our `classic-100k` is right than what the original reports. Its
-# brackets hold the interval of that difference: if 0 lies in them, the difference may be chance. We counted the
-# first line again just now; `make evaluate MODEL=cnn SET=classic-10k` counts any of the others. `classic` is drawn by
-# captcha 0.7.0, `modern` by 0.7.1, whose letters are warped less. `default` and `preview` are drawn at 160x60 and
-# 170x80, and scaled to the 128x64 that four heads need. Letters of the same font size are smaller there than in
-# training, and the network never practised that. Lesson 3's network did. (`judge` decided which network is the
-# finished one, so it is no test.)
+# The last line says how many points more, or fewer, of our `classic-100k` are read right than the original reports.
+# Its brackets hold the interval of that difference: if 0 lies in them, the difference may be chance. We
+# counted the first line again just now; `make evaluate MODEL=cnn SET=classic-10k` counts any other. `classic` is
+# drawn by captcha 0.7.0, `modern` by 0.7.1, whose letters are warped less. `default` and `preview` are drawn at
+# 160x60 and 170x80, and scaled to the 128x64 that four heads need. This makes letters smaller than in training, and
+# the network never practised that. Lesson 3's network did. (`judge` decided which network is the finished
+# one, so it is no test.)
 #
 # ## Keep the model
 #
-# One file holds architecture and weights. Your network of digits was compiled, so it would take Adam's memory
-# along, several numbers for each weight. A new `Model` around the same layers leaves that out.
+# One file holds architecture and weights. Your network of digits was compiled, so the file would hold Adam's memory,
+# too, several numbers for each weight. A new `Model` around the same layers leaves that out.
 
 # %% tags=["active-ipynb"]
 # path = FOLDER / "digits.keras"

@@ -52,9 +52,9 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 # %% [markdown]
 # ## One answer for each column
 #
-# The network of lesson 2 has four heads, and each has to learn for itself where "its" character stands.
-# Now the network gives 16 answers from left to right, one for each column of 8 pixels and what lies around
-# it. *Every* column is asked the same question: which character do you see?
+# Each of the four heads of lesson 2 has to learn for itself where "its" character stands. Now the network
+# gives 16 answers from left to right, one for each column of 8 pixels and what lies around it. *Every*
+# column is asked the same question: which character do you see?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -69,14 +69,13 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 # axes.vlines(np.arange(0, WIDTH, 8) - 0.5, -0.5, HEIGHT - 0.5, color="tab:blue", lw=0.6)
 # axes.set(title="Sixteen columns, sixteen answers", xlabel="x (pixels)", ylabel="y (pixels)")
 # plt.show()
-# print(f"{WIDTH} pixels, {WIDTH // 16} for each column")
 
 # %% [markdown]
 # Sixteen answers for four characters: a letter fills several columns, and between two letters there may
 # be nothing to say. So there is one more answer, the **blank**, "nothing new here". In Keras it is class
 # 0, and the characters are 1 to 36. (In the original, blank is the last class, 36.)
 #
-# To make a text of the answers, *connectionist temporal classification* (CTC) has a rule: first merge
+# *Connectionist temporal classification* (CTC) has a rule for turning the answers into a text: first merge
 # equal neighbours, then take the blanks away.
 
 # %%
@@ -126,7 +125,7 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 #
 # ## Why AAAA needs seven steps
 #
-# Every character takes at least one step, and between two equal neighbours there has to be a blank, or
+# Every character takes at least one step, and two equal neighbours need a blank between them, or
 # they would be merged.
 
 # %% tags=["active-ipynb"]
@@ -167,11 +166,11 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
 #     print(f"{spell(label, 'AB'):3}  {by_hand:.4f} by hand, {keras_loss:.4f} by Keras")
 
 # %% [markdown]
-# It does. But for 16 columns and 37 classes there are 37 to the power of 16 paths, so nobody lists
-# them. The *forward algorithm* walks through a small lattice instead: the text with blanks around
-# its characters from top to bottom, the steps from left to right. In each cell it keeps one number, the
-# sum over all beginnings of paths that end there. In each step a path stays in its row, goes down one, or
-# jumps over a blank between two different characters.
+# It does. But 16 columns and 37 classes have 37 to the power of 16 paths, far too many to list.
+# The *forward algorithm* walks through a small lattice instead: from top to bottom the text with blanks around
+# its characters, from left to right the steps. Each cell holds one number, the sum over all beginnings
+# of paths that end there. In each step a path stays in its row, goes down one, or jumps over a blank between
+# two different characters.
 
 # %%
 def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
@@ -186,34 +185,39 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 
 # %% [markdown]
-# The lattice of `AB`, for the same random logits:
+# The lattice of `AB`, for the same random logits. The arrows lead into one cell, and the title shows its sum.
 
 # %% tags=["active-ipynb"]
 # sums = lattice(chances, [1, 2])
-# figure, axes = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
-# axes.imshow(sums, cmap="Blues", aspect="auto", vmax=0.4)
+# figure, axes = plt.subplots(figsize=(6.8, 3.8), layout="constrained")
+# axes.imshow(sums, cmap="Blues", aspect="auto", vmax=0.6)
 # for (s, t), value in np.ndenumerate(sums):
-#     axes.text(t, s, f"{value:.3f}", ha="center", color="white" if value > 0.25 else "black")
-# axes.set(title="The lattice of AB in six steps", xlabel="step", ylabel="place in the text")
+#     axes.text(t, s, f"{value:.3f}", ha="center", va="center", color="k" if value < 0.3 else "w")
+# for row in (1, 2, 3):  # A, the blank, and B itself
+#     arrow = {"arrowstyle": "-|>", "color": "crimson", "lw": 1.5}
+#     axes.annotate("", (1.72, 3), (1.27, row), arrowprops=arrow)
+# axes.add_patch(plt.Rectangle((4.5, 2.5), 1, 2, fill=False, color="black", lw=2))
+# before = " + ".join(f"{value:.3f}" for value in sums[1:4, 1])
+# axes.set_title(f"B in step 2: ({before}) x {chances[2, 2]:.3f} = {sums[3, 2]:.3f}", color="crimson")
+# axes.set(xlabel="step", ylabel="place in the text", xlim=(-0.52, 5.52), ylim=(4.52, -0.5))
 # axes.set(yticks=range(5), yticklabels=["blank", "A", "blank", "B", "blank"])
-# axes.add_patch(plt.Rectangle((4.5, 2.5), 1, 2, fill=False, color="crimson", lw=2))
 # plt.show()
 # loss = -math.log(sums[3, 5] + sums[4, 5])
 # print(f"the last two cells: -ln({sums[3, 5]:.4f} + {sums[4, 5]:.4f}) = {loss:.4f}")
-# assert math.isclose(loss, loss_by_hand(chances, [1, 2]), rel_tol=1e-6)
 
 # %% [markdown]
-# The darker, the likelier. Every path goes to the right, and never up. It may end in `B` or in the blank behind
-# it, so the two framed cells together are the probability of `AB`: thirty numbers instead of 729 paths,
-# and the same loss.
+# A path may be in `B` in step 2 if it was in `A`, in the blank or in `B` before. The three sums are added, and
+# multiplied by the probability of `B` in this step. In the end a path is in `B` or in the blank behind
+# it, so the two framed cells together are the probability of `AB`. Thirty numbers give the same loss as
+# all 729 paths.
 #
 # ## The network
 #
-# The five blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`):
-# 16 columns remain, each 2 high with 256 channels. We turn the picture on its side, and each column becomes a
-# vector of 512 numbers (256 in our small one). The original then lets two *bidirectional GRUs* read the
-# sequence, small recurrent networks with a memory that they carry from column to column, one from the left
-# and one from the right. A dense layer gives 37 logits for each column.
+# The five blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`), so
+# that 16 columns remain, each 2 high with 256 channels. Each column becomes a vector of 512 numbers (256 in our
+# small network). The original then lets two *bidirectional GRUs* read the sequence: small recurrent networks
+# that carry a memory from column to column, from the left and from the right. A dense layer gives 37 logits
+# for each column.
 
 # %%
 def build_ctc(
@@ -240,25 +244,23 @@ SMALL = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
 
 
 # %% [markdown]
-# In the original's size, and in ours:
+# Our small network has four blocks and no GRU:
 
-# %% tags=["active-ipynb", "machine"]
-# from IPython.display import Image
-#
-# from captcha_reader.outputs import diagram, fresh_folder
+# %% tags=["active-ipynb"]
+# from captcha_reader.outputs import diagram, fresh_folder, show_shapes
 #
 # FOLDER = fresh_folder("ch3_ctc")
 # full = build_ctc(rnn=(128, 128), ink=False, width=WIDTH)
-# print(f"the original's: {full.count_params():,} parameters, output {full.output.shape[1:]}")
-# assert full.count_params() == 3_157_317
-# small = build_ctc(**SMALL)
-# print(f"a small one without a GRU: {small.count_params():,}, output {small.output.shape[1:]}")
-# Image(filename=diagram(small, FOLDER))
+# diagram(full, FOLDER)  # every layer of the original's, in imgs/ctc.png
+# small = build_ctc(**SMALL, width=WIDTH)
+# print(f"parameters: {full.count_params():,} in the original, {small.count_params():,} in ours")
+# parts = keras.layers.InputLayer, layers.MaxPooling2D, layers.Reshape, layers.Dense
+# shapes = [layer.output.shape[1:] for layer in small.layers if isinstance(layer, parts)]
+# names = ["picture", *(f"block {i}" for i in range(1, 5)), "columns", "logits"]
+# show_shapes(dict(zip(names, shapes, strict=True))).suptitle("What comes out of each part")
+# plt.show()
 
 # %% [markdown]
-# The diagram shows the small one, which we will train: ink, four blocks, the turn on its side, and 16
-# times 37 logits.
-#
 # What could a GRU add? In a sentence, you can guess a smudged word from its neighbours. Captchas are
 # random: whoever knows three characters knows nothing about the fourth. Lesson 4 compares, and we do
 # without.
@@ -284,10 +286,16 @@ def read_ctc(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABET)
     return decode_ctc(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
 
+def column_chances(model: keras.Model, picture: np.ndarray) -> np.ndarray:
+    """Return the probabilities that each column gives its answers, (steps, classes)."""
+    logits = model.predict_on_batch(picture[None].astype("float32") / 255)
+    return ops.convert_to_numpy(ops.softmax(logits))[0]
+
+
 # %% [markdown]
-# While a network trains, Keras can't tell how many *texts* are right. A callback reads held-out captchas
-# after each epoch and adds the share to the log. A text counts if it is right as it stands: a
-# character too many is an error.
+# Two callbacks will watch the training. Keras can't count *texts*, so one reads held-out captchas after each epoch
+# and adds the share that is entirely right to the log. The other keeps what the network thinks of a single
+# picture after some of the batches.
 
 # %%
 class Evaluate(keras.callbacks.Callback):
@@ -302,13 +310,26 @@ class Evaluate(keras.callbacks.Callback):
         logs["val_acc"] = np.mean([a == b for a, b in zip(answers, self.texts, strict=True)])
 
 
+class Snapshots(keras.callbacks.Callback):
+    """Keeps the probabilities of one uint8 picture, (steps, classes), after each of `batches`."""
+
+    def __init__(self, picture: np.ndarray, batches: Sequence[int]):
+        super().__init__()
+        self.picture, self.batches, self.seen, self.kept = picture, batches, 0, {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+        if self.seen in self.batches:
+            self.kept[self.seen] = column_chances(self.model, self.picture)
+
+
 # %% [markdown]
 # ## The plateau
 #
-# Readers of the original wrote: the loss sits still and the accuracy stays at 0. A small network shows how
-# that comes. We train it three times on the same captchas: with paper = 1 at the original's learning rate of
-# 1e-3, with paper = 1 at three times that rate, and with ink = 1 at that rate, too. (The gradients are
-# clipped; lesson 4 says why.)
+# Readers of the original wrote: the loss sits still, and the accuracy stays at 0. Such a stretch of training, in which
+# the loss gets nowhere, is called a *plateau*. A small network shows how it comes about. We train it three times
+# on the same captchas: with paper = 1 at the original's learning rate of 1e-3, with paper = 1 at three times that
+# rate, and with ink = 1 at that rate, too. (The gradients are clipped; lesson 4 says why.)
 
 # %%
 def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
@@ -319,51 +340,40 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
     model.compile(adam, keras.losses.CTC())
     return model
 
-
 # %% [markdown]
-# Every fifth batch we write down the loss.
+# The loss of every fifth batch:
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "trained"]
 # from captcha_reader.bank import GlyphBank
 #
 # bank = GlyphBank(SEED)
 # settings = {"labels": "ctc", "draw": bank.draw}
 # data = CaptchaSequence(32, STEPS, SEED, workers=2, **settings)
-# losses = {}
-# for ink, rate in [(False, 1e-3), (False, 3e-3), (True, 3e-3)]:
-#     name = f"{'ink' if ink else 'paper'} is 1, rate {rate}"
-#     model, losses[name] = small_ctc(SEED, ink, rate), []
-#     for index in range(STEPS):
-#         loss = model.train_on_batch(*data[index])
-#         losses[name] += [] if index % 5 else [loss]
-# print(f"{STEPS * 32:,} pictures each, {len(losses[name])} losses")
-
-# %% [markdown]
-# The same captchas, three trainings:
-
-# %% tags=["active-ipynb", "trained"]
 # figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-# for name, values in losses.items():
-#     axes.plot(range(0, STEPS, 5), values, label=name)
+# for ink, rate in [(False, 1e-3), (False, 3e-3), (True, 3e-3)]:
+#     model = small_ctc(SEED, ink, rate)
+#     losses = [model.train_on_batch(*data[index]) for index in range(STEPS)]
+#     name = f"{'ink' if ink else 'paper'} is 1, rate {rate}"
+#     axes.plot(range(0, STEPS, 5), losses[::5], label=name)
 # axes.axhline(4 * math.log(36), color="gray", ls=":", label="four characters, guessed")
-# axes.set(title="Two plateaus, and none", xlabel="batches of 32", ylabel="CTC loss (nats)")
+# axes.set(title="How long is the plateau?", xlabel="batches of 32", ylabel="CTC loss (nats)")
 # axes.set_ylim(0, 25)
 # axes.legend()
 # plt.show()
-# print(f"four characters guessed: {4 * math.log(36):.1f}")
 
 # %% [markdown]
-# All fall quickly at first: the network learns that blank is the likeliest answer. Then the first curve stays
-# at a loss between 15 and 16, a little above the dotted line, where four characters would be guessed. Most
-# columns say blank, and as long as they do, hardly any picture tells the network which of them should speak
-# up. In a larger network this can last for epochs. Larger steps leave the plateau sooner, as the second curve
-# shows. With ink = 1 it is shortest, a mere shelf. Why? Perhaps because an empty column is nearly all zeros now, so
-# that a letter in it makes the difference early on. (Colours are gone, too, which may help. And this is one seed.)
+# At first the loss falls quickly: the network learns that blank is the likeliest answer. Then it has to find out
+# which columns should say something else. Until it has found out, the loss stays a little above the dotted line,
+# where four characters are guessed. Most columns say blank, and as long as they do, hardly any picture tells
+# the network which of them is wrong. In a larger network this can last for epochs. Compare how long each
+# curve stays up there. Larger steps help, and so does ink = 1: with three other seeds, too, networks that saw
+# ink left the plateau first, and those that saw paper as grey, or in colour, later. We can only guess why:
+# perhaps because an empty column is nearly all zeros then, so that any letter in it stands out.
 #
 # ## Watch it learn
 #
-# So: ink is 1. We start again, with the plan of lesson 2, one rate and then a tenth of it from
-# the best weights.
+# So: ink is 1. We start again, with the plan of lesson 2: one rate, and then a tenth of it from
+# the best weights. In Jupyter a bar shows `val_acc`, the share of whole texts.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -371,29 +381,51 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # from captcha_reader.outputs import progress
 #
 # model = small_ctc(SEED)
-# valid = CaptchaSequence(128, 4, SEED, split="valid", **settings)
 # texts = random_texts(rng, 1_000)
 # pictures = draw_captchas(texts, rng)
-# best = ModelCheckpoint(FOLDER / "best.keras", save_best_only=True)
-# log = CSVLogger(FOLDER / "ctc.csv", append=True)
-# watch = Evaluate(pictures[:500], texts[:500])
-# callbacks = [SetEpoch(data), EarlyStopping(patience=5), watch, log, best, progress()]
+# best, batches = FOLDER / "best.keras", (EPOCHS + 1) * STEPS
+# snapshots = Snapshots(picture, np.geomspace(10, batches, 40).astype(int))  # more of them early
+# callbacks = [SetEpoch(data), EarlyStopping(patience=5), Evaluate(pictures[:500], texts[:500])]
+# callbacks += [CSVLogger(FOLDER / "ctc.csv", append=True), snapshots, progress()]
+# callbacks += [ModelCheckpoint(best, save_best_only=True)]
+# valid = CaptchaSequence(128, 4, SEED, split="valid", **settings)
 # options = {"validation_data": valid, "callbacks": callbacks, "shuffle": False, "verbose": 0}
-# print(f"{len(valid) * 128} held-out pictures for the loss, {len(watch.texts)} to read")
-
-# %% [markdown]
-# Four epochs. In Jupyter a bar shows `val_acc`, the share of whole texts.
-
-# %% tags=["active-ipynb"]
 # model.fit(data, epochs=EPOCHS, **options)
-# model.load_weights(FOLDER / "best.keras")
+# model.load_weights(best)
 # model.optimizer.learning_rate = 3e-4
 # model.fit(data, initial_epoch=EPOCHS, epochs=EPOCHS + 1, **options)
-# model.load_weights(FOLDER / "best.keras")
-# print(f"{EPOCHS + 1} epochs, {(EPOCHS + 1) * STEPS * 32:,} pictures")
+# model.load_weights(best)
+# print(f"{EPOCHS + 1} epochs, {batches * 32:,} pictures")
 
 # %% [markdown]
-# What does it read? The package draws, and a title is what the network says.
+# What did the network think of our first picture in the meantime? Below it stands the likeliest answer of each column,
+# `-` for the blank. The darker a cell, the surer the answer.
+
+# %% tags=["active-ipynb", "trained"]
+# from captcha_reader.outputs import animate_columns, likely_rows, plot_columns
+#
+# frames = [
+#     (f"after {32 * batch:,} captchas", spell(collapse(chances.argmax(axis=-1))), chances)
+#     for batch, chances in snapshots.kept.items()
+# ]
+# animate_columns(picture, frames, "AB7B", FOLDER / "imgs" / "ctc.gif")
+# figure, row = plt.subplots(1, 4, figsize=(11, 3.5), layout="constrained")
+# moments = np.linspace(0, len(frames) - 1, 4).astype(int)
+# for axes, (caption, answer, chances) in zip(row, (frames[i] for i in moments), strict=True):
+#     plot_columns(axes, picture, chances, likely_rows([c for *_, c in frames]))
+#     axes.set_title(f"{caption}\nread: {answer or 'nothing'}", fontsize=10)
+#     axes.tick_params(labelsize=6)
+# plt.show()
+
+# %% [markdown]
+# All of it as a moving picture:
+#
+# ![The sixteen answers of the network to one captcha, in the course of its training](../imgs/ctc.gif)
+#
+# First all columns say blank. Then characters appear, where they are easy to tell, and in the end each of them
+# is said in one or two columns, though nobody ever told the network where characters are.
+#
+# What does it read now? The package draws, and a title is what the network says.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import show_captchas
@@ -404,12 +436,10 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # figure = show_captchas(pictures[:12], texts, answers)
 # figure.suptitle(f"After two minutes, all 36 characters: {share(right, len(texts))}")
 # plt.show()
-# print(f"{len(texts):,} captchas, the first is {texts[0]}")
 # assert right > 0.85 * len(texts) or STEPS < 400, f"only {right} right"
 
 # %% [markdown]
-# Green is right, entirely. In the red ones a character was taken for another, made up, or lost beside its
-# neighbour.
+# In a red one a character was taken for another, made up, or lost beside its neighbour.
 #
 # ## With more patience
 #
@@ -437,61 +467,40 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # %% [markdown]
 # `sizes` has heights of 50 to 100 pixels, widths of 1.9 to 3.4 heights, and one to six characters; in the lowest of
 # these pictures letters are cut off. In `nothing` there is nothing to read, and right is an empty answer. The last
-# line compares with what the original reports, a network five times as large, with the interval of the difference.
+# line compares with what the original reports, a network five times as large: if 0 lies in the brackets, the
+# difference may be chance.
 #
 # ## Sixteen answers under the picture
 #
-# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Let us look at
-# all sixteen answers of the finished network, 37 probabilities each.
-
-# %%
-def show_columns(model: keras.Model, picture: np.ndarray, text: str):
-    """Show a picture with the answer of each column, and all probabilities; return the figure."""
-    import matplotlib.pyplot as plt
-
-    logits = model.predict_on_batch(picture[None].astype("float32") / 255)
-    chances = ops.convert_to_numpy(ops.softmax(logits))[0]
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(5.4, 5.8), layout="constrained", height_ratios=(1, 2)
-    )
-    top.imshow(picture, extent=(-0.5, len(chances) - 0.5, 0, 8), aspect="auto")
-    top.set_title(f"{text}, read {decode_ctc(logits)[0]}", family="monospace")
-    top.set(yticks=[], xticks=range(len(chances)))
-    top.set_xticklabels(spell(chances.argmax(axis=-1)), family="monospace")
-    bottom.imshow(chances.T, cmap="Blues", aspect="auto", vmin=0, vmax=1)
-    bottom.set(xlabel="column", ylabel="answer", yticks=range(len(ALPHABET) + 1))
-    bottom.set_yticklabels("-" + ALPHABET, family="monospace", fontsize=7)
-    return figure
-
-# %% [markdown]
-# The text of the original, in a drawing of ours:
+# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here is this text in a
+# drawing of ours, with the sixteen answers of the finished network.
 
 # %% tags=["active-ipynb"]
-# picture = draw_captchas(["O0OP"], stream(SEED, "O0OP", epoch=0, index=0))[0]
-# show_columns(network, picture, "O0OP")
-# plt.show()
-# print("steps and classes:", network.output.shape[1:])
+# def show_columns(text, drawing):
+#     """Draw a text; show what the finished network gives a chance of 1 % or more."""
+#     picture = draw_captchas([text], stream(SEED, text, epoch=0, index=drawing))[0]
+#     chances = column_chances(network, picture)
+#     figure, axes = plt.subplots(figsize=(4.8, 4.8), layout="constrained")
+#     plot_columns(axes, picture, chances, likely_rows([chances], least=0.01))
+#     axes.set_title(f"{text}, read {spell(collapse(chances.argmax(axis=-1)))}", family="monospace")
+#     plt.show()
+#
+#
+# show_columns("O0OP", drawing=0)
 
 # %% [markdown]
-# Under the picture stands the likeliest answer of each column, `-` for the blank. In the map below a
-# dark cell is a sure answer. Most columns say blank, in the top row. Each letter speaks in one or two columns, here
-# at its left edge, though nobody ever told the network where letters are. (`PP` are neighbours, so they are
-# one `P`.) Where `0` and `O` share a column, in paler blue, as under the second letter, the network hesitates.
+# Most columns say blank, in the top row, and each letter is said in one or two. Where `0` and `O` share a column, in
+# paler blue, the network hesitates.
 #
 # ## Your own text
 #
 # Write your own text here, draw it again with another number, and watch the sixteen answers.
 
 # %% tags=["active-ipynb"]
-# text, drawing = "AAAA", 1  # up to you: four characters, any whole number
-#
-# picture = draw_captchas([text], stream(SEED, "own", epoch=0, index=drawing))[0]
-# show_columns(network, picture, text)
-# plt.show()
-# print("your text:", text)
+# show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
 
 # %% [markdown]
-# Seven answers at least, as promised: between two `A` there is always a blank.
+# Between two `A` there is always a blank, so `AAAA` takes seven columns at least, as promised.
 #
 # ---
 #
@@ -500,7 +509,7 @@ def show_columns(model: keras.Model, picture: np.ndarray, text: str):
 # - CTC asks every column the same question and counts all alignments of the right text as right, so
 #   nobody has to say where the characters are.
 # - `AAAA` needs seven steps: a blank between equal neighbours.
-# - On the plateau most columns say blank. With ink = 1 our small network leaves it soonest here.
+# - On a plateau the loss gets nowhere: most columns say blank. Ink = 1 and larger steps shorten it here.
 #
 # ## On your own
 #

@@ -34,11 +34,9 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from matplotlib.axes import Axes
 from PIL import Image
 
 from captcha_reader.drawing import Glyph, draw_captchas, mask_of, stream
-from captcha_reader.scores import wilson
 from captcha_reader.texts import ALPHABET, BLANK, LENGTH
 from notebooks_py.ch3_ctc import decode_ctc, read_ctc
 
@@ -49,18 +47,18 @@ def slash(texts: Sequence[str]) -> list[str]:
 
 
 # %% [markdown]
-# One number decides the pictures, and one how many captchas we search for errors.
+# One number decides the pictures, and one how many captchas the last section reads.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # any whole number
-# STEPS = 40  # batches of 100 captchas
+# STEPS = 40  # batches of 100 captchas, to see how sure the network is
 
 # %% [markdown]
 # ## Knowledge or luck?
 #
 # The original tutorial ends with a question: can its network really tell `O0O0`, or does it guess? Here
-# are twelve captchas of `O` and `0` alone, in any order. Read them yourself before you look at the titles,
-# the answers of the finished network. (Where this lesson shows what was drawn or read, zero has a slash.)
+# are twelve captchas of `O` and `0` alone. Read them yourself before you look at the titles, the answers of the
+# finished network. (Where this lesson shows what was drawn or read, zero has a slash.)
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -76,11 +74,8 @@ def slash(texts: Sequence[str]) -> list[str]:
 # answers = read_ctc(model, pictures)
 # show_captchas(pictures, slash(texts), slash(answers), title="O and zero, as the network reads them")
 # plt.show()
-# print(f"{results['parameters']:,} parameters, {results['pictures']:,} captchas of training")
 
 # %% [markdown]
-# Green is right in all four places; a red title says what was read, and what was drawn.
-#
 # Now all sixteen strings of `O` and `0`, each drawn many times.
 
 # %%
@@ -97,39 +92,36 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # A coin would get one string in sixteen right.
 
 # %% tags=["active-ipynb"]
+# from captcha_reader.outputs import plot_shares
 # from captcha_reader.scores import share
 #
 # drawings = 100  # of each string
 # right = count_right(model, "O0", drawings, SEED)
 # total, n = sum(right.values()), drawings * len(right)
-# bars = 100 * np.array(list(right.values())) / drawings
-# ends = 100 * np.array([wilson(count, drawings) for count in right.values()]).T
 # figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
-# axes.bar(
-#     slash(map(" ".join, right)), bars, yerr=np.abs(ends - bars), capsize=3, color="lightsteelblue"
-# )
+# plot_shares(axes, slash(map(" ".join, right)), list(right.values()), drawings, fmt="o")
 # axes.axhline(100 / 16, color="crimson", ls=":", label="a fair coin: 1 in 16")
-# axes.set(xlabel="what was drawn", ylabel="read right (%)", ylim=(0, 122), yticks=range(0, 101, 20))
+# axes.set(xlabel="what was drawn", ylabel="read right (%)", ylim=(0, 105))
 # axes.set_title(f"O0O0 against a coin: {share(total, n)}")
 # axes.tick_params("x", labelfontfamily="monospace", labelrotation=60)
-# axes.legend(loc="upper left")
+# axes.legend(loc=(0.76, 0.2))
 # plt.show()
-# print(f"{len(right)} strings, {n} drawings, of which a coin gets {n / 16:.0f} right")
-# assert wilson(total, n)[0] > 5 / 16
 
 # %% [markdown]
-# The whiskers are 95 % intervals, and most of them overlap: a single high bar means little. But every bar
-# stands far above the dotted line: this is knowledge, of a network that practised this pair (lesson 4).
-# And still, such captchas are read right less often than ordinary ones.
+# The whiskers are 95 % intervals, and most of them overlap, so a single high dot means little. But every dot
+# stands far above the dotted line. This is knowledge, of a network that practised this pair (lesson 4).
+# Still, it reads such captchas right less often than ordinary ones.
 #
 # ## What is left to see
 #
-# How can anybody tell them apart? In the font, both have the same stroke, and `0` is narrower than `O`. But the
-# captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners. So
-# width hardly says anything. The narrower glyph is stretched more, and its stroke with it: the zero's becomes thicker.
+# How can anybody tell them apart? In the font, `0` is narrower than `O`, and their strokes are nearly equal. But the
+# captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners. After
+# that, neither the width nor the thickness of a stroke says much. What remains is the *hole*. As the zero is narrow
+# for its strokes, its hole is narrow, too, and takes a smaller share of the area within the outline; and a stretch,
+# which makes hole and outline wider alike, cannot change this share.
 #
-# As a number: what share of the area within the outline is ink? The rest is the *hole*: pixels with ink
-# above, below, to the left and to the right. An exact stretch keeps this share, and it differs already in the font.
+# As a number: what share of the area within the outline is ink? The rest is the hole: pixels with ink
+# above, below, to the left and to the right.
 
 # %%
 def ink_and_hole(glyph: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -148,8 +140,8 @@ def measure(glyph: Glyph) -> dict[str, float]:
 
 
 # %% [markdown]
-# `stages`, from lesson 1, takes captchas apart. Here are a zero and an O of 56 points, each with the median share
-# of its kind: from the font, then only stretched into the box, and last as the package pastes them.
+# `stages`, from lesson 1, takes captchas apart. Here are a zero and an `O` of 56 points, each with the median share
+# of its kind: from the font, then only stretched into the box, and last warped, as the package pastes them.
 
 # %% tags=["active-ipynb"]
 # from matplotlib.colors import ListedColormap
@@ -169,14 +161,13 @@ def measure(glyph: Glyph) -> dict[str, float]:
 #         axes.imshow(ink + 2 * hole, cmap=ListedColormap(["white", "tab:blue", "moccasin"]))
 #         axes.set_title(f"{slash(character)[0]}, {name}\n{ink.sum() / (ink | hole).sum():.1%}")
 #         axes.axis("off")
-#     print(f"{character}: {glyph.ink.width} pixels wide in the font, box {glyph.box[0]}")
 # figure.suptitle("Ink (blue), hole (yellow), and the share of ink", y=1.08)
 # plt.show()
 
 # %% [markdown]
-# In the font the strokes are alike, and the O is wider. Stretched, both fill the same box. Warped, the zero
-# still has the larger share of ink. (With larger pictures come soft edges. They count as ink, so both shares
-# grow.)
+# In the font the `O` is wider. Stretched, both fill the same box, but the hole of the zero is smaller, and it stays
+# smaller when both are warped. (All shares grow from left to right: a stretch makes soft edges, and the mask of
+# lesson 1 turns them into ink.)
 #
 # These are two glyphs. Now take one number and a threshold: above it we say `0`, and below it `O`, or the other
 # way round. How often is that right?
@@ -195,7 +186,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 
 
 # %% [markdown]
-# Now 1,500 captchas taken apart, with four glyphs each:
+# Now 1,500 captchas taken apart, with four glyphs each; the histograms show those of 56 points.
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "glyphs", epoch=0, index=0)
@@ -207,34 +198,25 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 # for name, size in itertools.product(numbers, (42, 50, 56)):
 #     one = sizes == size
 #     print(f"{name:18}, {size} points: {share(*try_threshold(numbers[name][one], zero[one]))} right")
-
-# %% [markdown]
-# The width is hardly better than a coin. The share of ink is right for most glyphs, least often for small ones.
-# Both as histograms, for one size:
-
-# %% tags=["active-ipynb"]
-# one = sizes == 56
 # figure, row = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-# for axes, (name, all_values) in zip(row, numbers.items(), strict=True):
-#     bins = np.arange(23, 37) - 0.5 if name == "width" else np.linspace(0.58, 0.72, 43)
-#     for character, color, sort in (("Ø", "tab:blue", one & zero), ("O", "tab:orange", one & ~zero)):
-#         axes.hist(all_values[sort], bins, alpha=0.6, color=color, label=character)
-#     axes.set(title=f"{name}, 56 points", xlabel="pixels" if name == "width" else "share")
-#     axes.set_ylabel("glyphs")
+# ranges = np.arange(23, 37) - 0.5, np.linspace(0.58, 0.72, 43)
+# for axes, bins, (name, all_values) in zip(row, ranges, numbers.items(), strict=True):
+#     for character, kind in (("Ø", zero), ("O", ~zero)):
+#         axes.hist(all_values[one & kind], bins, alpha=0.6, label=character)
+#     axes.set(xlabel=name, ylabel="glyphs of 56 points")
 #     axes.legend()
 # plt.show()
-# right, n = try_threshold(*(values[one] for values in (numbers["ink / (ink + hole)"], zero)))
-# assert right > 0.8 * n
 
 # %% [markdown]
-# Left, one hill lies on the other. Right, there are two hills, and where they overlap, the number cannot
-# decide.
+# The width is hardly better than a coin: on the left, one hill lies on the other. The share of ink is right for most
+# glyphs, least often for small ones. On the right there are two hills, and only where they overlap, this number
+# cannot decide.
 #
 # ## Does the network use it?
 #
 # That a cue *exists* does not mean that the network follows it. To find out, we change the cue and
-# as little else as possible, and watch the answers. If thick strokes say `0`, an `O` with thicker strokes should
-# become a `0`, and a `0` with thinner strokes an `O`. If width says nothing, a captcha made narrower
+# as little else as possible, and watch the answers. If a small hole says `0`, an `O` whose strokes grow into its
+# hole should become a `0`, and a `0` with thinner strokes an `O`. If width says nothing, a captcha made narrower
 # should be read as before.
 
 # %%
@@ -261,7 +243,7 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 
 # %% [markdown]
 # Four times as large, each pixel takes the darkest value around it, and strokes grow; with the brightest
-# they shrink. (So do the dots and the arc.) A captcha that says `OØOP`, changed:
+# they shrink. (So do the dots and the arc.) A captcha that says `OØOP`, changed, and what is read:
 
 # %% tags=["active-ipynb"]
 # picture = draw_captchas(["O0OP"], stream(SEED, "O0OP", epoch=0, index=36))[0]
@@ -271,13 +253,9 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # titles = [f"{name}: {a}" for name, a in zip(changed, slash(answers), strict=True)]
 # show_captchas(list(changed.values()), titles, columns=3, title="Other strokes, and what is read")
 # plt.show()
-# print(f"{len(changed)} versions of O0OP")
 
 # %% [markdown]
-# Half a pixel more, and each `O` becomes a zero; half a pixel less, and the zero becomes an `O`. Narrower, it is
-# read as before. (We looked at forty drawings and chose a clear case. In three of the others, narrowing changed
-# the answer.) A chosen example shows no rule. Now with numbers: how many of the drawn `O`, and of the drawn `0`, are
-# read as `0`?
+# One captcha shows no rule. So now with numbers: how many of the drawn `O`, and of the drawn `0`, are read as `0`?
 
 # %%
 def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) -> list[int]:
@@ -285,20 +263,6 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
     answers = [answer.ljust(LENGTH)[:LENGTH] for answer in read_ctc(model, pictures)]
     pairs = Counter(zip("".join(texts), "".join(answers), strict=True))
     return [pairs["O", "0"], pairs["0", "0"]]
-
-
-def plot_share(axes: Axes, row: int, right: int, n: int) -> None:
-    """Plot a share in per cent, and its 95 % interval, in one row of a figure."""
-    axes.plot(100 * np.array(wilson(right, n)), [row, row], color="tab:blue", lw=3)
-    axes.plot(100 * right / n, row, "o", color="tab:blue")
-
-
-def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n: int) -> None:
-    """Plot what `called_zero` counts, out of n each, with 95 % intervals."""
-    for drawn, color, row in zip("OØ", ("tab:orange", "tab:blue"), np.array(counts).T, strict=True):
-        low, high = np.transpose([wilson(count, n) for count in row])
-        axes.fill_between(x, 100 * low, 100 * high, color=color, alpha=0.3)
-        axes.plot(x, 100 * row / n, "o-", color=color, label=f"drawn {drawn}")
 
 
 # %% [markdown]
@@ -309,34 +273,81 @@ def plot_called_zero(axes: Axes, x: Sequence[float], counts: list[list[int]], n:
 # pictures = draw_captchas(texts, stream(SEED, "changed", epoch=0, index=0))
 # quarters, factors, n = range(-3, 4), (0.75, 26 / 30, 1), 320
 # thick = [called_zero(model, np.stack([thicken(p, q) for p in pictures]), texts) for q in quarters]
-# thinned_zero, thickened_o = thick[1][1], thick[5][0]  # by one pixel
 # slim = [called_zero(model, np.stack([narrow(p, f) for p in pictures]), texts) for f in factors]
 # figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
-# plot_called_zero(left, np.array(quarters) / 2, thick, n)
-# plot_called_zero(right, factors, slim, n)
+# for i, name in ((1, "drawn Ø"), (0, "drawn O")):
+#     plot_shares(left, np.array(quarters) / 2, [counts[i] for counts in thick], n, name)
+#     plot_shares(right, factors, [counts[i] for counts in slim], n, name)
 # left.set(title="Other strokes", xlabel="thicker by (pixels)", ylabel="read as zero (%)")
 # right.set(title="Narrower captchas", xlabel="width (factor)", ylim=(-3, 103))
 # left.legend(title=f"of {n} characters each")
 # plt.show()
-# print(f"{len(texts)} captchas, each read {len(thick) + len(slim)} times")
-# assert thinned_zero < n / 2 < thickened_o  # a thickened O is a 0 more often than a thinned 0
-# assert np.abs(np.subtract(slim[1], slim[2])).max() < 0.15 * n  # width hardly matters
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by
-# a pixel, most of the `O` are. (Thicker still, both curves fall; perhaps holes close.) Right: a width of
-# 26/30, the very difference between the two in the font, changes next to nothing, although upright strokes
-# get thinner by it, too. So the network follows neither the width of letters nor the thickness of strokes in
-# pixels. Our number fits best: how much of a letter is ink, which no squeezing changes. Is that *all* it
-# uses? We do not know. With unchanged strokes it is right more often than our single number was, so it sees
-# more than that, or measures it better.
-#
+# a pixel, most of the `O` are. (Thicker still, holes begin to close.) Right: a width of 26/30, the very difference
+# between the two in the font, changes little, although upright strokes get thinner by it, too. So the network
+# follows neither the width of letters nor the thickness of strokes in pixels. The hole fits best: its share is
+# what strokes change, and squeezing does not. Is that *all* that the network uses? We do not know. It is
+# right more often than our single number, so it sees more than that, or measures it better.
 #
 # ## All errors
 #
-# Back to ordinary captchas. This time we also want to know how sure the network is. The CTC loss of
-# lesson 3 is minus the logarithm of a text's probability, so `exp(-loss)` of its own answer is the
-# probability that the network gives it.
+# Back to ordinary captchas. When a network is published, all captchas of `classic-100k` that it reads wrong are kept, in
+# `models/ctc_errors.csv`. A *confusion matrix* counts for each true character (row) what was read (column). Right
+# answers would stand on the diagonal; we leave them out, and answers of another length, which cannot be compared
+# place by place.
+
+# %% tags=["active-ipynb"]
+# from captcha_reader.weights import read_errors
+#
+# wrong, n = read_errors("ctc"), results["scores"]["classic-100k"]["n"]
+# pairs = [zip(*pair, strict=True) for pair in wrong if len(pair[1]) == LENGTH]
+# counts = Counter((drawn, read) for pair in pairs for drawn, read in pair if drawn != read)
+# names = sorted(ALPHABET, key=("0O" + ALPHABET).index)  # these two first
+# matrix = np.array([[counts[drawn, read] for read in names] for drawn in names])
+# figure, axes = plt.subplots(figsize=(8.4, 8.2), layout="constrained")
+# axes.imshow(np.log1p(matrix), cmap="Blues")
+# for row, column in np.argwhere(matrix):
+#     color = "white" if matrix[row, column] > matrix.max() ** 0.6 else "black"
+#     text = {"ha": "center", "va": "center", "fontsize": 8, "color": color}
+#     axes.text(column, row, matrix[row, column], **text)
+# axes.set_xticks(range(len(names)), slash(names), family="monospace")
+# axes.set_yticks(range(len(names)), slash(names), family="monospace")
+# pair = counts["O", "0"] + counts["0", "O"]
+# axes.set(xlabel="read as", ylabel="drawn")
+# axes.set_title(f"{matrix.sum():,} wrong characters in {n:,} captchas, {pair:,} of them O and Ø")
+# plt.show()
+# print(f"not shown: {len(wrong) - len(pairs):,} of {len(wrong):,} wrong answers, of another length")
+
+# %% [markdown]
+# Two cells in the corner stand out: zero read as `O`, and `O` read as zero.
+#
+# What would be left if nobody cared about `O` against `0`? And where in the captcha are the errors?
+
+# %% tags=["active-ipynb"]
+# figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+# by_position = np.array(results["scores"]["classic-100k"]["right_by_position"])
+# left.bar(range(1, LENGTH + 1), n - by_position)
+# left.set(xlabel="position", ylabel="wrong characters", xticks=range(1, LENGTH + 1))
+# merges, scores = {"as read": {}, "O = Ø": {"0": "O"}, "and 1 = I": {"0": "O", "1": "I"}}, []
+# for same in map(str.maketrans, merges.values()):
+#     scores.append(n - sum(a.translate(same) != b.translate(same) for a, b in wrong))
+# plot_shares(right, list(merges), scores, n, fmt="o")
+# right.set(ylabel="captchas read right (%)", xlim=(-0.5, 2.5))
+# figure.suptitle(f"{len(wrong):,} captchas of {n:,} are read wrong")
+# plt.show()
+
+# %% [markdown]
+# Left: the first position, with a single neighbour, has the fewest errors. (The last has one neighbour, too, but
+# a character too many or too few counts against all places behind it.) Right: if `O` and `0` were one, many
+# errors would be gone; `1` and `I` change next to nothing. Whoever wants fewer errors has to work on `O` and
+# `0`, which is why lesson 4 practises this pair.
+#
+# ## Does it know when it is wrong?
+#
+# We also want to know how sure the network is. The CTC loss of lesson 3 is minus the logarithm of a text's
+# probability, so `exp(-loss)` of its own answer is the probability that the network gives it.
 
 # %%
 def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -349,119 +360,33 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
     return answers, np.exp(-keras.ops.convert_to_numpy(keras.losses.ctc(labels, logits)))
 
 # %% [markdown]
-# We read the beginning of the test set `classic-10k`.
+# If the network gives a hundred answers 80 % each, and about 80 of them are right, it is *calibrated*. We read the
+# beginning of the test set `classic-10k` and sort the answers by how sure the network was.
 
 # %% tags=["active-ipynb"]
+# from captcha_reader.outputs import plot_calibration
 # from captcha_reader.testsets import draw_test_set
 #
-# texts, answers, sure = [], [], []
-# for pictures, truth in itertools.islice(draw_test_set("classic-10k"), STEPS):
-#     read, chance = read_surely(model, pictures)
-#     texts, answers, sure = [*texts, *truth], [*answers, *read], [*sure, *chance]
-# text = "".join(texts)
-# print(f"{len(texts):,} captchas with {len(text):,} characters")
-# print(f"{text.count('O') + text.count('0'):,} of the characters are O or 0,")
-# print(f"in {sum('O' in text or '0' in text for text in texts):,} of the captchas")
-
-# %% [markdown]
-# A *confusion matrix* counts for each true character (row) what was read (column). Right answers stand
-# on the diagonal. We leave them out, and all characters that were never part of an error, and
-# answers of another length, which cannot be compared place by place.
-
-# %% tags=["active-ipynb"]
-# pairs = list(zip(texts, answers, strict=True))
-# errors = [
-#     (drawn, read)
-#     for text, answer in pairs
-#     if len(answer) == LENGTH
-#     for drawn, read in zip(text, answer, strict=True)
-#     if drawn != read
-# ]
-# counts = Counter(errors)
-# names = sorted({"O", "0"}.union(*counts), key=("0O" + ALPHABET).index)
-# matrix = np.array([[counts[drawn, read] for read in names] for drawn in names])
-# print(f"{len(ALPHABET) * (len(ALPHABET) - 1):,} different errors are possible")
-# assert STEPS < 40 or counts["0", "O"] + counts["O", "0"] > 0.3 * len(errors)
-
-# %% [markdown]
-# Which of those have happened?
-
-# %% tags=["active-ipynb"]
-# figure, axes = plt.subplots(figsize=(5.8, 5.4), layout="constrained")
-# axes.imshow(np.sqrt(matrix), cmap="Blues")
-# for row, column in np.argwhere(matrix):
-#     color = "white" if matrix[row, column] > matrix.max() / 3 else "black"
-#     axes.text(column, row, matrix[row, column], ha="center", va="center", color=color)
-# axes.set_xticks(range(len(names)), slash(names), family="monospace")
-# axes.set_yticks(range(len(names)), slash(names), family="monospace")
-# axes.set(xlabel="read as", ylabel="drawn")
-# ours, ones = (sum(counts[pair] for pair in (p, p[::-1])) for p in (("O", "0"), ("1", "I")))
-# others = sum(len(answer) != LENGTH for answer in answers)
-# title = f"{len(errors)} wrong characters: O and Ø {ours}, 1 and I {ones}"
-# axes.set_title(f"{title}\n(not shown: {others} answers of another length)")
+# correct, sure = [], []
+# for pictures, texts in itertools.islice(draw_test_set("classic-10k"), STEPS):
+#     answers, probabilities = read_surely(model, pictures)
+#     correct += [text == answer for text, answer in zip(texts, answers, strict=True)]
+#     sure += list(np.minimum(probabilities, 1))
+# figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.8), layout="constrained")
+# plot_calibration(left, sure, correct)
+# order, wrong = np.argsort(sure), ~np.array(correct)
+# right.plot(100 * np.arange(1, len(sure) + 1) / len(sure), np.cumsum(wrong[order]))
+# again = np.array(sure) <= 0.99
+# right.plot(100 * again.mean(), wrong[again].sum(), "o", color="crimson")
+# right.set(xlabel="captchas asked again (%)", ylabel="errors avoided")
+# title = f"{again.mean():.1%} asked again, {wrong[again].sum()} of {wrong.sum()} errors avoided"
+# right.set_title(title, color="crimson")
 # plt.show()
-# assert matrix.trace() == 0 and matrix.sum() == len(errors)
 
 # %% [markdown]
-# Two cells in the corner stand out: zero read as `O`, and `O` read as zero. All else is scattered.
-#
-# What would be left if nobody cared about `O` against `0`? And where in the captcha are the errors?
-
-# %% tags=["active-ipynb"]
-# place_wrong = [100_000 - n for n in results["scores"]["classic-100k"]["right_by_position"]]
-# figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.4), layout="constrained")
-# left.bar(range(1, 5), place_wrong)
-# left.set(title="Wrong in all of classic-100k", ylabel="characters")
-# left.set(xlabel="position", xticks=range(1, 5))
-# right.locator_params(axis="x", nbins=4)
-# scores, merges = {}, {"as read": {}, "O = Ø": {"0": "O"}, "1 = I, too": {"0": "O", "1": "I"}}
-# for row, (name, merge) in enumerate(merges.items()):
-#     same = str.maketrans(merge)
-#     count = sum(text.translate(same) == answer.translate(same) for text, answer in pairs)
-#     scores[f"{name}\n{count:,} right"] = count
-#     plot_share(right, row, count, len(pairs))
-# right.set_yticks(range(3), list(scores))
-# right.set(title=f"Captchas read right, n = {len(pairs):,}", xlabel="%", ylim=(2.5, -0.5))
-# plt.show()
-# print("wrong at each position:", *place_wrong)
-# assert sorted(scores.values()) == list(scores.values()) and min(place_wrong) == place_wrong[0]
-
-# %% [markdown]
-# Left: the first position, with a single neighbour, has the fewest errors. (The last has one neighbour, too, but
-# a character too many or too few counts against all places behind it.) Right: if `O` and `0` were one, many
-# errors would be gone; `1` and `I` change next to nothing. Whoever wants fewer errors has to work on `O` and
-# `0`, which is why lesson 4 practises this pair.
-#
-# ## Does it know when it is wrong?
-#
-# We sort the answers by the probability that the network gave them, and count how many were right. If
-# it gives a hundred answers 80 % each, and about 80 of them are right, it is *calibrated*.
-
-# %% tags=["active-ipynb"]
-# sure, correct = np.minimum(sure, 1), np.array([text == answer for text, answer in pairs])
-# edges, labels = [0, 0.6, 0.8, 0.95, 0.99, 1], []
-# figure, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
-# for row, (low, high) in enumerate(itertools.pairwise(edges)):
-#     inside = (sure > low) & (sure <= high)
-#     wrong = np.sum(inside & ~correct)
-#     labels.append(f"{low:.0%} to {high:.0%}: {inside.sum():,} captchas, {wrong} wrong")
-#     if inside.any():
-#         plot_share(axes, row, int(correct[inside].sum()), int(inside.sum()))
-#         axes.plot(100 * sure[inside].mean(), row, "D", ms=10, mfc="none", color="black")
-# axes.set_yticks(range(len(labels)), labels)
-# axes.set(ylabel="the network gives its answer", xlabel="%", xlim=(0, 103))
-# axes.set_title("Right (dots), and the network's own estimate (diamonds)")
-# plt.show()
-# again, avoided = np.sum(sure <= 0.99), np.sum(~correct & (sure <= 0.99))
-# print(
-#     f"asked again: {again} of {len(sure):,} captchas; errors avoided: {avoided} of {sum(~correct)}"
-# )
-
-# %% [markdown]
-# Where a diamond lies on the bar of its dot, the network's own estimate is honest. The top row has most of
-# the captchas, and hardly any of them is wrong; the lower a row, the larger the share of errors. So a
-# program can do what a person would: ask for another captcha when its answer is not in the top row. The printed line
-# says how often it would ask, and how many errors it would avoid.
+# Left: on the dotted line the network would be exactly as often right as it says. Right: so a program can do what a
+# person would, and ask for another captcha when it is not sure. The less sure answers it asks about, the more errors it
+# avoids. The dot asks whenever the network is at most 99 % sure.
 #
 # ---
 #

@@ -15,6 +15,7 @@ from notebooks_py.ch3_ctc import build_ctc
 from tools import evaluate, lessons, publish
 
 MARKS = f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n"
+WRONG = (("O0OP", "OOOP"), ("1NAN", ""), ("0012", "0O1A2"))
 FACTS = {"pictures": 150_000, "seconds": 7_200, "parameters": 99, "device": "CPU", "cores": 2}
 
 
@@ -28,7 +29,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def score(test_set: str, right: int) -> scores.Score:
         n, length = scores.TEST_SETS[test_set].n, scores.TEST_SETS[test_set].length
-        return scores.Score(test_set, n, right, (n,) * length)
+        return scores.Score(test_set, n, right, (n,) * length, WRONG)
 
     for name in ("ctc", "pytorch"):
         records = {test_set: score(test_set, 500).record() for test_set in publish.SETS[name]}
@@ -65,6 +66,7 @@ def test_a_run_becomes_the_finished_network_and_stands_in_the_tables(call, run, 
     assert made["command"] == results["command"] and model.name == "cnn"
     assert weights.description(tmp_path / "models" / "cnn.keras")["width"] == 128
     assert set(results["scores"]) == set(publish.SETS["cnn"])
+    assert weights.read_errors("cnn", tmp_path / "models") == list(WRONG)
     log = weights.read_log("cnn", tmp_path / "models")
     assert log.epoch.tolist() == [0, 1, 2] and log.seconds.tolist() == [10, 20, 30]
     assert log.pictures.tolist() == [63_936, 127_872, 150_000]  # 666 batches of 96 an epoch

@@ -57,6 +57,7 @@ def test_only_whole_texts_are_right_and_the_record_says_it_all():
         "interval": [round(low, 5), round(high, 5)],
         "fingerprint": FINGERPRINTS["classic-100"],
     }
+    assert score.wrong == ((a, answers[0]), (b, answers[1]), (texts[2], ""), (d, answers[3]))
     assert str(score) == f"classic-100: 96 right, {share(96, 100)}"
 
 

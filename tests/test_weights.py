@@ -41,6 +41,9 @@ def test_what_ships_fits_its_record_and_its_log(name):
     for name, score in results["scores"].items():
         counts = score["n"], score["right"], tuple(score["right_by_position"])
         assert score == Score(name, *counts).record()
+    if score := results["scores"].get("classic-100k"):
+        wrong = weights.read_errors(path.stem)
+        assert len(wrong) == score["n"] - score["right"] and all(a != b for a, b in wrong)
 
 
 def test_weights_that_were_changed_or_are_missing_are_refused(tmp_path, capsys):

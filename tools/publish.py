@@ -1,8 +1,9 @@
 """Make a trained network the finished one of its kind: `make publish RUN=build/train/ctc-...`.
 
-Writes models/ctc.keras (or cnn, pytorch), its log and its results, and ctc.onnx, if the network
-reads more of the judge's captchas than the one there, and the tables in the READMEs: results, and
-each lesson's minutes and badges. Without RUN it writes the tables alone (`make table`).
+Writes models/ctc.keras (or cnn, pytorch), its log, its results and the captchas that it read wrong,
+and ctc.onnx, if the network reads more of the judge's captchas than the one there, and the tables
+in the READMEs: results, and each lesson's minutes and badges. Without RUN it writes the tables
+alone (`make table`).
 """
 
 import argparse
@@ -134,8 +135,9 @@ def publish(run: Path, root: Path) -> bool:
         print(f"{home.name} has {earlier['right']:,} of {judge}, this network {judged['right']:,}")
         if judged["right"] <= earlier["right"]:
             return False
-    counts = {x: scores.evaluate(read, x).record() for x in test_sets}
-    results |= {"scores": counts | {judge: judged}, "bytes": model.stat().st_size}
+    counts = {x: scores.evaluate(read, x) for x in test_sets}
+    records = {x: score.record() for x, score in counts.items()}
+    results |= {"scores": records | {judge: judged}, "bytes": model.stat().st_size}
     log = pd.read_csv(run / "log.csv").drop_duplicates("epoch", keep="last")
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
@@ -144,6 +146,8 @@ def publish(run: Path, root: Path) -> bool:
         weights.describe(final, ALPHABET, WIDTH if name == "cnn" else None)
         results |= {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
     lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
+    if "classic-100k" in counts:  # lesson 6 looks at all of them
+        weights.write_errors(home.with_name(f"{name}_errors.csv"), counts["classic-100k"].wrong)
     runs.write_json(home, results)
     if name == "ctc":
         from tools import export

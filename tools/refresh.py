@@ -41,9 +41,10 @@ def refresh(lesson: Lesson, folder: Path) -> list[Path]:
     notebook.metadata["lesson"] = {"source_sha256": source}
     lessons.normalise(notebook, lesson.root)
     changed = [lesson.notebook] if lessons.write_notebook(lesson.notebook, notebook) else []
-    for path in sorted((folder / lesson.name / "run-001" / "imgs").glob("*.png")):
-        image = lesson.root / "imgs" / path.name
-        changed += [image] if lessons.write(image, with_palette(path.read_bytes())) else []
+    for path in sorted((folder / lesson.name / "run-001").glob("imgs/*")):
+        image, content = lesson.root / "imgs" / path.name, path.read_bytes()
+        content = with_palette(content) if path.suffix == ".png" else content
+        changed += [image] if lessons.write(image, content) else []
     return changed
 
 
