@@ -79,7 +79,7 @@ links: setup .venv/.site ## check the links to other sites
 train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20min|300000 OUT=folder
 	@$(PY) -m tools.train $(PARAMETERS)
 
-study: setup ## measure what lessons 4, 5 and 8 show (hours); WHAT=bank|ablation|heads|stages|tuning
+study: setup ## measure what lessons 4 and 8 show (hours); WHAT=bank|ablation|heads|tuning
 	@$(PY) -m tools.study $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...

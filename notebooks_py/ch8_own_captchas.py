@@ -15,7 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Read captchas of your own
+# # 8. Read captchas of your own
+#
+# *Lesson 8 of 8 · 35 minutes · needs 4 · trains a minute*
 #
 # At the end of this lesson you read pictures of any size with one call, you have taught it a style that it had never seen from two hundred labelled
 # pictures, and you can take it with you, into a program without Keras or into a web page. You need
@@ -416,3 +418,5 @@ def fine_tune(model: keras.Model, X, y, steps: int, seed: int, moved: bool = Tru
 # - [Image augmentation layers](https://keras.io/api/layers/preprocessing_layers/image_augmentation/): the
 #   others, and what they do.
 # - [ONNX Runtime for the web](https://onnxruntime.ai/docs/tutorials/web/): how a page runs a network.
+#
+# This was the last lesson · [Solutions](solutions.ipynb)
