@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 0. Read captchas, all on one page
 #
-# *Lesson 0 of 8 · 5 minutes · needs nothing · trains two minutes*
+# *Lesson 0 of 8 · 15 minutes · needs nothing · trains two minutes*
 #
 # In a few minutes you will draw twenty thousand captchas, train a network on them, and watch it read captchas that it has
 # never seen. Everything is on this page. You need no GPU and no data set. Paste the cells into an empty notebook, on your

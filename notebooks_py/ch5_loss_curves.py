@@ -117,7 +117,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #     axes.semilogy(epochs[["loss", "val_loss"]], label=["training", "held-out"])
 #     second = epochs.index[epochs.stage == 2][0]
 #     axes.axvline(second - 0.5, color="gray", ls=":", label="a tenth of the rate")
-#     axes.set(title=f"{name}, as published", xlabel="epoch of 128,000", ylabel="loss (nats)")
+#     axes.set(title=f"{name}, 2019", xlabel="epoch of 128,000 captchas", ylabel="loss (nats)")
 #     axes.legend(loc="upper right")
 # rows[2].annotate("plateau", (3, 3.7), (7, 1), arrowprops={"arrowstyle": "->"})
 # plt.show()
