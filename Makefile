@@ -83,7 +83,7 @@ train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20mi
 tune: setup ## learn captchas of your own from labelled pictures; FOLDER=my_captchas PATTERN='*_{text}' FROM=ctc|nothing
 	@$(PY) -m tools.tune $(PARAMETERS)
 
-study: setup ## measure what lessons show (minutes to hours); WHAT=bank|ablation|heads|kinds|stages|tuning
+study: setup ## measure what lessons show (minutes to hours); WHAT=bank|ablation|heads|kinds|tuning
 	@$(PY) -m tools.study $(PARAMETERS)
 
 evaluate: setup ## count what a network reads right; MODEL=cnn|ctc|path.keras SET=classic-1k|classic-10k|modern-10k...

@@ -15,7 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Draw captchas and turn them into training data
+# # 1. Draw captchas and turn them into training data
+#
+# *Lesson 1 of 8 · 25 minutes · needs a little Python · trains nothing*
 #
 # At the end of this lesson you have an endless, reproducible stream of captchas in the shape that
 # a network wants, and you know what makes them hard to read. You need a little Python and NumPy; no
@@ -347,3 +349,5 @@ class SetEpoch(keras.callbacks.Callback):
 #   the finished network on one page.
 # - [keras.utils.PyDataset](https://keras.io/api/utils/python_utils/#pydataset-class): the rules for
 #   data sets with workers.
+#
+# Next: [2. Read captchas with a convolutional network](ch2_cnn.ipynb) · [Solutions](solutions.ipynb)

@@ -15,7 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Read captchas with a convolutional network
+# # 2. Read captchas with a convolutional network
+#
+# *Lesson 2 of 8 · 25 minutes · needs 1 · trains two minutes*
 #
 # At the end of this lesson you have built the first network of the original tutorial, trained a
 # small one until it reads most captchas of digits (two minutes on a laptop), and measured honestly
@@ -380,3 +382,5 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # - [The Keras functional API](https://keras.io/guides/functional_api/): models with several outputs.
 # - [Interval estimation for a binomial proportion](https://doi.org/10.1214/ss/1009213286): why the
 #   textbook interval fails near 100 %, which is just where we want to be.
+#
+# Next: [3. Read captchas as a sequence](ch3_ctc.ipynb) · [Solutions](solutions.ipynb)

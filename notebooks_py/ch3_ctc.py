@@ -15,7 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Read captchas as a sequence
+# # 3. Read captchas as a sequence
+#
+# *Lesson 3 of 8 · 35 minutes · needs 1 and 2 · trains two minutes*
 #
 # At the end of this lesson you know how a network learns the *order* of characters when nobody
 # tells it where they are, you have an answer to a question that is often asked about the original tutorial
@@ -531,3 +533,5 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #   [tf.nn.ctc_loss](https://www.tensorflow.org/api_docs/python/tf/nn/ctc_loss): what they expect.
 # - [Keras' OCR example](https://keras.io/examples/vision/captcha_ocr/): a complete CTC model for
 #   another kind of captcha.
+#
+# Next: [4. Train for real, with or without a GPU](ch4_gpu_training.ipynb) · [Solutions](solutions.ipynb)

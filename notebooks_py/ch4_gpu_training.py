@@ -15,7 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Train for real, with or without a GPU
+# # 4. Train for real, with or without a GPU
+#
+# *Lesson 4 of 8 · 45 minutes · needs 3 · trains seconds*
 #
 # Lessons 2 and 3 trained for two minutes. At the end of this lesson you know what hours are spent
 # on: who waits for whom, what our recipe is made of, how to stop and go on, and how to use a GPU, several of them, or
@@ -537,3 +539,5 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
 # - [Keras: distributed training with TensorFlow](https://keras.io/guides/distributed_training_with_tensorflow/):
 #   several GPUs, in the words of its authors.
 # - [Mixed precision in Keras](https://keras.io/api/mixed_precision/): what is 16 bits and what is not.
+#
+# Next: [5. Read loss curves](ch5_loss_curves.ipynb) · [Solutions](solutions.ipynb)

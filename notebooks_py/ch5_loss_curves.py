@@ -15,46 +15,45 @@
 # ---
 
 # %% [markdown]
-# # Read loss curves
+# # 5. Read loss curves
 #
-# At the end of this lesson you can look at the log of a training and say whether it learns, whether
-# it is done, and what to change next. You need [lesson 4](ch4_gpu_training.ipynb). Nothing is trained here: we
-# read logs of trainings that took hours.
+# *Lesson 5 of 8 · 20 minutes · needs 3 and 4 · trains a minute*
+#
+# At the end of this lesson you can look at the log of a training and say whether it learns, whether it is done, and what
+# to change next. And you know five mistakes that raise no error.
 
 # %%
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from keras import ops
 from matplotlib.figure import Figure
 
-from captcha_reader.scores import share, wilson
-from captcha_reader.weights import MODELS, read_log, read_results
+from captcha_reader.weights import finished, read_log, read_results
+from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
+from notebooks_py.ch3_ctc import decode_ctc, small_ctc
 
 
 # %% [markdown]
-# A seed, for one experiment with chance further down.
+# A seed, and the length of three short trainings.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019
+# EPOCHS = 15  # short ones, of 512 captchas
 
 # %% [markdown]
-# ## A log
+# ## A clean run
 #
-# Keras' `CSVLogger` writes a row after every epoch. Here are some from the finished network of lesson 3: the loss
-# on the captchas it trained with, and on *held-out* ones that it never trains with. `val_acc` is the share of
-# held-out classic captchas that are read right, `val_sizes` that of captchas of any size. One command trained it,
-# from nothing.
-
-# %% tags=["active-ipynb"]
-# log = read_log("ctc")
-# rows = log.iloc[[0, 1, 2, -2, -1]].drop(columns="seconds")
-# print(rows.round(3).to_string(index=False))
-
-# %% [markdown]
-# ## The same numbers, twice
-#
-# A logarithmic axis gives every halving of the loss the same height. And beside the captchas that are right we draw
-# those that are wrong: from 98 to 99 % right looks like nothing, yet half of the errors are gone.
+# Keras' `CSVLogger` writes a row after every epoch: the `loss` of the captchas in training, `val_loss` of *held-out* ones,
+# which are never trained with, and `val_acc`, the share of those that are read right. (`val_sizes` is the same for
+# captchas of any size.) We draw each twice. A logarithmic axis gives every halving the same height: from 98 to 99 %
+# right looks like nothing, yet half of the errors are gone.
 
 # %%
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
@@ -65,7 +64,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
     done = log.pictures / 1_000 if "pictures" in log else log.epoch + 1
     right = 100 * log.filter(regex="^val_(.*acc|sizes)")  # several, if there are four heads
     losses = log[["loss", "val_loss"]].set_axis(["training", "held-out"], axis=1)
-    figure, grid = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
+    figure, grid = plt.subplots(2, 2, figsize=(8, 6), layout="constrained")
     panels = {
         "loss (nats)": (losses, "linear"),
         "loss (nats), logarithmic axis": (losses, "log"),
@@ -75,149 +74,217 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
     for axes, (what, (values, scale)) in zip(grid.flat, panels.items(), strict=True):
         axes.plot(done, values, label=[name.removeprefix("val_") for name in values])
         axes.set(title=what, yscale=scale)
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("thousands of captchas" if "pictures" in log else "epoch")
         axes.legend().set_visible(len(values.columns) > 1)
     figure.suptitle(title)
     return figure
 
+
 # %% [markdown]
-# One log, four times:
+# This is the log of lesson 3's finished network, which one command trained from nothing:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
 #
+# log = read_log("ctc")
 # figure = plot_log(log, "The finished network of lesson 3")
 # folder = fresh_folder("ch5_loss_curves") / "imgs"
 # folder.mkdir()
 # figure.savefig(folder / "vis.png", dpi=90)
 # plt.show()
-# results = read_results("ctc")
-# counted = results["scores"]["classic-100k"]
-# print(f"`{results['command']}`: {results['pictures']:,} captchas")
-# print(f"classic-100k: {share(counted['right'], counted['n'])}")
+# print(f"`{read_results('ctc')['command']}`")
+# print(log.iloc[[0, 1, -2, -1]].drop(columns="seconds").round(4).to_string(index=False))
 
 # %% [markdown]
-# Watch the panels on the right. What looks like a floor on the left is a slope there: the errors fall until the
-# end, where the rate is zero. Captchas of any size are harder than classic ones, since the smallest of them
-# cut letters off.
+# What seems to be a floor on the left is a slope on the right: the network improves until the learning rate comes near zero.
+# The training loss is the higher one, and that is no mistake. Training practises what is hard, and its loss is a mean over
+# a whole epoch; held-out captchas are read at the end of it, with averaged weights (lesson 4). Compare two losses only if
+# they are measured alike.
 #
-# Almost from the start the *training* loss is the higher one. Training practises `O` and `0` more often than they
-# occur in held-out captchas, and those are hard; half of its captchas have any size. And it is measured with the
-# weights as they tumble, while held-out captchas are read with their average.
+# ## The original's own logs
 #
-# ## Two stages, or one cycle
-#
-# The original trains in two *stages*, each with a rate of its own: Adam at
-# 0.001 until the held-out loss has not improved for three epochs, then at a tenth of it from the best weights.
-# Our recipe has one cycle instead: the rate climbs quickly and falls to zero. We trained the small
-# network of lesson 3 both ways, on the very same captchas (`make study WHAT=stages`).
+# The original's three notebooks print a line after every epoch; `models/original_logs.csv` holds them. Each network was
+# trained at a rate of 0.001, then on from its best weights at a tenth of that. The first stage ended when the held-out
+# loss had not improved for three epochs (four heads) or five (CTC), in PyTorch after thirty epochs.
 
 # %% tags=["active-ipynb"]
-# stages = read_log("stages")
-# figure, row = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-# for recipe in ("two stages", "one cycle"):
-#     rows = stages[stages.recipe == recipe]
-#     row[0].plot(rows.pictures / 1_000, rows.rate, label=recipe)
-#     row[1].plot(rows.pictures / 1_000, rows.val_loss, label=recipe)
-#     row[2].plot(rows.pictures / 1_000, 100 * rows.val_acc, label=recipe)
-# row[0].set(title="Learning rate", ylabel="rate")
-# row[1].set(title="Held-out loss", ylabel="nats", yscale="log")
-# row[2].set(title="Held-out captchas", ylabel="right (%)")
-# for axes in row:
-#     axes.set_xlabel("thousands of captchas")
-#     axes.legend()
+# names = {"cnn": "Four heads", "ctc": "CTC", "ctc_pytorch": "CTC in PyTorch"}
+# original = read_log("original_logs")
+# figure, rows = plt.subplots(3, 1, figsize=(7, 8), layout="constrained")
+# for axes, (network, name) in zip(rows, names.items(), strict=True):
+#     epochs = original[original.network == network].set_index("epoch")
+#     axes.semilogy(epochs[["loss", "val_loss"]], label=["training", "held-out"])
+#     second = epochs.index[epochs.stage == 2][0]
+#     axes.axvline(second - 0.5, color="gray", ls=":", label="a tenth of the rate")
+#     axes.set(title=f"{name}, 2019", xlabel="epoch of 128,000 captchas", ylabel="loss (nats)")
+#     axes.legend(loc="upper right")
+# rows[2].annotate("plateau", (3, 3.7), (7, 1), arrowprops={"arrowstyle": "->"})
 # plt.show()
-# print(f"each recipe: {len(rows)} epochs, {rows.pictures.max():,} captchas")
 
 # %% [markdown]
-# Look at the end of the first stage. The held-out loss goes up and down and gets nowhere: a *plateau*. The
-# steps are too long for what is left to learn. Then it goes back to its best weights, at a tenth of the rate,
-# and the loss falls at once.
+# **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with three epochs of
+# it, 384,000 captchas: every column says blank (lesson 3), and not one captcha is read right.
 #
-# The cycle has no such corner. After its climb the rate falls a little in every epoch, and so does the loss.
-# Only at the start it seems behind: the averaged weights that it is read with (lesson 4) still remember the
-# random ones.
+# **Spikes** of the held-out loss come later, while the training loss falls smoothly. How many times as high is it as in
+# the epoch before?
 
 # %% tags=["active-ipynb"]
-# for recipe, rows in stages.groupby("recipe", sort=False):
-#     best = rows.loc[rows.val_loss.idxmin()]
-#     right = share(round(1_000 * best.val_acc), 1_000)
-#     print(f"{recipe:26} best held-out loss {best.val_loss:.2f}, right {right}")
+# rise = original.val_loss / original.groupby("network").val_loss.shift()
+# original = original.assign(rise=rise.round(1))
+# shown = original.query("rise > 6 or val_acc == 0").drop(columns=["stage", "ms_per_step"])
+# print(shown.to_string(index=False))
+# print("\nlargest rise in each stage:")
+# print(original.pivot_table("rise", "network", "stage", "max"))
 
 # %% [markdown]
-# One training of each, and our recipe also clips, averages, decays, and peaks three times as high: the gap is not
-# the cycle's alone. And the cycle has a price: its length is chosen beforehand, while a stage ends when
-# its curve says so.
+# In epoch 13 the CTC network reads 69.7 %. The training loss is a mean over a thousand batches and hardly notices. The
+# held-out loss is measured at a single moment: if the last steps went too far, it is bad, and a little later all is
+# well again. Calm comes at the dotted line, because a tenth of the rate makes steps a tenth as long. So let the rate fall,
+# average the weights, and keep the *best* ones (`ModelCheckpoint`), not the last.
 #
-# ## Noise
+# ## By heart, and too fast
 #
-# Fifteen imaginary networks are *equally good*: each reads a thousand captchas, and each of them right with a
-# probability of 95 %.
+# The small network of lesson 3 trains three times: with fresh captchas in each epoch; with the same 512 again and again,
+# since without `SetEpoch` the data set stays in its first epoch; and at a learning rate a hundred times as high.
 
-# %% tags=["active-ipynb"]
-# n = 1_000
-# right = np.random.default_rng(SEED).binomial(n, 0.95, size=15)
-# low, high = 100 * np.array([wilson(int(k), n) for k in right]).T
-# dots = 100 * right / n
-# figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-# axes.errorbar(range(1, 16), dots, [dots - low, high - dots], fmt="o")
-# axes.axhline(95, color="gray", ls=":", label="the truth")
-# axes.set(title="Fifteen equally good networks", xlabel="network", ylabel="right (%)")
-# axes.legend()
+# %%
+def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
+    """Train `small_ctc` for short epochs of 512 captchas that `draw` draws; return its log.
+
+    Unless they are `fresh`, all epochs have the same captchas.
+    """
+    data = CaptchaSequence(32, 16, seed, labels="ctc", draw=draw)
+    held_out = CaptchaSequence(256, 1, seed, split="valid", labels="ctc", draw=draw)
+    callbacks = [SetEpoch(data)] if fresh else []
+    options = {"epochs": epochs, "callbacks": callbacks, "shuffle": False, "verbose": 0}
+    model = small_ctc(seed, rate=rate)
+    return pd.DataFrame(model.fit(data, validation_data=held_out, **options).history)
+
+# %% tags=["active-ipynb", "trained"]
+# from captcha_reader.bank import GlyphBank
+#
+# bank = GlyphBank(SEED)
+# logs = {
+#     "fresh captchas": learn(bank.draw, SEED, EPOCHS),
+#     "the same 512": learn(bank.draw, SEED, EPOCHS, fresh=False),
+#     "rate of 0.3": learn(bank.draw, SEED, EPOCHS, rate=0.3),
+# }
+# figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
+# for name, log in logs.items():
+#     left.plot(range(1, EPOCHS + 1), log.loss, label=name)
+#     right.plot(range(1, EPOCHS + 1), log.val_loss, label=name)
+# left.set(title="Captchas in training", xlabel="epoch of 512 captchas", ylabel="loss (nats)")
+# right.set(title="Held-out captchas", xlabel="epoch of 512 captchas", ylim=(0, 25))
+# left.legend()
 # plt.show()
-# print(f"the luckiest: {share(int(right.max()), n)}")
-# print(f"the unluckiest: {share(int(right.min()), n)}")
 
 # %% [markdown]
-# The dots differ by luck alone. All whiskers, Wilson's 95 % intervals, contain the truth here. Before you
-# believe that one network is a point better than another, test on more captchas.
+# With fresh captchas both losses leave the plateau and fall together. With the same 512 the training loss falls to nearly nothing,
+# but the held-out loss turns around: the network knows its captchas *by heart* and reads no others. Only the
+# held-out curve tells. At the high rate the loss begins
+# far above the axis, and the plateau does not end here: each step undoes what the last one brought.
+#
+# ## Accidents that show no error
+#
+# The next five mistakes raise no error, and the loss is a number like any other. We make them with the finished network
+# and captchas that it reads well.
+#
+# **Softmax before a loss that wants logits.** `keras.losses.CTC` applies one itself:
+
+# %% tags=["active-ipynb"]
+# from captcha_reader.drawing import draw_captchas, stream
+# from captcha_reader.texts import ALPHABET, ctc_labels, random_texts
+#
+# network, rng = finished("ctc")[0], stream(SEED, "accidents", epoch=0, index=0)
+# texts = random_texts(rng, 200)
+# X, y = draw_captchas(texts, rng).astype("float32") / 255, ctc_labels(texts)
+# logits, ctc = network.predict_on_batch(X), keras.losses.CTC()
+# for name, values in {"logits": logits, "softmax": ops.softmax(logits), "zeros": 0 * logits}.items():
+#     print(f"{name:8} loss {float(ctc(y, values)):.1f}")
+
+# %% [markdown]
+# After two of them, a network that reads nearly everything has hardly less loss than zeros, which say nothing. The curve stays
+# high and flat, whatever is learned.
+#
+# **A character on class 0.** Keras takes the number of labels that are *not 0* as the length of the text, since 0 is
+# the blank. Somebody forgets the `+ 1`, and `A0BC` becomes 10, 0, 11, 12:
+
+# %% tags=["active-ipynb"]
+# for last in (12, 30, 35):
+#     loss = float(ctc(np.array([[10, 0, 11, last]]), logits[:1]))
+#     print(f"labels 10, 0, 11, {last}: loss {loss:.1f}")
+
+# %% [markdown]
+# The length is three, so the last character is lost. Whatever it is, the loss stays the same.
+#
+# **Too few columns.** `AAAA` needs seven (lesson 3). With six, its probability is 0 and the loss infinite. PyTorch says so;
+# Keras on TensorFlow gives a large but finite number, which the mean over a batch hides:
+
+# %% tags=["active-ipynb"]
+# for columns in (8, 7, 6):
+#     loss = float(ctc(ctc_labels(["AAAA"]), logits[:1, :columns]))
+#     print(f"AAAA in {columns} columns: loss {loss:.0f}")
+
+# %% [markdown]
+# **Workers that all draw the same.** Three processes get a data set that keeps a generator of its own:
+
+# %% tags=["active-ipynb"]
+# import multiprocessing
+# import random
+# from functools import partial
+#
+# generator = random.Random(SEED)
+# with multiprocessing.get_context("spawn").Pool(3) as workers:
+#     drawn = workers.map(partial(generator.choices, k=4), [ALPHABET] * 3, chunksize=1)
+# print(*map("".join, drawn))
+
+# %% [markdown]
+# Each gets a copy in the same state, so one text is drawn three times. Our `stream` depends on the number of
+# the batch instead (lesson 1).
+#
+# **Reading in training mode.** Then batch normalisation uses the pictures at hand, not its averages from training, so the
+# answer depends on what else is in the batch. Each captcha alone:
+
+# %% tags=["active-ipynb"]
+# for training in (False, True):
+#     alone = [network(X[i : i + 1], training=training)[0] for i in range(len(X))]
+#     right = sum(a == b for a, b in zip(decode_ctc(np.stack(alone)), texts, strict=True))
+#     print(f"training={training}: {right} of {len(X)} read right")
+
+# %% [markdown]
+# More errors, and nothing else that tells. (Each such call also moves the averages, so this is no longer the
+# network that we loaded.)
 #
 # ## What next?
 #
 # | you see | it means | do next |
 # | --- | --- | --- |
-# | both losses flat from the start | the task is not found yet | look at a batch with your own eyes; ink = 1 (lesson 3) |
+# | both losses on a plateau at the start | the task is not found yet | look at a batch with your own eyes; ink = 1 (lesson 3) |
 # | both fall together | it learns | let it run |
-# | training falls, held-out does not | it learns its captchas by heart | fresh captchas, or move them about (lesson 8) |
-# | both flat at a high rate | the steps are too long | lower the rate, or plan its fall |
-# | both flat where the rate is zero | this training is over | a longer one, a larger network, practice of what is hard |
-# | two curves cross and cross again | noise | more held-out captchas |
-#
-# ## A log of your own
-#
-# Lesson 2 left one in `build/lessons/ch2_cnn/run-001/cnn.csv`, lesson 3 in `.../ch3_ctc/run-001/ctc.csv`,
-# and `make train` writes a `log.csv` into its folder in `build/train`. Put its path here. Ours is the finished CNN's.
-
-# %% tags=["active-ipynb"]
-# path = MODELS / "cnn.csv"  # yours: "../build/lessons/ch2_cnn/run-001/cnn.csv"
-#
-# own = pd.read_csv(path)
-# plot_log(own, "The finished network of lesson 2")
-# plt.show()
-# best = own.loc[own.val_loss.idxmin()]
-# when = f"{best.pictures:,.0f} captchas" if "pictures" in own else f"{best.epoch + 1:.0f} epochs"
-# print(f"{len(own)} rows, the lowest held-out loss is {best.val_loss:.3f}, after {when}")
-
-# %% [markdown]
-# Both losses fall to the end, so this network, too, would gain from a longer training.
+# | training falls, held-out does not | it learns by heart | fresh captchas, or move them about (lesson 8) |
+# | held-out spikes, training does not | steps are too long | lower the rate, average, keep the best |
+# | both flat, the rate at zero | this training is over | a longer one, a larger network, practice of what is hard |
+# | the loss looks fine, the answers do not | an accident | decode the labels and answers of one batch |
 #
 # ---
 #
 # ## What you learned
 #
 # - A logarithmic axis shows progress that a linear one hides.
-# - Compare two losses if both are measured on the same kind of captchas, with the same weights.
-# - A plateau at a high rate ends when the rate falls: in stages, or along one cycle.
-# - A point of difference in a thousand captchas may be noise.
+# - A plateau ends when the task is found, and spikes when the rate falls.
+# - Only held-out captchas tell reading from knowing by heart.
 #
 # ## On your own
 #
-# 1. Plot the log of your own run of lesson 2. *Expected: four accuracies.*
+# 1. Plot the log of your own run of lesson 2: `plot_log(pd.read_csv(path), "Mine")`, where `path` is
+#    `"../build/lessons/ch2_cnn/run-001/cnn.csv"`. *Expected: four accuracies, one for each head.*
 #    [Solution](solutions.ipynb#lesson-5-exercise-1)
-# 2. Let the fifteen networks read `n = 100_000` captchas each. *Expected: all within 0.2 points of 95 %.*
+# 2. In how many epochs of the original is the held-out loss more than twice its lowest value so far (`cummin`)?
+#    *Expected: some in each first stage, none in a second.*
 #    [Solution](solutions.ipynb#lesson-5-exercise-2)
-# 3. Divide the cycle's `val_loss` by that of the two stages, as arrays (`to_numpy`). *Expected: above 1 is the cycle
-#    behind, below 1 it is ahead; find where they cross.* [Solution](solutions.ipynb#lesson-5-exercise-3)
+# 3. Which share of all texts of four characters has a `0` in it, and loses a character if `0` sits on class 0?
+#    *Expected: one in nine or ten.* [Solution](solutions.ipynb#lesson-5-exercise-3)
 #
 # ## Further reading
 #
@@ -225,3 +292,5 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #   the classic collection of curves and what they mean.
 # - [Cyclical learning rates for training neural networks](https://arxiv.org/abs/1506.01186), Smith, 2017:
 #   the idea that a rate should rise before it falls.
+#
+# Next: [6. Tell O from 0](ch6_o0o0.ipynb) · [Solutions](solutions.ipynb)

@@ -15,7 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Tell O from 0
+# # 6. Tell O from 0
+#
+# *Lesson 6 of 8 · 40 minutes · needs 3 · trains nothing*
 #
 # At the end of this lesson you know whether the finished network can tell `O` from `0` or only
 # guesses, which cue survives the warp, and how to find out by an experiment whether the network
@@ -415,3 +417,5 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 #   you should not take a network's probabilities at face value, and one number that mends them.
 # - [Shortcut learning in deep neural networks](https://arxiv.org/abs/2004.07780), Geirhos and others,
 #   2020: networks that are right for the wrong reason, and how experiments like ours find out.
+#
+# Next: [7. Write the sequence model again in PyTorch](ch7_ctc_pytorch.ipynb) · [Solutions](solutions.ipynb)

@@ -15,7 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Write the sequence model again in PyTorch
+# # 7. Write the sequence model again in PyTorch
+#
+# *Lesson 7 of 8 · 40 minutes · needs 3, 4 and PyTorch · trains a minute*
 #
 # At the end of this lesson you have written the model of lesson 3 and its training loop in plain
 # PyTorch, seen it learn all 36 characters in about a minute, and know where PyTorch and Keras differ
@@ -541,3 +543,5 @@ def read_pictures(model, pictures):
 #   promises in PyTorch and what it doesn't.
 # - [Serialization semantics](https://docs.pytorch.org/docs/stable/notes/serialization.html): what is in
 #   a `.pt` file, and why `weights_only` matters.
+#
+# Next: [8. Read captchas of your own](ch8_own_captchas.ipynb) · [Solutions](solutions.ipynb)

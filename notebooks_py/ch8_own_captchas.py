@@ -15,7 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Read captchas of your own
+# # 8. Read captchas of your own
+#
+# *Lesson 8 of 8 · 35 minutes · needs 4 · trains a minute*
 #
 # At the end of this lesson you read pictures of any size with one call, you have taught the network a style that it had never
 # seen from two hundred labelled pictures, and you can take it with you, into a program without Keras or into a web page. You need
@@ -380,3 +382,5 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # - [Image augmentation layers](https://keras.io/api/layers/preprocessing_layers/image_augmentation/): Keras'
 #   own way to move pictures, and more of them.
 # - [ONNX Runtime for the web](https://onnxruntime.ai/docs/tutorials/web/): how a page runs a network.
+#
+# This was the last lesson · [Solutions](solutions.ipynb)

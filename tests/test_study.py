@@ -32,7 +32,7 @@ class Count(keras.callbacks.Callback):
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Return `make study` with all that takes long made small; it gives what it wrote."""
-    for name, value in {"VALID": 10, "CURVE": 10, "LABELS": (32, 64), "RUNS": tmp_path}.items():
+    for name, value in {"VALID": 10, "LABELS": (32, 64), "RUNS": tmp_path}.items():
         monkeypatch.setattr(study, name, value)
     monkeypatch.setattr(study, "Ahead", contextlib.nullcontext)
     for bank in ("GlyphBank", "WhiteBank"):
@@ -48,11 +48,11 @@ def run(monkeypatch, tmp_path):
     Count.steps.clear()
 
     def call(what, *words):
-        out = tmp_path / ("stages.csv" if what == "stages" else f"{what}.json")
+        out = tmp_path / f"{what}.json"
         words = ["study", f"--what={what}", f"--out={out}", "--seed=3", "--pictures=64", *words]
         monkeypatch.setattr("sys.argv", words)
         assert study.main() == 0
-        return pd.read_csv(out) if what == "stages" else json.loads(out.read_text())
+        return json.loads(out.read_text())
 
     tf.config.run_functions_eagerly(True)  # a few steps are done before a graph is made
     yield call
@@ -103,15 +103,6 @@ def test_heads_are_counted_with_their_parameters(run, monkeypatch):
     monkeypatch.setitem(study.HEADS["CTC with a GRU"], "network", {"rnn": (2,)})
     rows = pd.DataFrame(run("heads")["rows"])
     assert rows.name.tolist() == 2 * list(study.HEADS) and rows.parameters.nunique() == 3
-
-
-def test_stages_sees_the_same_captchas_in_each_recipe(run, monkeypatch):
-    monkeypatch.setattr(ch3, "small_ctc", lambda seed: ch3.build_ctc(**TINY))
-    log = run("stages")
-    two, one = (rows for _, rows in log.groupby("recipe", sort=False))
-    assert two.pictures.tolist() == one.pictures.tolist() == [64, 128]
-    assert two.rate.tolist() == [1e-3, 1e-4] and one.rate.iloc[0] > one.rate.iloc[-1] == 0
-    assert log.val_loss.notna().all() and log.val_acc.between(0, 1).all()
 
 
 def test_tuning_learns_each_style_four_ways(run, monkeypatch, tmp_path):

@@ -2,8 +2,8 @@
 
 Writes models/ctc.keras (or cnn, pytorch), its log, its results and the captchas that it read wrong,
 and ctc.onnx, if the network reads more of the judge's captchas than the one there, and the tables
-in the READMEs: results, and each lesson's minutes and badges. Without RUN it writes the tables
-alone (`make table`).
+in the READMEs: results, and each lesson's minutes, which also stand under its title, and badges.
+Without RUN it writes these alone (`make table`).
 """
 
 import argparse
@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from captcha_reader import scores, weights
 from captcha_reader.practice import EPOCH
 from captcha_reader.texts import ALPHABET, WIDTH
-from tools import lessons, options, runs
+from tools import format, lessons, options, runs
 from tools.evaluate import FINISHED, reader
 from tools.lessons import Lesson
 
@@ -51,6 +51,7 @@ READMES = {  # the words of the results in each language
 }
 # A lesson in the README: its link, badges, what there is at the end, minutes.
 ROW = re.compile(r"^(\| \[.*?\]\(notebooks/(\w+)\.ipynb\))[^|]*( \|.*\| )\d+ \|$", re.M)
+PATH = re.compile(r"(?<=^# \*Lesson \d of \d · )\d+", re.M)  # minutes, under a lesson's title
 BADGES = (
     "<br>[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{0}) "
@@ -171,6 +172,10 @@ def main() -> int:
         text = (root / name).read_text("utf-8")
         changed = lessons.write(root / name, with_tables(text, root, words))
         print(name, "changed" if changed else "is up to date")
+    for lesson in lessons.find(root):
+        text = lesson.module.read_text("utf-8")
+        if lessons.write(lesson.module, PATH.sub(str(minutes(lesson.read())), text)):
+            format.format_lessons({lesson: "py"})
     return 0
 
 

@@ -1,9 +1,8 @@
-"""Measure what lessons show: `make study WHAT=bank`, ablation, heads, kinds, stages, tuning.
+"""Measure what lessons show: `make study WHAT=bank`, ablation, heads, kinds, tuning.
 
-The functions below say what each of them measures. bank, kinds and stages take minutes, tuning half
-an hour, ablation and heads hours: there, what is finished is not trained again, and what was
-stopped goes on. A training lies in a folder that is named by its settings and by the code that made
-it.
+The functions below say what each of them measures. bank and kinds take minutes, tuning half an
+hour, ablation and heads hours: there, what is finished is not trained again, and what was stopped
+goes on. A training lies in a folder that is named by its settings and by the code that made it.
 """
 
 import argparse
@@ -29,14 +28,13 @@ from captcha_reader.practice import Ahead, Practice
 from captcha_reader.reading import scale
 from captcha_reader.scores import evaluate, share
 from captcha_reader.styles import STYLES, draw_style, style_texts
-from captcha_reader.texts import ALPHABET, ctc_labels, random_texts
+from captcha_reader.texts import ALPHABET, random_texts
 from tools import kinds, options, runs
 from tools.lessons import write
 
 RUNS = Path("build/study")  # where trainings lie
 SIZES = ((128, 64), (170, 80))  # of classic captchas, and of those in lesson 1
 VALID = 1_000  # held-out captchas that a network of tuning reads
-CURVE = 1_000  # as many for each epoch of stages
 LABELS = (200, 1_000, 5_000)  # labelled pictures of another style
 SVG = Path("build/svg-captcha")  # 6,000 pictures that tools/svg_captcha.js draws there
 TUNING = {  # whether it goes on from finished weights, and how far pictures are moved
@@ -215,59 +213,6 @@ def trainings(variants: dict, judge: str, pictures: int, seed: int) -> dict:
     return {"recipe": recipe, "pictures": pictures, "code": runs.code_hash(), "rows": rows}
 
 
-def two_stages(model, data, held_out: tuple):
-    """Train as the original did: until the loss stops falling, then on from the best weights."""
-    import keras
-
-    from notebooks_py import ch3_ctc as ch3
-    from notebooks_py.ch1_captcha_preview import SetEpoch
-
-    pictures, labels, texts = held_out
-    watch, logs, done = [SetEpoch(data), ch3.Evaluate(pictures, texts)], [], 0
-    stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
-    first = max(1, data.epochs * 2 // 3)
-    for rate, end, callbacks in ((1e-3, first, [*watch, stop]), (1e-4, data.epochs, watch)):
-        model.compile(keras.optimizers.Adam(rate, amsgrad=True), keras.losses.CTC())
-        history = model.fit(data, initial_epoch=done, epochs=end, shuffle=False, verbose=2,
-                            validation_data=(pictures.astype("float32") / 255, labels),
-                            callbacks=callbacks)  # fmt: skip
-        logs.append(pd.DataFrame(history.history).assign(epoch=history.epoch, rate=rate))
-        done = history.epoch[-1] + 1
-    return pd.concat(logs)
-
-
-def one_cycle(model, data, held_out: tuple):
-    """Train by the recipe of lesson 4."""
-    from notebooks_py import ch4_gpu_training as ch4
-
-    steps = data.epochs * data.steps
-    cycle = ch4.compile_recipe(model, steps)
-    with tempfile.TemporaryDirectory() as folder:
-        ch4.fit_recipe(model, data, steps, {"classic": [held_out]}, Path(folder))
-        log = pd.read_csv(Path(folder) / "log.csv")
-    return log.assign(rate=[float(cycle(data.practice.steps * (x + 1))) for x in log.epoch])
-
-
-def stages(pictures: int, seed: int) -> str:
-    """Train lesson 3's small network in two stages and in one cycle, on the same captchas."""
-    from notebooks_py import ch3_ctc as ch3
-    from notebooks_py import ch4_gpu_training as ch4
-
-    rng = stream(seed, "valid", epoch=0, index=0)
-    texts = random_texts(rng, CURVE)
-    held_out = draw_captchas(texts, rng), ctc_labels(texts), texts
-    # Epochs are short, for a curve with many points.
-    job, logs = Practice(seed, 32, sizes=0.0, hard=0.0, epoch=min(2_048, pictures)), []
-    for recipe, train in {"two stages": two_stages, "one cycle": one_cycle}.items():
-        print(recipe, flush=True)
-        data = ch4.PracticeSequence(job)
-        data.epochs = max(2, pictures // (32 * job.steps))
-        log = train(ch3.small_ctc(seed), data, held_out)
-        logs.append(log.assign(recipe=recipe, pictures=(log.epoch + 1) * 32 * job.steps))
-    columns = ["recipe", "epoch", "pictures", "rate", "loss", "val_loss", "val_acc"]
-    return pd.concat(logs)[columns].to_csv(index=False, float_format="%.5g")
-
-
 def styles(seed: int) -> dict[str, tuple]:
     """Return pictures of one width, texts and alphabet of each style that tuning learns."""
     drawn = {}
@@ -323,7 +268,6 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
     "bank": (bank, "models/bank.json", 10_000),
     "ablation": (partial(trainings, VARIANTS, "judge-20k"), "models/ablation.json", 100_000),
     "heads": (partial(trainings, HEADS, "judge-classic-10k"), "models/heads.json", 100_000),
-    "stages": (stages, "models/stages.csv", 61_440),
     "kinds": (kinds.study, "models/kinds.json", 1_000),
     "tuning": (tuning, "models/tuning.json", 7_040),
 }
@@ -331,13 +275,13 @@ STUDIES = {  # what measures it, where it goes, and with how many pictures
 
 def main() -> int:
     """Measure what the command line says."""
-    parser = options.parser("study", "Repeat a comparison of lessons 4, 5 and 8.")
+    parser = options.parser("study", "Repeat a comparison of lessons 4 and 8.")
     unset = {"default": argparse.SUPPRESS}
     whole, positive = options.whole, options.positive
     parser.add_argument("--what", choices=STUDIES, required=True, **unset, help="what to compare")
     parser.add_argument("--pictures", type=positive, **unset, help="captchas, if not as usual")
     parser.add_argument("--seed", type=whole, default=2019, help="ablation, heads: and the next")
-    parser.add_argument("--out", type=Path, **unset, help="a file; models/WHAT.json or .csv if not")
+    parser.add_argument("--out", type=Path, **unset, help="a file; models/WHAT.json if not")
     given = vars(parser.parse_args())
     study, out, pictures = STUDIES[given["what"]]
     out, pictures = given.get("out", Path(out)), given.get("pictures", pictures)
@@ -346,9 +290,7 @@ def main() -> int:
     with options.quietly():
         import keras  # noqa: F401
     results = study(pictures, given["seed"])
-    if isinstance(results, dict):
-        results = json.dumps(results | {"machine": runs.hardware()}, indent=1) + "\n"
-    write(out, results)
+    write(out, json.dumps(results | {"machine": runs.hardware()}, indent=1) + "\n")
     print(f"written: {out}")
     return 0
 

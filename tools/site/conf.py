@@ -30,7 +30,6 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 :glob:
-:numbered: 1
 :caption: Lessons
 notebooks/ch*
 ```
