@@ -65,7 +65,7 @@ def test_a_run_becomes_the_finished_network_and_stands_in_the_tables(call, run, 
     made = json.loads((run / "results.json").read_text())
     assert made["command"] == results["command"] and model.name == "cnn"
     assert weights.description(tmp_path / "models" / "cnn.keras")["width"] == 128
-    assert set(results["scores"]) == set(publish.SETS["cnn"])
+    assert set(results["scores"]) == {*publish.SETS["cnn"], publish.JUDGES["cnn"]}
     assert weights.read_errors("cnn", tmp_path / "models") == list(WRONG)
     log = weights.read_log("cnn", tmp_path / "models")
     assert log.epoch.tolist() == [0, 1, 2] and log.seconds.tolist() == [10, 20, 30]

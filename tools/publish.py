@@ -22,11 +22,13 @@ from tools.evaluate import FINISHED, reader
 from tools.lessons import Lesson
 
 FOUR = ("classic-1k", "classic-10k", "classic-100k", "modern-10k", "default-10k", "preview-10k")
-SETS = {  # what is counted; the last decides which of two networks is the finished one
-    "cnn": (*FOUR, "judge-classic-10k"),
-    "ctc": (*FOUR, "sizes-10k", "nothing-1k", "judge-20k"),
-    "pytorch": ("wide-1k", "wide-10k", "judge-wide-10k"),
+SETS = {  # what is counted
+    "cnn": FOUR,
+    "ctc": (*FOUR, "sizes-10k", "nothing-1k"),
+    "pytorch": ("wide-1k", "wide-10k"),
 }
+# What decides which of two networks is the finished one.
+JUDGES = {"cnn": "judge-classic-10k", "ctc": "judge-20k", "pytorch": "judge-wide-10k"}
 LOG = ["epoch", "pictures", "seconds", "loss", "val_loss", "val_acc", "val_sizes"]
 BEGIN, END = "<!-- from models/*.json by `make table` -->", "<!-- end of the table -->"
 READMES = {  # the words of the results in each language
@@ -71,7 +73,7 @@ def table(root: Path, words: dict) -> str:
     results = {name: weights.read_results(name, root / "models") for name in SETS}
     pair = [results["cnn"], results["ctc"]]
     rows = [words["head"].split(" | "), ["---"] * 3]
-    for test_set in SETS["ctc"][2:-1]:
+    for test_set in SETS["ctc"][SETS["ctc"].index("classic-100k") :]:
         cells = [network["scores"].get(test_set) for network in pair]
         rows.append([f"`{test_set}`", *(share(cell) if cell else "" for cell in cells)])
     for name in ("parameters", "pictures"):
@@ -123,7 +125,7 @@ def publish(run: Path, root: Path) -> bool:
         results = json.loads((run / runs.RESULTS).read_text("utf-8"))
         settings, total, weights_hash = (results[x] for x in ("settings", "pictures", "sha256"))
         name, size, batch = (settings[x] for x in ("model", "size", "batch"))
-        (*test_sets, judge), suffix = SETS[name], FINISHED[name]
+        test_sets, judge, suffix = SETS[name], JUDGES[name], FINISHED[name]
     except (OSError, KeyError, TypeError, ValueError) as error:
         message = f"{run} holds no finished run of `make train` ({error!r}): RUN= wants its folder"
         raise ValueError(message) from error

@@ -61,7 +61,7 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
     add("--workers", type=options.whole, default=1, help="processes that draw; 0: no other process")
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
-    parser.set_defaults(budget=8_000_000, sizes=0.5, processes=processes)
+    parser.set_defaults(budget=2_400_000, sizes=0.5, processes=processes)
     if parser.parse_args(words).model != "ctc":
         parser.set_defaults(budget=4_000_000, sizes=0.0)
     return parser
