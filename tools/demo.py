@@ -1,7 +1,7 @@
 """Make a page that reads captchas in the browser, and serve it: `make demo PORT=8000`.
 
-The page is the folder build/demo: what is in tools/page, models/ctc.onnx, twenty captchas, and ONNX
-Runtime for browsers from npm's registry, or the mirror that npm_config_registry names.
+The page is the folder build/demo: what is in tools/page, models/ctc.onnx, twenty captchas to try,
+and ONNX Runtime for browsers from npm's registry, or the mirror that npm_config_registry names.
 """
 
 import base64
@@ -10,19 +10,22 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import shutil
 import sys
 import tarfile
+import threading
 import urllib.request
+import webbrowser
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from captcha_reader import weights
 from captcha_reader.drawing import draw_captchas, stream
-from captcha_reader.reading import load_network
+from captcha_reader.reading import load_network, read_captchas
 from captcha_reader.texts import random_texts
 from tools import options
 from tools.lessons import ROOT, write
@@ -58,6 +61,37 @@ def package(cache: Path = ROOT / "build" / "npm") -> Path:
     return path
 
 
+def draw_foreign(text: str, rng: random.Random) -> Image.Image:
+    """Draw a text, 128x64, in a style that the network has not learned: outlines on stripes."""
+    picture = Image.new("RGB", (128, 64), "#f3e9d2")
+    pen = ImageDraw.Draw(picture)
+    for x in range(-64, 128, 8):
+        pen.line((x, 64, x + 64, 0), "#e2c792", 3)
+    font = ImageFont.load_default(34)
+    for i, character in enumerate(text):
+        place = (10 + 28 * i, rng.randint(4, 18))
+        pen.text(place, character, "#fffaf0", font, stroke_width=2, stroke_fill="#7a3b2e")
+    return picture
+
+
+def samples(alphabet: str, rng: random.Random) -> list[tuple[str, Image.Image]]:
+    """Draw twenty captchas: 16 that our network reads, the first three it doesn't, one foreign.
+
+    Their order is drawn, too, but the first is one that it reads.
+    """
+    right, wrong = [], []
+    while len(wrong) < 3 or len(right) < 16:
+        texts = random_texts(rng, 100, alphabet)
+        pictures = [Image.fromarray(pixels) for pixels in draw_captchas(texts, rng)]
+        readings = read_captchas(pictures)
+        for text, picture, reading in zip(texts, pictures, readings, strict=True):
+            (right if reading.text == text else wrong).append((text, picture))
+    (text,) = random_texts(rng, 1, alphabet)
+    others = [*right[1:16], *wrong[:3], (text, draw_foreign(text, rng))]
+    rng.shuffle(others)
+    return [right[0], *others]
+
+
 def build(folder: Path) -> None:
     """Make the page anew."""
     model, runtime = weights.find("ctc.onnx"), package()
@@ -67,13 +101,21 @@ def build(folder: Path) -> None:
     with tarfile.open(runtime) as tar:
         for name in RUNTIME:
             (folder / name).write_bytes(tar.extractfile(f"package/dist/{name}").read())
-    alphabet, rng = load_network(model).alphabet, stream(2019, "demo", epoch=0, index=0)
-    texts = random_texts(rng, 20, alphabet)
-    captchas = [{"file": f"captchas/{i:02d}.png", "truth": text} for i, text in enumerate(texts, 1)]
     (folder / "captchas").mkdir()
-    for captcha, pixels in zip(captchas, draw_captchas(texts, rng), strict=True):
-        Image.fromarray(pixels).save(folder / captcha["file"])
-    write(folder / "page.json", json.dumps({"alphabet": alphabet, "captchas": captchas}))
+    captchas = []
+    drawn = samples(load_network().alphabet, stream(2019, "demo", epoch=0, index=0))
+    for i, (text, picture) in enumerate(drawn, 1):
+        captchas.append({"file": f"captchas/{i:02d}.png", "truth": text})
+        picture.save(folder / captchas[-1]["file"])
+    needed = [model.name, RUNTIME[1]]  # the page shows how much of them has come
+    scores = weights.read_results("ctc")["scores"]["classic-10k"]
+    about = {
+        "captchas": captchas,
+        "files": needed,
+        "bytes": sum((folder / name).stat().st_size for name in needed),
+        "right": 100 * scores["right"] // scores["n"],
+    }
+    write(folder / "page.json", json.dumps(about))
     # The service worker keeps these files; what changes in one of them changes the name.
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
@@ -104,7 +146,7 @@ def open_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
 
 def main(words: list[str] | None = None) -> int:
     """Build and serve the page until Ctrl-C."""
-    parser = options.parser("demo", "Serve a page on this machine that reads captchas.")
+    parser = options.parser("demo", "Open a page on this machine that reads captchas.")
     parser.add_argument("--port", type=int, default=8000, help="where the page is, such as 8001")
     port, folder = parser.parse_args(words).port, ROOT / "build" / "demo"
     try:
@@ -117,6 +159,8 @@ def main(words: list[str] | None = None) -> int:
         parser.error(str(error))
     address = f"http://127.0.0.1:{server.server_port}"
     print(f"demo: {folder} is at {address} until you press Ctrl-C", flush=True)
+    # In a thread, as some browsers are waited for; where there is none, it returns False.
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
     return 0

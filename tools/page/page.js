@@ -1,160 +1,173 @@
-// Reads a captcha in the browser. From top to bottom: the network, its answers, pictures, the page.
+// The page: how a reading is shown; files, a network of your own, a frame to crop with, a game.
 
-import * as ort from "./ort.wasm.bundle.min.mjs";
+import { hidesPixels, openNetwork, prepare, readPixels, runtime, toBitmap } from "./reading.js";
 
-const { alphabet, captchas } = await (await fetch("page.json")).json(); // `make demo` wrote it
-const NAMES = ["-", ...alphabet]; // of the answers for a column
-const BLANK = 0; // CTC's answer for "nothing new here"
-const [HEIGHT, NARROWEST, WIDEST] = [64, 64, 320]; // pixels, as the network wants a picture
-const MOST = 25_000_000; // bytes of a file
-const SURE = 0.7; // below, the page warns
+const [UNSURE, STRANGE] = [0.7, 0.3]; // below, the page says that it is unsure, and that the style may be another
+const SHOWN = 0.1; // an answer that one column gives so much has a row of the map
+const USUAL = 4; // characters
+const HIDDEN = "Your browser hides the pixels of pictures from pages, to protect you against tracking, so" +
+  " nothing can be read here: allow this page to use canvas data, or open it in another browser.";
 const $ = (id) => document.getElementById(id);
 
-// The network
-
-ort.env.wasm.numThreads = 1; // a captcha is so little work that sharing it costs more
-const network = ort.InferenceSession.create("ctc.onnx");
-
-// Returns one array for each column of 8 pixels: the probabilities of its answers.
-async function columnsOf(rgb) {
-  const pictures = new ort.Tensor("uint8", rgb, [1, HEIGHT, rgb.length / HEIGHT / 3, 3]);
-  const { probabilities } = await (await network).run({ pictures }, ["probabilities"]);
-  const [, steps, classes] = probabilities.dims;
-  const column = (_, t) => probabilities.data.slice(t * classes, (t + 1) * classes);
-  return Array.from({ length: steps }, column);
+function make(tag, properties, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
 }
 
-// From answers to a text
+// The network, and what `make demo` wrote about it
 
-// Merges equal neighbours of the likeliest answers, then drops the blanks: greedy decoding, lesson 3.
-function spell(columns) {
-  const path = columns.map((column) => column.indexOf(Math.max(...column)));
-  const label = path.filter((answer, t) => answer !== BLANK && answer !== path[t - 1]);
-  const text = label.map((answer) => NAMES[answer]).join("");
-  return { path, text, chance: chanceOf(label, columns) };
+async function get(name) {
+  const response = await fetch(name);
+  if (!response.ok) throw new Error(`The page can't get ${name}: ${response.status}`);
+  return response;
 }
 
-// Returns the probability of a label, the sum over all its alignments: the lattice of lesson 3.
-function chanceOf(label, columns) {
-  const states = [BLANK, ...label.flatMap((answer) => [answer, BLANK])];
-  let sums = states.map((answer, s) => (s < 2 ? columns[0][answer] : 0));
-  for (const column of columns.slice(1)) {
-    sums = states.map((answer, s) => {
-      const skip = s > 1 && answer !== BLANK && answer !== states[s - 2]; // past a blank
-      return ((skip ? sums[s - 2] : 0) + (sums[s - 1] ?? 0) + sums[s]) * column[answer];
-    });
-  }
-  return sums.at(-1) + (sums.at(-2) ?? 0);
+const isBlind = hidesPixels();
+
+async function load({ files, bytes }) {
+  if (isBlind) throw new Error(HIDDEN);
+  const [model, code] = await Promise.all(files.map(async (name) => {
+    const [parts, reader] = [[], (await get(name)).body.getReader()];
+    for (let part; (part = (await reader.read()).value); parts.push(part))
+      $("progress").value += part.length / bytes;
+    return new Uint8Array(await new Blob(parts).arrayBuffer());
+  }));
+  runtime.wasmBinary = code;
+  return openNetwork(model, files[0]);
 }
 
-// Pictures
+const { captchas, right, ...needed } = await (await get("page.json")).json();
+$("hint").remove(); // it asks whether nothing moves
+const ours = load(needed);
+let network = ours;
+ours.catch(() => 0).finally(() => $("loading").remove()); // `read` tells what went wrong
 
-// Opens a file as a picture; the error says what is wrong with it.
-async function toBitmap(file) {
-  const expected = "A PNG, JPEG, GIF or WebP of at most 25 MB is expected.";
-  if (file.size > MOST) throw new Error(`${file.name} has ${Math.round(file.size / 1e6)} MB. ${expected}`);
-  return createImageBitmap(file).catch(() => {
-    throw new Error(`${file.name} is not a picture that a browser can open. ${expected}`);
-  });
-}
+// A picture is read and shown
 
-// Draws a picture as the network wants it, on white and 64 high; returns its RGB bytes. The width
-// follows as in captcha_reader/reading.py.
-function draw(picture) {
-  const { width: w, height: h } = picture;
-  const wanted = 8 * Math.floor((16 * w + h) / (2 * h));
-  const width = Math.min(WIDEST, Math.max(NARROWEST, wanted));
-  $("picture").width = width;
-  $("picture").style.aspectRatio = width / HEIGHT;
-  const canvas = $("picture").getContext("2d", { willReadFrequently: true });
-  canvas.fillStyle = "white";
-  canvas.fillRect(0, 0, width, HEIGHT);
-  canvas.imageSmoothingQuality = "high";
-  canvas.drawImage(picture, 0, 0, width, HEIGHT);
-  const rgba = canvas.getImageData(0, 0, width, HEIGHT).data;
-  return new Uint8Array(rgba.filter((_, i) => i % 4 !== 3));
-}
-
-// The page
-
+let shown; // the picture on the page, as `read` was called, and the part of it that was read
 let newest = 0; // a large file may be ready only after a small one that came later
 
-// Reads the promise of a picture, an ImageBitmap; `truth` is what it says, where that is known.
-async function read(source, name, truth) {
+// Reads the promise of a picture, an ImageBitmap, or the part of it in a frame; `truth` is what it
+// says, where that is known.
+async function read(source, { name, truth, frame }) {
   const turn = ++newest;
-  for (const button of $("captchas").children) button.ariaCurrent = button.title === truth;
+  for (const button of $("captchas").children) button.ariaCurrent = button.name === name;
+  endFrame();
   try {
-    const picture = await source;
-    await network;
+    const bitmap = await source;
     if (turn !== newest) return;
-    const start = performance.now();
-    const columns = await columnsOf(draw(picture));
-    const { path, text, chance } = spell(columns);
-    const milliseconds = Math.round(performance.now() - start);
-    const percent = (Math.floor(1000 * chance) / 10).toFixed(1); // rounded down: it is never 100 % sure
-    const right = text === truth;
-    const strange = text ? chance < SURE && "Not very sure" : "Nothing found";
-    say({
-      text: text || "(nothing)",
-      says: `${percent} % sure, read in ${milliseconds} ms`,
-      verdict: truth && `${right ? "✓ Right" : "✗ Wrong"}: it says ${truth}`,
-      warning: strange && `${strange}: this may be another style than the network has learned.`,
-      kind: truth && (right ? "right" : "wrong"),
-    });
-    show(columns, path, name);
+    if (isBlind) throw new Error(HIDDEN);
+    const { pixels, part } = prepare(bitmap, frame);
+    shown = { bitmap, name, truth, frame, part };
+    showPicture(pixels, name);
+    const [reader, start] = [await network, performance.now()];
+    const reading = await readPixels(reader, pixels);
+    if (turn !== newest) return;
+    say(reading, Math.round(performance.now() - start), frame ? undefined : truth, reader);
+    showColumns(reading, reader.names);
+    $("whole").hidden = !frame;
   } catch (error) {
     if (turn === newest) complain(error.message);
   }
 }
 
-function say({ text = "", says = "", verdict, warning, kind }) {
-  $("answer").className = kind || "";
+function say({ text, confidence, isInverse }, milliseconds, truth, { alphabet }) {
+  const sign = text === truth ? "✓ Right" : "✗ Wrong";
+  const isSure = confidence >= UNSURE;
+  const notes = [
+    !text && "What usually helps: a frame around the characters alone, and a sharp, upright picture.",
+    text && !isSure && "Not very sure: compare it with the picture.",
+    text && confidence < STRANGE && "This may be another style than the network has learned.",
+    isSure && text.length !== USUAL && network === ours && "It has learned one to six characters, most often four.",
+    /[O0]/.test(text) && /O.*0|0.*O/.test(alphabet) && "O and 0 are easily mistaken.",
+    isInverse && "Light and dark were exchanged to read it.",
+  ];
+  $("answer").className = truth === undefined ? "" : text === truth ? "right" : "wrong";
   $("text").textContent = text;
-  $("says").textContent = says;
-  $("verdict").textContent = verdict || "";
-  $("warning").textContent = warning || "";
+  $("says").textContent = text
+    ? `${(Math.floor(1000 * confidence) / 10).toFixed(1)} % sure, read in ${milliseconds} ms` // never 100
+    : "No characters found";
+  $("verdict").textContent = truth === undefined ? "" : `${sign}: it says ${truth}`;
+  $("note").textContent = notes.filter(Boolean).join(" ");
 }
 
 function complain(message) {
-  say({ says: message, kind: "error" });
-  $("figure").hidden = true;
+  $("answer").className = "error";
+  $("says").textContent = message;
+  $("text").textContent = $("verdict").textContent = $("note").textContent = "";
+  $("reading").classList.remove("read");
 }
 
-function show(columns, path, name) {
-  const spelled = path.map((answer) => (answer === BLANK ? "blank" : NAMES[answer]));
+function showPicture(pixels, name) {
+  $("reading").classList.remove("read");
+  $("reading").style.setProperty("--shape", pixels.width / pixels.height);
+  [$("picture").width, $("picture").height] = [pixels.width, pixels.height];
+  $("picture").getContext("2d").putImageData(pixels, 0, 0);
+  $("picture").ariaLabel = name;
+}
+
+// Writes the answers of the columns under the picture, and draws those that are worth a row as a map.
+function showColumns({ columns, path }, names) {
+  const spelled = path.map((answer) => (answer ? names[answer] : "blank"));
   const sure = path.map((answer, t) => `${spelled[t]} ${Math.floor(100 * columns[t][answer])} %`);
-  $("picture").ariaLabel = `${name}, as the network sees it`;
+  const most = names.map((_, answer) => Math.max(...columns.map((column) => column[answer])));
+  const place = (answer) => columns.findIndex((column) => column[answer] === most[answer]);
+  const used = [...names.keys()].slice(1).filter((answer) => path.includes(answer) || most[answer] >= SHOWN);
+  const rows = [...used.sort((a, b) => place(a) - place(b)), 0]; // from left to right, then the blank
+  const tag = (isStrong, text) => make(isStrong ? "b" : "span", {}, text);
   $("path").ariaLabel = `The answers from left to right: ${spelled.join(", ")}`;
   $("map").ariaLabel = `How sure they are: ${sure.join(", ")}`;
-  const tag = (strong, textContent) =>
-    Object.assign(document.createElement(strong ? "b" : "span"), { textContent });
-  $("path").replaceChildren(...path.map((answer) => tag(answer !== BLANK, NAMES[answer])));
-  $("names").replaceChildren(...NAMES.map((name, answer) => tag(path.includes(answer), name)));
-  $("figure").style.setProperty("--columns", columns.length);
-  $("figure").style.setProperty("--answers", NAMES.length);
-  $("map").width = columns.length;
-  $("map").height = NAMES.length;
+  $("path").replaceChildren(...path.map((answer) => tag(answer, names[answer])));
+  $("names").replaceChildren(...rows.map((answer) => tag(path.includes(answer), names[answer])));
+  $("reading").style.setProperty("--columns", columns.length);
+  $("reading").style.setProperty("--answers", rows.length);
+  [$("map").width, $("map").height] = [columns.length, rows.length];
   const map = $("map").getContext("2d");
-  const cells = map.createImageData(columns.length, NAMES.length); // a pixel each; style.css enlarges
-  columns.forEach((column, t) =>
-    column.forEach((chance, answer) =>
-      cells.data.set([66, 133, 244, 255 * chance], 4 * (answer * columns.length + t))));
+  const cells = map.createImageData(columns.length, rows.length); // a pixel each; style.css enlarges
+  rows.forEach((answer, row) => columns.forEach((column, t) =>
+    cells.data.set([66, 133, 244, 255 * column[answer]], 4 * (row * columns.length + t))));
   map.putImageData(cells, 0, 0);
-  $("figure").hidden = false;
+  $("reading").classList.add("read");
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  [...$("path").children].forEach((element, t) => // from left to right, as one reads
+    element.animate({ opacity: [0, 1] }, { duration: 200, delay: 25 * t, fill: "backwards" }));
+  $("map").animate({ clipPath: ["inset(0 100% 0 0)", "inset(0)"] }, 25 * columns.length + 200);
 }
 
-function readFile(file, otherwise) {
-  if (file) read(toBitmap(file), file.name);
-  else complain(otherwise);
+// Files: chosen, dropped or pasted. One is read; of several there is a list.
+
+function readFiles(files, otherwise) {
+  if (!files.length) return complain(otherwise);
+  $("samples").hidden = files.length > 1;
+  $("list").hidden = !$("samples").hidden;
+  if (files.length === 1) read(toBitmap(files[0]), files[0]);
+  else readAll(files);
 }
 
+async function readAll(files) {
+  const buttons = files.map((file) =>
+    make("button", { onclick: () => read(toBitmap(file), file) }, make("span", {}, file.name), make("b", {}, "…")));
+  $("list").replaceChildren(...buttons.map((button) => make("li", {}, button)));
+  buttons[0].click();
+  for (const [i, file] of files.entries()) {
+    const found = toBitmap(file).then(async (bitmap) => {
+      const { text, confidence } = await readPixels(await network, prepare(bitmap).pixels);
+      bitmap.close();
+      return text ? `${text} ${Math.floor(100 * confidence)} %` : "no characters";
+    });
+    buttons[i].lastChild.textContent = await found.catch(() => "not read"); // a click says why
+  }
+}
+
+const onChoice = (input, take) => ($(input).onchange = () => {
+  if ($(input).files.length) take([...$(input).files]);
+  $(input).value = ""; // so that the same file can be chosen again
+});
 $("choose").onclick = () => $("file").click();
-$("file").onchange = () => {
-  if ($("file").files.length) readFile($("file").files[0]);
-  $("file").value = ""; // so that the same file can be chosen again
-};
-document.onpaste = (event) =>
-  readFile(event.clipboardData.files[0], "There was no picture to paste. Copy a picture, or a file of one.");
+onChoice("file", readFiles);
+document.onpaste = (event) => readFiles([...event.clipboardData.files],
+  "There was no picture to paste. Copy a picture, or a file of one.");
 document.ondragover = (event) => {
   event.preventDefault(); // otherwise the browser leaves the page to open the file
   document.body.className = "dragging";
@@ -165,28 +178,152 @@ document.ondragleave = (event) => {
 document.ondrop = (event) => {
   event.preventDefault();
   document.body.className = "";
-  readFile(event.dataTransfer.files[0], "There was no file in what you dropped. Drop a file of a picture.");
+  readFiles([...event.dataTransfer.files], "There was no file in what you dropped. Drop files of pictures.");
 };
 
-// The captchas that come with the page, and the first of them read.
-try {
-  const buttons = captchas.map(({ file, truth }) => {
-    const button = document.createElement("button");
-    const picture = Object.assign(new Image(128, 64), { src: file, alt: `Captcha ${truth}` });
-    button.title = truth;
-    button.append(picture);
-    button.onclick = () => read(picture.decode().then(() => createImageBitmap(picture)), truth, truth);
-    return button;
-  });
-  $("captchas").append(...buttons);
-  let next = 0;
-  $("draw").onclick = () => buttons[next++ % buttons.length].click();
-  $("draw").click();
-  await network;
-} catch (error) {
-  complain(`The page can't get what it needs: ${error.message}`);
+// A network of your own
+
+$("other").onclick = () => (network === ours ? $("model").click() : take(ours));
+onChoice("model", async ([file]) => {
+  try {
+    const own = await openNetwork(new Uint8Array(await file.arrayBuffer()), file.name);
+    take(Promise.resolve(own), `${file.name} reads now. It knows ${own.alphabet}`);
+  } catch (error) {
+    complain(error.message);
+  }
+});
+
+function take(another, words = "Your own network:") {
+  network = another;
+  $("whose").textContent = words;
+  $("other").textContent = network === ours ? "choose a file" : "Take ours again";
+  $("written").hidden = network !== ours;
+  if (shown) read(shown.bitmap, shown);
 }
+
+// A frame over the picture. Its place and size are shares of the picture's.
+
+let frame;
+
+function setFrame(left, top, width, height) {
+  const within = (value, most) => Math.min(most, Math.max(0, value));
+  [width, height] = [within(width, 1), within(height, 1)];
+  frame = { left: within(left, 1 - width), top: within(top, 1 - height), width, height };
+  for (const [side, share] of Object.entries(frame)) $("frame").style[side] = `${100 * share}%`;
+  $("frame").hidden = false;
+}
+
+function endFrame() {
+  if (document.activeElement === $("frame")) $("crop").focus({ preventScroll: true });
+  $("frame").hidden = true;
+}
+
+function crop() {
+  const { bitmap, name, truth, part } = shown;
+  const left = Math.floor(part.left + frame.left * part.width);
+  const top = Math.floor(part.top + frame.top * part.height);
+  const [width, height] = [frame.width * part.width, frame.height * part.height].map((side) => Math.ceil(side) || 1);
+  read(bitmap, { name, truth, frame: { left, top, width, height } });
+}
+
+$("crop").onclick = () => {
+  setFrame(0.25, 0.25, 0.5, 0.5);
+  $("frame").focus();
+  $("note").textContent = "Drag a frame, or move this one with the arrow keys (with Shift, its size). Enter or a tap reads it.";
+};
+$("whole").onclick = () => read(shown.bitmap, { ...shown, frame: undefined });
+$("frame").onclick = () => $("frame").hidden || crop(); // a click follows a drag, too
+$("frame").onkeydown = (event) => {
+  if (event.key === "Escape") endFrame();
+  const steps = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] };
+  if (!(event.key in steps)) return;
+  event.preventDefault(); // the page would scroll
+  const [[x, y], { left, top, width, height }] = [steps[event.key], frame];
+  if (event.shiftKey) setFrame(left, top, width + x, height + y);
+  else setFrame(left + x, top + y, width, height);
+};
+$("sheet").onpointerdown = (down) => {
+  if (!shown || down.button || (down.pointerType === "touch" && $("frame").hidden)) return; // a finger scrolls
+  const box = $("picture").getBoundingClientRect();
+  const share = (value) => Math.min(1, Math.max(0, value));
+  const placeOf = (event) => [share((event.x - box.x) / box.width), share((event.y - box.y) / box.height)];
+  const [x, y] = placeOf(down);
+  let isDragged = false;
+  window.onpointermove = (event) => {
+    isDragged ||= Math.abs(event.x - down.x) > 5 && Math.abs(event.y - down.y) > 5;
+    const [x2, y2] = placeOf(event);
+    if (isDragged) setFrame(Math.min(x, x2), Math.min(y, y2), Math.abs(x2 - x), Math.abs(y2 - y));
+  };
+  window.onpointerup = window.onpointercancel = () => {
+    window.onpointermove = window.onpointerup = window.onpointercancel = null;
+    if (isDragged) crop();
+  };
+};
+
+// The game
+
+let game; // the captchas in the order of play, how many are answered, and what each has read right
+
+function play() {
+  const shuffled = captchas.map((captcha) => [Math.random(), captcha]).sort(([a], [b]) => a - b);
+  game = { order: shuffled.map(([, captcha]) => captcha), answered: 0, you: 0, network: 0 };
+  ask();
+}
+
+function ask() {
+  game.isOpen = true;
+  $("question").src = game.order[game.answered].file;
+  $("question").alt = $("count").textContent = `Captcha ${game.answered + 1} of ${captchas.length}`;
+  $("result").textContent = $("typed").value = "";
+  $("score").textContent = `You ${game.you} : ${game.network} the network`;
+  $("go").textContent = "Answer";
+  $("typed").focus();
+}
+
+async function check(typed) {
+  game.isOpen = false;
+  const { truth } = game.order[game.answered++];
+  const picture = await createImageBitmap($("question"));
+  const { text } = await readPixels(await network, prepare(picture).pixels);
+  game.you += typed === truth;
+  game.network += text === truth;
+  const mark = (answer) => `${answer || "nothing"} ${answer === truth ? "✓" : "✗"}`;
+  $("result").textContent = `It says ${truth}. You read ${mark(typed)}, the network read ${mark(text)}`;
+  $("score").textContent = `You ${game.you} : ${game.network} the network`;
+  $("go").textContent = game.answered < captchas.length ? "Next" : "Play again";
+}
+
+$("play").onclick = () => {
+  $("game").showModal();
+  play();
+};
+$("stop").onclick = () => $("game").close();
+$("round").onsubmit = (event) => {
+  event.preventDefault();
+  const typed = $("typed").value.replace(/\s/g, "").toUpperCase();
+  if (!game.isOpen) game.answered < captchas.length ? ask() : play();
+  else if (typed) check(typed).catch((error) => ($("result").textContent = error.message));
+};
+
+// The captchas that come with the page, and the first of them read
+
+const buttons = captchas.map(({ file, truth }, i) => {
+  const name = `Captcha ${i + 1}`;
+  const picture = Object.assign(new Image(128, 64), { src: file, alt: name });
+  const open = () => picture.decode().then(() => createImageBitmap(picture));
+  return make("button", { name, onclick: () => read(open(), { name, truth }) }, picture);
+});
+$("captchas").append(...buttons);
+let next = 0;
+$("next").onclick = () => {
+  [$("list").hidden, $("samples").hidden] = [true, false];
+  buttons[next++ % buttons.length].click();
+};
+$("next").click();
+$("right").textContent = `${right} of 100`;
+
 // Only now, so that nothing is fetched twice.
+await ours;
 await navigator.serviceWorker?.register("worker.js");
 await navigator.serviceWorker?.ready;
 $("offline").hidden = !navigator.serviceWorker;

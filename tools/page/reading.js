@@ -1,0 +1,250 @@
+// Reads captchas: networks, their answers, pictures. The steps are those of captcha_reader/reading.py.
+
+import * as ort from "./ort.wasm.bundle.min.mjs";
+
+const BLANK = 0; // CTC's answer for "nothing new here"
+const [NARROWEST, WIDEST] = [64, 320]; // pixels, as a network of any width wants a picture
+const LONGEST_SIDE = 1280; // pixels; a larger picture is made smaller first
+const MOST = 25_000_000; // bytes of a file
+
+// The network
+
+export const runtime = ort.env.wasm;
+runtime.numThreads = 1; // a captcha is so little work that sharing it costs more
+
+// Opens a network from the bytes of an .onnx file. What it reads, and how it wants a picture, stands
+// in the file, as `make export` wrote it.
+export async function openNetwork(bytes, name) {
+  try {
+    const { version, alphabet, height, width, filter } = JSON.parse(propertiesOf(bytes).captcha_reader);
+    if (version !== 1 || filter !== "bilinear") throw new Error("it is of a later version than this page");
+    const session = await ort.InferenceSession.create(bytes);
+    const network = { alphabet, names: ["-", ...alphabet], height, width: width === "free" ? 0 : width, session };
+    const [column] = await columnsOf(network, new Uint8Array(3 * height * (network.width || NARROWEST)));
+    if (column.length === network.names.length) return network;
+    throw new Error(`it knows ${column.length - 1} characters, but its alphabet is ${alphabet}`);
+  } catch (error) {
+    throw new Error(`${name} is no network of "make export", or it is damaged (${error.message}).`);
+  }
+}
+
+// Returns the properties of an ONNX file, field 14 of its outermost message: keys and their values.
+// (ONNX Runtime knows them as well, but does not tell a page.)
+function propertiesOf(bytes) {
+  const toText = (content) => new TextDecoder().decode(content);
+  const pairs = fieldsOf(bytes).filter(([number]) => number === 14);
+  return Object.fromEntries(pairs.map(([, pair]) => {
+    const { 1: key, 2: value } = Object.fromEntries(fieldsOf(pair));
+    return [toText(key), toText(value)];
+  }));
+}
+
+// Returns the fields of a protobuf message that have a length: pairs of a number and its bytes.
+function fieldsOf(bytes) {
+  const fields = [];
+  let place = 0;
+  const next = () => { // a whole number, seven bits a byte; the eighth says that more follow
+    let [number, unit] = [0, 1];
+    for (; bytes[place] >= 128; place++, unit *= 128) number += (bytes[place] - 128) * unit;
+    return number + bytes[place++] * unit;
+  };
+  while (place < bytes.length) {
+    const tag = next(); // eight times the number of the field, and how its content is stored
+    const length = { 0: () => next() && 0, 1: () => 8, 2: next, 5: () => 4 }[tag % 8]?.();
+    if (length === undefined) return []; // no such message
+    if (tag % 8 === 2) fields.push([Math.floor(tag / 8), bytes.subarray(place, place + length)]);
+    place += length;
+  }
+  return fields;
+}
+
+// Returns one array for each column of 8 pixels: the probabilities of its answers.
+async function columnsOf(network, rgb) {
+  const shape = [1, network.height, rgb.length / network.height / 3, 3];
+  const feeds = { pictures: new ort.Tensor("uint8", rgb, shape) };
+  const { probabilities } = await network.session.run(feeds, ["probabilities"]);
+  const [, steps, classes] = probabilities.dims;
+  const column = (_, t) => probabilities.data.slice(t * classes, (t + 1) * classes);
+  return Array.from({ length: steps }, column);
+}
+
+// From answers to a text
+
+// Merges equal neighbours of the likeliest answers, then drops the blanks: greedy decoding, lesson 3.
+function spell(columns, names) {
+  const path = columns.map((column) => column.indexOf(Math.max(...column)));
+  const label = path.filter((answer, t) => answer !== BLANK && answer !== path[t - 1]);
+  const text = label.map((answer) => names[answer]).join("");
+  return { columns, path, text, confidence: text ? chanceOf(label, columns) : null };
+}
+
+// Returns the probability of a label, the sum over all its alignments: the lattice of lesson 3.
+function chanceOf(label, columns) {
+  const states = [BLANK, ...label.flatMap((answer) => [answer, BLANK])];
+  let sums = states.map((answer, s) => (s < 2 ? columns[0][answer] : 0));
+  for (const column of columns.slice(1)) {
+    sums = states.map((answer, s) => {
+      const skip = s > 1 && answer !== BLANK && answer !== states[s - 2]; // past a blank
+      return ((skip ? sums[s - 2] : 0) + (sums[s - 1] ?? 0) + sums[s]) * column[answer];
+    });
+  }
+  return sums.at(-1) + (sums.at(-2) ?? 0);
+}
+
+// From a picture to a text
+
+// Opens a file as a picture; the error says what is wrong with it.
+export async function toBitmap(file) {
+  const expected = "A PNG, JPEG, GIF or WebP of at most 25 MB is expected.";
+  if (file.size > MOST) throw new Error(`${file.name} has ${Math.round(file.size / 1e6)} MB. ${expected}`);
+  return createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => {
+    throw new Error(`${file.name} is not a picture that a browser can open. ${expected}`);
+  });
+}
+
+// Takes a picture, or the part of it in a frame, to what is read: laid on a ground, without a margin.
+// Returns its pixels, and which part of the picture they are.
+export function prepare(bitmap, frame = { left: 0, top: 0, width: bitmap.width, height: bitmap.height }) {
+  const { left, top, width, height } = frame;
+  const scale = Math.min(1, LONGEST_SIDE / Math.max(width, height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, left, top, width, height, 0, 0, canvas.width, canvas.height);
+  const picture = context.getImageData(0, 0, canvas.width, canvas.height);
+  layOnGround(picture.data);
+  const box = findBox(picture);
+  context.putImageData(picture, 0, 0);
+  return {
+    pixels: context.getImageData(box.left, box.top, box.width, box.height),
+    part: {
+      left: left + box.left / scale, top: top + box.top / scale,
+      width: box.width / scale, height: box.height / scale,
+    },
+  };
+}
+
+// Lays transparent pixels on white. If most of a picture is transparent, what is visible is ink: if
+// that is very light, the ground is black.
+function layOnGround(rgba) {
+  let [visible, light] = [0, 0];
+  for (let i = 0; i < rgba.length; i += 4) {
+    visible += rgba[i + 3];
+    light += rgba[i + 3] * lumaOf(rgba, i);
+  }
+  const isInk = visible < 0.5 * 255 * (rgba.length / 4);
+  const ground = isInk && light > 192 * visible ? 0 : 255;
+  for (let i = 0; i < rgba.length; i++) {
+    const alpha = rgba[i | 3] / 255; // the fourth of its pixel
+    rgba[i] = i % 4 === 3 ? 255 : alpha * rgba[i] + (1 - alpha) * ground;
+  }
+}
+
+const lumaOf = (rgb, i) => 0.299 * rgb[i] + 0.587 * rgb[i + 1] + 0.114 * rgb[i + 2];
+
+// Returns where a picture is within its margin. A margin is cut off where a straight edge on all four
+// sides separates it from paper of another colour; else the box is the whole picture.
+function findBox({ data, width, height }) {
+  const whole = { left: 0, top: 0, width, height };
+  const differs = new Uint8Array(width * height); // from the pixel at the top left
+  const [rows, columns] = [new Array(height).fill(0), new Array(width).fill(0)];
+  for (let i = 0; i < differs.length; i++) {
+    const far = (c) => Math.abs(data[4 * i + c] - data[c]) > 4;
+    if (!far(0) && !far(1) && !far(2)) continue;
+    differs[i] = 1;
+    rows[Math.floor(i / width)]++;
+    columns[i % width]++;
+  }
+  const isLong = (count, _, counts) => count >= 0.9 * counts.reduce((a, b) => Math.max(a, b));
+  const ends = (counts) => [counts.findIndex(isLong), counts.findLastIndex(isLong)];
+  const [[top, bottom], [left, right]] = [ends(rows), ends(columns)];
+  const box = { left, top, width: right - left + 1, height: bottom - top + 1 };
+  if (!(left && top && right < width - 1 && bottom < height - 1)) return whole;
+  if (box.width < 16 || box.height < 16) return whole;
+  let inside = 0;
+  for (let y = top; y <= bottom; y++)
+    for (let x = left; x <= right; x++) inside += differs[y * width + x];
+  const outside = rows.reduce((a, b) => a + b) - inside;
+  if (outside > 0.01 * (differs.length - box.width * box.height)) return whole;
+  const across = (y) => differs.subarray(y * width + left, y * width + right + 1);
+  const down = (x) => Uint8Array.from({ length: box.height }, (_, y) => differs[(top + y) * width + x]);
+  const lines = [across(top), across(bottom), down(left), down(right)];
+  const isEdge = (line) => line.reduce((a, b) => a + b) >= 0.95 * line.length;
+  return lines.every(isEdge) ? box : whole;
+}
+
+// Reads pixels from `prepare`. If they are light on dark, or there is nothing to read in them, the
+// inverse is read, too. `confidence` is null where nothing is found.
+export async function readPixels(network, pixels) {
+  const rgb = scaled(pixels, network);
+  const readOne = async (rgb) => spell(await columnsOf(network, rgb), network.names);
+  const direct = await readOne(rgb);
+  const isDark = isLightOnDark(rgb);
+  if (direct.text && !isDark) return direct;
+  const inverse = { ...(await readOne(rgb.map((value) => 255 - value))), isInverse: true };
+  return isDark ? better(inverse, direct) : better(direct, inverse);
+}
+
+// Of two texts the likelier counts; of the second reading, a text counts before nothing if it is more
+// likely than not.
+const better = (first, second) =>
+  (second.confidence ?? 0) > (first.confidence ?? 0.5) ? second : first;
+
+// The ground is the median luma; what is more than 32 away from it is ink.
+function isLightOnDark(rgb) {
+  const lumas = Float64Array.from({ length: rgb.length / 3 }, (_, i) => lumaOf(rgb, 3 * i));
+  const sorted = lumas.toSorted();
+  const half = sorted.length / 2; // even, as a network's height is
+  const ground = (sorted[half - 1] + sorted[half]) / 2;
+  const ink = lumas.filter((luma) => Math.abs(luma - ground) > 32);
+  return ink.reduce((sum, luma) => sum + luma, 0) / ink.length > ground;
+}
+
+// Scales pixels to what the network wants; returns RGB bytes.
+function scaled({ data, width: w, height: h }, network) {
+  const wanted = 8 * Math.floor((16 * w + h) / (2 * h));
+  const width = network.width || Math.min(WIDEST, Math.max(NARROWEST, wanted));
+  const rgb = { data: data.filter((_, i) => i % 4 !== 3), width: w, height: h };
+  return new Uint8Array(resampleAndTurn(resampleAndTurn(rgb, width), network.height).data);
+}
+
+// Makes a picture `size` wide, and turns rows into columns, so that twice in a row is both directions.
+// This is Pillow's BILINEAR: means with the weights of a triangle that covers all old pixels. (How a
+// canvas scales depends on the browser.)
+function resampleAndTurn({ data, width, height }, size) {
+  const turned = new Uint8ClampedArray(3 * size * height); // it rounds
+  const step = width / size;
+  const reach = Math.max(1, step);
+  for (let x = 0; x < size; x++) {
+    const center = (x + 0.5) * step;
+    const first = Math.max(0, Math.floor(center - reach + 0.5));
+    const end = Math.min(width, Math.floor(center + reach + 0.5));
+    const weight = (_, i) => Math.max(0, 1 - Math.abs(first + i + 0.5 - center) / reach);
+    const weights = Array.from({ length: end - first }, weight);
+    const total = weights.reduce((a, b) => a + b);
+    for (let y = 0; y < height; y++)
+      for (let c = 0; c < 3; c++) {
+        const start = 3 * (y * width + first) + c;
+        const sum = weights.reduce((sum, weight, i) => sum + weight * data[start + 3 * i], 0);
+        turned[3 * (x * height + y) + c] = sum / total;
+      }
+  }
+  return { data: turned, width: height, height: size };
+}
+
+// Returns whether this browser keeps pixels from pages, as some do against fingerprinting: they answer
+// with white, noise or an error. A pattern that is known tells.
+export function hidesPixels() {
+  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const known = new ImageData(64, 2);
+  known.data.forEach((_, i, data) => (data[i] = i % 4 === 3 ? 255 : (37 * i) % 256));
+  try {
+    context.putImageData(known, 0, 0);
+    const seen = context.getImageData(0, 0, 64, 2).data;
+    return seen.some((level, i) => Math.abs(level - known.data[i]) > 8);
+  } catch {
+    return true;
+  }
+}
