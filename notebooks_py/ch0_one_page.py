@@ -171,7 +171,7 @@ def wilson(right, n, z=1.96):
 # right = sum(answer == text for answer, text in zip(answers, texts, strict=True))
 # low, high = wilson(right, len(texts))
 # share = f"{right / len(texts):.1%} of {len(texts):,} read right"
-# title = f"{share} (95 % interval: {low:.1%} to {high:.1%})"
+# title = f"{share} (95% interval: {low:.1%} to {high:.1%})"
 # show(pictures, answers, texts).suptitle(title)
 # plt.show()
 

@@ -123,11 +123,12 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # plt.show()
 
 # %% [markdown]
-# **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with three epochs of
-# it, 384,000 captchas: every column says blank (lesson 3), and not one captcha is read right.
+# **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with one of three
+# epochs: 384,000 captchas, and not one that is held out is read right. (PyTorch divides the loss by the length of the
+# text. Four times 3.73 is about 15, the plateau of lesson 3, where columns say blank.)
 #
-# **Spikes** of the held-out loss come later, while the training loss falls smoothly. How many times as high is it as in
-# the epoch before?
+# **Spikes** of the held-out loss come later, while the training loss falls smoothly. How many times as high is the
+# held-out loss as in the epoch before?
 
 # %% tags=["active-ipynb"]
 # rise = original.val_loss / original.groupby("network").val_loss.shift()
@@ -138,10 +139,10 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(original.pivot_table("rise", "network", "stage", "max"))
 
 # %% [markdown]
-# In epoch 13 the CTC network reads 69.7 %. The training loss is a mean over a thousand batches and hardly notices. The
-# held-out loss is measured at a single moment: if the last steps went too far, it is bad, and a little later all is
-# well again. Calm comes at the dotted line, because a tenth of the rate makes steps a tenth as long. So let the rate fall,
-# average the weights, and keep the *best* ones (`ModelCheckpoint`), not the last.
+# In epoch 13 the CTC network reads 69.7 % of the held-out captchas. The training loss is a mean over a thousand
+# batches, while the held-out loss is measured at a single moment: probably the last steps had gone too far, and an epoch later
+# all is well again. Calm comes at the dotted line, where steps are a tenth as long. So let the rate fall, average the
+# weights (lesson 4), and keep the *best* ones (`ModelCheckpoint`), not the last.
 #
 # ## By heart, and too fast
 #
@@ -180,10 +181,10 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # plt.show()
 
 # %% [markdown]
-# With fresh captchas both losses leave the plateau and fall together. With the same 512 the training loss falls to nearly nothing,
-# but the held-out loss turns around: the network knows its captchas *by heart* and reads no others. Only the
-# held-out curve tells. At the high rate the loss begins
-# far above the axis, and the plateau does not end here: each step undoes what the last one brought.
+# With fresh captchas both losses leave the plateau and fall together. With the same 512 the training loss falls to nearly
+# nothing, but the held-out loss turns around: the network learns its captchas *by heart*, and that does not help with
+# others. Only the held-out curve tells. At the high rate the loss begins far above the axis, and the plateau does not
+# end here: the steps are too long.
 #
 # ## Accidents that show no error
 #
@@ -204,8 +205,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{name:8} loss {float(ctc(y, values)):.1f}")
 
 # %% [markdown]
-# After two of them, a network that reads nearly everything has hardly less loss than zeros, which say nothing. The curve stays
-# high and flat, whatever is learned.
+# With two of them, a network that reads nearly everything has hardly less loss than zeros, which say nothing. So the curve
+# stays high and nearly flat, whatever is learned.
 #
 # **A character on class 0.** Keras takes the number of labels that are *not 0* as the length of the text, since 0 is
 # the blank. Somebody forgets the `+ 1`, and `A0BC` becomes 10, 0, 11, 12:
@@ -216,10 +217,10 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"labels 10, 0, 11, {last}: loss {loss:.1f}")
 
 # %% [markdown]
-# The length is three, so the last character is lost. Whatever it is, the loss stays the same.
+# Three labels are not 0, so the last character is lost: whatever it is, the loss stays the same.
 #
 # **Too few columns.** `AAAA` needs seven (lesson 3). With six, its probability is 0 and the loss infinite. PyTorch says so;
-# Keras on TensorFlow gives a large but finite number, which the mean over a batch hides:
+# Keras on TensorFlow gives a large but finite number, which disappears in a mean over many:
 
 # %% tags=["active-ipynb"]
 # for columns in (8, 7, 6):
@@ -243,8 +244,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # Each gets a copy in the same state, so one text is drawn three times. Our `stream` depends on the number of
 # the batch instead (lesson 1).
 #
-# **Reading in training mode.** Then batch normalisation uses the pictures at hand, not its averages from training, so the
-# answer depends on what else is in the batch. Each captcha alone:
+# **Reading in training mode.** With `training=True` batch normalisation uses the pictures at hand and not its averages,
+# so an answer depends on what else is in the batch. Each captcha alone:
 
 # %% tags=["active-ipynb"]
 # for training in (False, True):
@@ -253,7 +254,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"training={training}: {right} of {len(X)} read right")
 
 # %% [markdown]
-# More errors, and nothing else that tells. (Each such call also moves the averages, so this is no longer the
+# There are more errors, and nothing else tells. (Each such call also moves the averages, so this is no longer the
 # network that we loaded.)
 #
 # ## What next?
