@@ -2,7 +2,7 @@
 
 Writes models/ctc.keras (or cnn, pytorch), its log, its results and the captchas that it read wrong,
 if the network reads more of the judge's captchas than the one there, and the tables in the READMEs:
-results, and each lesson's minutes and badges. Without RUN it writes the tables alone (`make table`).
+results, each lesson's minutes and badges. Without RUN it writes the tables alone (`make table`).
 """
 
 import argparse
