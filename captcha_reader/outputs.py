@@ -120,7 +120,7 @@ def show_shapes(shapes: dict[str, Sequence[int]]) -> Figure:
         middle, size = x + (width + 0.5 * depth) / 2, " x ".join(map(str, shape))
         axes.text(middle, -5.5, f"{name}\n{size}", ha="center", va="top", fontsize=9)
         x += max(width + 0.5 * depth, 9) + 4
-    axes.set(xlim=(-3, x), ylim=(-9.5, 9), aspect="equal")
+    axes.set(xlim=(-3, x), ylim=(-9.5, 10), aspect="equal")
     axes.axis("off")
     return figure
 
@@ -194,6 +194,7 @@ def animate_columns(
         figure.canvas.draw()
         images.append(Image.fromarray(np.array(figure.canvas.buffer_rgba())[..., :3]))
     plt.close(figure)
+    # One palette for all: what stays from frame to frame is stored once.
     several = Image.fromarray(np.hstack([np.array(image) for image in images[::4]]))
     colors = several.quantize(256, Image.Quantize.MAXCOVERAGE)
     images = [image.quantize(palette=colors, dither=Image.Dither.NONE) for image in images]

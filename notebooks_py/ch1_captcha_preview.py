@@ -83,7 +83,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# Cover the titles and try to read them. Most are easy. But can you tell `0` from `O`? Lesson 6 is about that.
+# Cover the titles and try to read them. Can you tell `0` from `O`? Lesson 6 is about that.
 #
 # A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each
 # batch its own generator, seeded by a *name* of four parts: seed, split, epoch and batch number.
@@ -94,8 +94,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"{split}, epoch {epoch}, batch {index}:", random_texts(stream(SEED, *name), 5))
 
 # %% [markdown]
-# The same name gives the same captchas, in whatever order we ask for them. Another name gives others, so
-# captchas for training and for testing never come from the same stream.
+# The same name gives the same captchas, in whatever order we ask. Captchas for training and for testing
+# have other names, so they never come from the same stream.
 #
 # ## The anatomy of a captcha
 #
@@ -148,9 +148,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# The dark ones! Black would not be seen at all. And the mask has hard edges, where the letter had soft ones. We
-# need both again: lesson 4 stores letters in the colour of their captcha, and lesson 6 counts as ink whatever the mask
-# lets through. Now all letters together:
+# The dark ones! Black would not be seen at all. And the mask has hard edges, where the letter had soft ones.
+# Lessons 4 and 6 come back to both. Now all letters together:
 
 # %% tags=["active-ipynb"]
 # figure, grid = plt.subplots(2, 3, figsize=(9, 3), layout="constrained")
@@ -165,9 +164,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# *Pasted*: side by side, with a space before about half of the letters, and each slides back over its neighbour by
-# up to a quarter of a letter. *Squeezed*: what is too wide is made to fit. Then 30 *dots* and an *arc*, which
-# pass through no mask and so are darker, and a filter that makes edges *smooth*. The last stage equals the
+# *Pasted*: about half of the letters have a space before them, and each slides back over its neighbour by up to a
+# quarter of a letter. *Squeezed*: what is too wide is made to fit. Then come 30 *dots* and an *arc*, darker than
+# letters because no mask makes them pale, and a filter that makes edges *smooth*. The last stage equals the
 # package's own picture, byte for byte.
 #
 # ## Why captcha 0.7.0?
@@ -213,11 +212,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # ## Two ways to feed training
 #
-# **Draw once.** Draw tens of thousands of pictures, store them, and train on them again and again. The
-# network never has to wait. But the set has an end, and what is seen often is learned by heart.
-#
-# **Draw on the fly.** Draw each batch just before it is needed. No picture comes twice, and nothing
-# needs to be stored. But the drawing has to be quick. This is our way, and lesson 4 makes it fast.
+# We could draw tens of thousands of pictures **once**, store them, and train on them again and again. Then
+# the network never waits, but what it sees often it learns by heart. So we draw **on the fly**, each batch just
+# before it is needed. No picture comes twice, and nothing is stored, but the drawing has to be quick: lesson 4.
 #
 # ## `CaptchaSequence`
 #
@@ -273,14 +270,13 @@ class CaptchaSequence(keras.utils.PyDataset):
 # print("as CTC labels:", CaptchaSequence(1, 1, SEED, labels="ctc")[0][1].tolist())
 
 # %% [markdown]
-# Every picture shows its title, so pictures and labels belong together. The CTC labels 24, 29, 15, 14 are
-# those of the first, `NSED`: each is the place in the alphabet, and one more.
+# The CTC labels 24, 29, 15, 14 are those of the first, `NSED`: each is the place in the alphabet, and one more.
 #
 # ## A new epoch, new pictures
 #
 # When an epoch ends, the data set has to move on, or the network would see the same pictures again.
-# A *callback*, code that Keras calls during training, takes care of that. (By default `fit` also shuffles the
-# batches, with a generator that our seed does not reach; so we switch that off.)
+# A *callback*, code that Keras calls during training, takes care of that. (`fit` would also shuffle the
+# batches, by a generator that our seed does not reach; so we switch that off.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):
@@ -318,9 +314,9 @@ class SetEpoch(keras.callbacks.Callback):
 
 # %% [markdown]
 # They are: each batch depends on its name alone, and Keras hands them out in order. With `use_multiprocessing=True`
-# Keras starts processes instead of threads. On Linux these are copies of your program (until Python `3.14`). On macOS
-# and Windows they start empty and have to *import* the class, so take it from `notebooks_py.ch1_captcha_preview`,
-# as all lessons do, and not from a cell of your notebook.
+# it starts processes instead of threads. On Linux these are copies of your program (until Python `3.14`); on macOS
+# and Windows they start empty and have to *import* the class, from `notebooks_py.ch1_captcha_preview`, for example,
+# and not from a cell of your notebook.
 #
 # ---
 #
@@ -343,8 +339,7 @@ class SetEpoch(keras.callbacks.Callback):
 #
 # ## Further reading
 #
-# - [captcha on GitHub](https://github.com/lepture/captcha): the package. `image.py` is short, and you
-#   now know what each part is for.
+# - [captcha on GitHub](https://github.com/lepture/captcha): you now know what each part of `image.py` is for.
 # - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): from this package to
 #   the finished network on one page.
 # - [keras.utils.PyDataset](https://keras.io/api/utils/python_utils/#pydataset-class): the rules for

@@ -49,9 +49,9 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # %% [markdown]
 # ## An easier task first
 #
-# We train on captchas of *digits* only, ten classes instead of 36; everything else stays as hard as it
-# is. The finished network at the end reads all 36. Because the package draws slowly, we take a `GlyphBank`:
-# it keeps letters that the package drew and composes them by the package's own rules, several times as fast.
+# We train on captchas of *digits* only, ten classes instead of 36. The finished network at the end reads all 36.
+# Because the package draws slowly, we take a `GlyphBank`: it keeps letters that the package drew and composes
+# them by the package's own rules, several times as fast.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -115,8 +115,7 @@ def to_ink(picture):
 
 # %% [markdown]
 # The second half answers. All numbers of the last block go to four *heads*, one for each position. A
-# head is a dense layer with a softmax over the characters: probabilities that add up to one. The heads
-# share everything before them, and know nothing of each other.
+# head is a dense layer with a softmax over the characters: probabilities that add up to one.
 
 # %%
 CLASSES = len(ALPHABET)
@@ -143,11 +142,9 @@ def build_cnn(
 # In the size of the original, that is five blocks. What comes out of each of them?
 
 # %% tags=["active-ipynb"]
-# from captcha_reader.outputs import diagram, fresh_folder, show_shapes
+# from captcha_reader.outputs import show_shapes
 #
-# FOLDER = fresh_folder("ch2_cnn")
 # full = build_cnn(ink=False)
-# diagram(full, FOLDER)  # every layer, in imgs/cnn.png
 # pooled = [layer for layer in full.layers if isinstance(layer, layers.MaxPooling2D)]
 # shapes = {f"block {i}": layer.output.shape[1:] for i, layer in enumerate(pooled, start=1)}
 # show_shapes({"picture": full.input.shape[1:], **shapes, "four heads": (LENGTH, CLASSES)})
@@ -155,8 +152,8 @@ def build_cnn(
 # print(f"{full.count_params():,} parameters")
 
 # %% [markdown]
-# The picture shrinks, and the channels grow. (Each box is as high, as deep and as wide as the square roots
-# of its three numbers: height, width, channels.) The original has just as many parameters.
+# The picture shrinks, and the channels grow. (The sides of a box are the square roots of the three numbers.)
+# The original has just as many parameters.
 #
 # It saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network: four blocks of one
 # convolution each, fewer filters, and a first convolution that moves by two pixels, so that everything after
@@ -172,11 +169,13 @@ def build_cnn(
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
 #
-# from captcha_reader.outputs import progress
+# from captcha_reader.outputs import diagram, fresh_folder, progress
 #
+# FOLDER = fresh_folder("ch2_cnn")
 # keras.utils.set_random_seed(SEED)
 # small = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
 # model = build_cnn(len(DIGITS), **small, momentum=0.9)
+# diagram(model, FOLDER)  # every layer, in imgs/cnn.png
 # valid = CaptchaSequence(batch_size=128, steps=4, seed=SEED, split="valid", **settings)
 # callbacks = [
 #     SetEpoch(data),
@@ -227,9 +226,9 @@ def build_cnn(
 # plt.show()
 
 # %% [markdown]
-# The loss on held-out pictures falls as well. (It is lower at first because it is taken at the end of an
-# epoch, while the training loss is a mean over all of it.) These pictures are new, but made of the
-# same bank's letters. Next comes the real test: captchas that the package itself draws.
+# (The loss on held-out pictures is lower at first because it is taken at the end of an epoch, while the training
+# loss is a mean over all of it.) These pictures are new, but made of the same bank's letters. Next comes the
+# real test: captchas that the package itself draws.
 #
 # ## Read
 #
@@ -260,9 +259,9 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # assert right > 0.6 * len(texts) or STEPS < 300, f"only {right} right"
 
 # %% [markdown]
-# Why does the title say so much? A percentage alone says little: 9 of 10 and 9,000 of 10,000 are both 90 %, but one of
-# them may be luck. So we always give *n*, and the 95 % interval of Wilson (1927): the range of true accuracies
-# for which such a count is no surprise.
+# A percentage alone says little: 9 of 10 and 9,000 of 10,000 are both 90 %, but one of them may be luck. So we
+# always give *n*, and the 95 % interval of Wilson (1927): the range of true accuracies for which such a count
+# is no surprise.
 
 # %% tags=["active-ipynb"]
 # for right, n in [(9, 10), (9_000, 10_000), (12_577, 12_800)]:
@@ -310,8 +309,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     plt.show()
 
 # %% [markdown]
-# The first block finds strokes of certain directions, and dots. The deeper the block, the coarser the map. In the
-# last one a channel answers for a piece of a letter, hardly recognisable for us, and the heads read it.
+# The first block finds strokes of certain directions, and dots. The deeper the block, the coarser the map: in the
+# last one a channel stands for a piece of a letter, hardly recognisable for us. The heads read it.
 #
 # A number should be repeatable. So test sets have *names*, and the name decides every picture:
 # `classic-1k` is a thousand captchas from the stream `test`, from which no training ever draws. While
@@ -331,13 +330,12 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The last line says how many points more, or fewer, of our `classic-100k` are read right than the original reports.
-# Its brackets hold the interval of that difference: if 0 lies in them, the difference may be chance. We
-# counted the first line again just now; `make evaluate MODEL=cnn SET=classic-10k` counts any other. `classic` is
-# drawn by captcha 0.7.0, `modern` by 0.7.1, whose letters are warped less. `default` and `preview` are drawn at
-# 160x60 and 170x80, and scaled to the 128x64 that four heads need. This makes letters smaller than in training, and
-# the network never practised that. Lesson 3's network did. (`judge` decided which network is the finished
-# one, so it is no test.)
+# The last line says by how many points our `classic-100k` differs from what the original reports, and its brackets
+# hold the interval of that difference: if 0 lies in them, it may be chance. We counted the first line again just
+# now; `make evaluate MODEL=cnn SET=classic-10k` counts any other. `classic` is drawn by captcha 0.7.0, `modern` by
+# 0.7.1, whose letters are warped less. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to the
+# 128x64 that four heads need. This makes letters smaller than any that the network has practised; lesson 3's network
+# did. (`judge` decided which network is the finished one, so it is no test.)
 #
 # ## Keep the model
 #

@@ -169,10 +169,10 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
 
 # %% [markdown]
 # It does. But 16 columns and 37 classes have 37 to the power of 16 paths, far too many to list.
-# The *forward algorithm* walks through a small lattice instead: from top to bottom the text with blanks around
-# its characters, from left to right the steps. Each cell holds one number, the sum over all beginnings
-# of paths that end there. In each step a path stays in its row, goes down one, or jumps over a blank between
-# two different characters.
+# The *forward algorithm* goes through a small lattice instead: from top to bottom the text with blanks around
+# its characters, from left to right the steps. Each cell holds the sum over all beginnings of paths that end
+# there. In each step a path stays in its row, goes down one, or jumps over a blank between two different
+# characters.
 
 # %%
 def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
@@ -208,18 +208,17 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 # print(f"the last two cells: -ln({sums[3, 5]:.4f} + {sums[4, 5]:.4f}) = {loss:.4f}")
 
 # %% [markdown]
-# A path may be in `B` in step 2 if it was in `A`, in the blank or in `B` before. The three sums are added, and
+# A path that is in `B` in step 2 was in `A`, in the blank or in `B` before. So these three sums are added, and
 # multiplied by the probability of `B` in this step. In the end a path is in `B` or in the blank behind
-# it, so the two framed cells together are the probability of `AB`. Thirty numbers give the same loss as
+# it: the two framed cells together are the probability of `AB`. Thirty numbers give the same loss as
 # all 729 paths.
 #
 # ## The network
 #
-# The five blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`), so
-# that 16 columns remain, each 2 high with 256 channels. Each column becomes a vector of 512 numbers (256 in our
-# small network). The original then lets two *bidirectional GRUs* read the sequence: small recurrent networks
-# that carry a memory from column to column, from the left and from the right. A dense layer gives 37 logits
-# for each column.
+# The blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`), so
+# that 16 columns remain. Each becomes a vector. In the original, two *bidirectional GRUs* then read the sequence:
+# small recurrent networks that carry a memory from column to column, from the left and from the right. A
+# dense layer gives 37 logits for each column.
 
 # %%
 def build_ctc(
@@ -253,8 +252,8 @@ SMALL = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
 #
 # FOLDER = fresh_folder("ch3_ctc")
 # full = build_ctc(rnn=(128, 128), ink=False, width=WIDTH)
-# diagram(full, FOLDER)  # every layer of the original's, in imgs/ctc.png
 # small = build_ctc(**SMALL, width=WIDTH)
+# diagram(small, FOLDER)  # every layer, in imgs/ctc.png
 # print(f"parameters: {full.count_params():,} in the original, {small.count_params():,} in ours")
 # parts = keras.layers.InputLayer, layers.MaxPooling2D, layers.Reshape, layers.Dense
 # shapes = [layer.output.shape[1:] for layer in small.layers if isinstance(layer, parts)]
@@ -263,9 +262,8 @@ SMALL = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
 # plt.show()
 
 # %% [markdown]
-# What could a GRU add? In a sentence, you can guess a smudged word from its neighbours. Captchas are
-# random: whoever knows three characters knows nothing about the fourth. Lesson 4 compares, and we do
-# without.
+# What could a GRU add? In a sentence, you can guess a smudged word from its neighbours. But captchas are
+# random: who knows three characters knows nothing about the fourth. Lesson 4 compares, and we do without.
 #
 # ## From logits to text
 #
@@ -296,8 +294,7 @@ def column_chances(model: keras.Model, picture: np.ndarray) -> np.ndarray:
 
 # %% [markdown]
 # Two callbacks will watch the training. Keras can't count *texts*, so one reads held-out captchas after each epoch
-# and adds the share that is entirely right to the log. The other keeps what the network thinks of a single
-# picture after some of the batches.
+# and logs the share that is entirely right. The other keeps the answers to a single picture along the way.
 
 # %%
 class Evaluate(keras.callbacks.Callback):
@@ -328,10 +325,10 @@ class Snapshots(keras.callbacks.Callback):
 # %% [markdown]
 # ## The plateau
 #
-# Readers of the original wrote: the loss sits still, and the accuracy stays at 0. Such a stretch of training, in which
-# the loss gets nowhere, is called a *plateau*. A small network shows how it comes about. We train it three times
-# on the same captchas: with paper = 1 at the original's learning rate of 1e-3, with paper = 1 at three times that
-# rate, and with ink = 1 at that rate, too. (The gradients are clipped; lesson 4 says why.)
+# Readers of the original wrote: the loss sits still, and the accuracy stays at 0. A stretch of training in which
+# the loss gets nowhere is called a *plateau*. We train a small network three times on the same captchas: in
+# colours, where paper is 1, at the original's learning rate of 1e-3; the same at three times that rate; and
+# with ink = 1 at that rate. (The gradients are clipped; lesson 4 says why.)
 
 # %%
 def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
@@ -364,13 +361,12 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # plt.show()
 
 # %% [markdown]
-# At first the loss falls quickly: the network learns that blank is the likeliest answer. Then it has to find out
-# which columns should say something else. Until it has found out, the loss stays a little above the dotted line,
-# where four characters are guessed. Most columns say blank, and as long as they do, hardly any picture tells
-# the network which of them is wrong. In a larger network this can last for epochs. Compare how long each
-# curve stays up there. Larger steps help, and so does ink = 1: with three other seeds, too, networks that saw
-# ink left the plateau first, and those that saw paper as grey, or in colour, later. We can only guess why:
-# perhaps because an empty column is nearly all zeros then, so that any letter in it stands out.
+# At first the loss falls quickly: the network learns that blank is the likeliest answer. A little above the dotted
+# line, where four characters are guessed, it has to find out which columns should say something else. As long
+# as most of them say blank, hardly any picture tells it which one is wrong; in a larger network this can last for
+# epochs. Compare how long each curve stays up there. We also tried three seeds at the higher rate: each time the
+# network with ink = 1 left the plateau first, one with grey pictures and paper = 1 next, and the one with colours
+# last. Perhaps the reason is that an empty column is nearly all zeros then, so that any letter in it stands out.
 #
 # ## Watch it learn
 #
@@ -400,8 +396,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"{EPOCHS + 1} epochs, {batches * 32:,} pictures")
 
 # %% [markdown]
-# What did the network think of our first picture in the meantime? Below it stands the likeliest answer of each column,
-# `-` for the blank. The darker a cell, the surer the answer.
+# What did it answer to our first picture in the meantime? Below the picture stands the likeliest answer of each
+# column, `-` for the blank, and below that all answers that play a part. The darker, the surer.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import animate_columns, likely_rows, plot_columns
@@ -424,10 +420,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #
 # ![The sixteen answers of the network to one captcha, in the course of its training](../imgs/ctc.gif)
 #
-# First all columns say blank. Then characters appear, where they are easy to tell, and in the end each of them
-# is said in one or two columns, though nobody ever told the network where characters are.
-#
-# What does it read now? The package draws, and a title is what the network says.
+# First all columns say blank, then one character after another appears in one or two of them, though nobody ever
+# told the network where characters are. What does it read now? The package draws, and a title is the answer.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import show_captchas
@@ -469,8 +463,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # %% [markdown]
 # `sizes` has heights of 50 to 100 pixels, widths of 1.9 to 3.4 heights, and one to six characters; in the lowest of
 # these pictures letters are cut off. In `nothing` there is nothing to read, and right is an empty answer. The last
-# line compares with what the original reports, a network five times as large: if 0 lies in the brackets, the
-# difference may be chance.
+# line compares with what the original reports: if 0 lies in the brackets, the difference may be chance.
 #
 # ## Sixteen answers under the picture
 #
@@ -491,8 +484,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("O0OP", drawing=0)
 
 # %% [markdown]
-# Most columns say blank, in the top row, and each letter is said in one or two. Where `0` and `O` share a column, in
-# paler blue, the network hesitates.
+# Where two characters share a column, in paler blue, the network hesitates between them.
 #
 # ## Your own text
 #
@@ -525,13 +517,11 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #
 # ## Further reading
 #
-# - [Sequence modeling with CTC](https://distill.pub/2017/ctc/): the best explanation there is, with the
-#   lattice in moving pictures.
+# - [Sequence modeling with CTC](https://distill.pub/2017/ctc/): the best explanation there is.
 # - [Connectionist temporal classification](https://www.cs.toronto.edu/~graves/icml_2006.pdf), Graves and
 #   others, 2006: the paper; its sections 3 and 4 are what we did by hand.
 # - [keras.losses.CTC](https://keras.io/api/losses/probabilistic_losses/#ctc-class) and
 #   [tf.nn.ctc_loss](https://www.tensorflow.org/api_docs/python/tf/nn/ctc_loss): what they expect.
-# - [Keras' OCR example](https://keras.io/examples/vision/captcha_ocr/): a complete CTC model for
-#   another kind of captcha.
+# - [Keras' OCR example](https://keras.io/examples/vision/captcha_ocr/): CTC for another kind of captcha.
 #
 # Next: [4. Train for real, with or without a GPU](ch4_gpu_training.ipynb) · [Solutions](solutions.ipynb)

@@ -110,20 +110,19 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # plt.show()
 
 # %% [markdown]
-# The whiskers are 95 % intervals, and most of them overlap, so a single high dot means little. But every dot
+# The whiskers are 95 % intervals. Most of them overlap, so a single high dot means little, but every dot
 # stands far above the dotted line. This is knowledge, of a network that practised this pair (lesson 4).
-# Still, it reads such captchas right less often than ordinary ones.
+# Still, such captchas are harder for it than ordinary ones.
 #
 # ## What is left to see
 #
 # How can anybody tell them apart? In the font, `0` is narrower than `O`, and their strokes are nearly equal. But the
-# captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners. After
-# that, neither the width nor the thickness of a stroke says much. What remains is the *hole*. As the zero is narrow
-# for its strokes, its hole is narrow, too, and takes a smaller share of the area within the outline; and a stretch,
-# which makes hole and outline wider alike, cannot change this share.
+# captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners. Then
+# neither the width nor the thickness of a stroke says much. What remains is the *hole*: the zero's is narrower, so it
+# takes a smaller share of the area within the outline, and a stretch, which widens hole and outline alike, does
+# not change this share.
 #
-# As a number: what share of the area within the outline is ink? The rest is the hole: pixels with ink
-# above, below, to the left and to the right.
+# We measure the other share, that of ink. The hole is all pixels with ink above, below, to the left and to the right.
 
 # %%
 def ink_and_hole(glyph: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -167,9 +166,9 @@ def measure(glyph: Glyph) -> dict[str, float]:
 # plt.show()
 
 # %% [markdown]
-# In the font the `O` is wider. Stretched, both fill the same box, but the hole of the zero is smaller, and it stays
-# smaller when both are warped. (All shares grow from left to right: a stretch makes soft edges, and the mask of
-# lesson 1 turns them into ink.)
+# In the font the `O` is wider. Stretched, both fill the same box, but the zero has the smaller hole and more ink for
+# it, also when warped. (All shares grow from left to right: stretching makes soft edges, and the mask of lesson 1
+# turns them into ink.)
 #
 # These are two glyphs. Now take one number and a threshold: above it we say `0`, and below it `O`, or the other
 # way round. How often is that right?
@@ -211,15 +210,13 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 
 # %% [markdown]
 # The width is hardly better than a coin: on the left, one hill lies on the other. The share of ink is right for most
-# glyphs, least often for small ones. On the right there are two hills, and only where they overlap, this number
-# cannot decide.
+# glyphs, least often for small ones. On the right are two hills, and the number fails only where they overlap.
 #
 # ## Does the network use it?
 #
 # That a cue *exists* does not mean that the network follows it. To find out, we change the cue and
-# as little else as possible, and watch the answers. If a small hole says `0`, an `O` whose strokes grow into its
-# hole should become a `0`, and a `0` with thinner strokes an `O`. If width says nothing, a captcha made narrower
-# should be read as before.
+# as little else as possible. If a small hole says `0`, an `O` whose strokes grow into its hole should be read as
+# `0`, and a `0` with thinner strokes as `O`. And a captcha made narrower should be read as before.
 
 # %%
 def thicken(picture: np.ndarray, quarters: int) -> np.ndarray:
@@ -257,7 +254,7 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # plt.show()
 
 # %% [markdown]
-# One captcha shows no rule. So now with numbers: how many of the drawn `O`, and of the drawn `0`, are read as `0`?
+# One captcha shows no rule. So we count: how many of the drawn `O`, and of the drawn `0`, are read as `0`?
 
 # %%
 def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) -> list[int]:
@@ -287,18 +284,17 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by
-# a pixel, most of the `O` are. (Thicker still, holes begin to close.) Right: a width of 26/30, the very difference
-# between the two in the font, changes little, although upright strokes get thinner by it, too. So the network
-# follows neither the width of letters nor the thickness of strokes in pixels. The hole fits best: its share is
-# what strokes change, and squeezing does not. Is that *all* that the network uses? We do not know. It is
+# a pixel, most of the `O` are. (Thicker still, perhaps holes close.) Right: a width of 26/30, the very difference
+# between the two in the font, changes little, although upright strokes get thinner by it. So the network
+# follows neither the width of letters nor the thickness of strokes in pixels. The share of the hole fits best:
+# thicker strokes change it, squeezing does not. Is that *all* that the network uses? We do not know. It is
 # right more often than our single number, so it sees more than that, or measures it better.
 #
 # ## All errors
 #
-# Back to ordinary captchas. When a network is published, all captchas of `classic-100k` that it reads wrong are kept, in
-# `models/ctc_errors.csv`. A *confusion matrix* counts for each true character (row) what was read (column). Right
-# answers would stand on the diagonal; we leave them out, and answers of another length, which cannot be compared
-# place by place.
+# Back to ordinary captchas. `models/ctc_errors.csv` holds all of `classic-100k` that the network reads wrong. A
+# *confusion matrix* counts for each true character (row) what was read (column). Right answers would stand on the
+# diagonal; we leave them out, and answers of another length, which cannot be compared place by place.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import read_errors
@@ -348,8 +344,8 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 #
 # ## Does it know when it is wrong?
 #
-# We also want to know how sure the network is. The CTC loss of lesson 3 is minus the logarithm of a text's
-# probability, so `exp(-loss)` of its own answer is the probability that the network gives it.
+# The CTC loss of lesson 3 is minus the logarithm of a text's probability. So `exp(-loss)` of the network's own answer
+# is how sure it is of it.
 
 # %%
 def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -386,9 +382,9 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # plt.show()
 
 # %% [markdown]
-# Left: on the dotted line the network would be exactly as often right as it says. Right: so a program can do what a
-# person would, and ask for another captcha when it is not sure. The less sure answers it asks about, the more errors it
-# avoids. The dot asks whenever the network is at most 99 % sure.
+# Left: on the dotted line, the network would be right exactly as often as it says. Right: a program can do what a
+# person would, and ask for another captcha when it is not sure, beginning with the least sure answers. The more
+# often it asks, the more errors it avoids. The dot stands for asking whenever it is at most 99 % sure.
 #
 # ---
 #

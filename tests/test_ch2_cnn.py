@@ -13,6 +13,10 @@ def test_heads_follow_alphabet_and_length():
     assert (other.input_shape, other.output_shape) == ((None, 32, 64, 3), [(None, 10)] * 6)
 
 
+def test_the_full_size_has_the_parameters_of_the_original():
+    assert build_cnn(ink=False).count_params() == 2_653_360
+
+
 def test_paper_is_0_and_black_is_1():
     picture = np.array([[[[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0]]]], "float32")
     ink = ops.convert_to_numpy(to_ink(picture))

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from PIL import Image
 
+from captcha_reader.outputs import animate_columns
 from captcha_reader.texts import encode
 from notebooks_py import ch3_ctc as ch3
 
@@ -70,3 +72,23 @@ def test_only_whole_texts_count_in_val_acc():
     callback.set_model(keras.Model(picture, zero + 9 * np.eye(37, dtype="float32")[path]))
     callback.on_epoch_end(0, logs)
     assert logs == {"val_acc": 2 / 5}
+
+
+def test_the_full_size_has_the_parameters_of_the_original():
+    assert ch3.build_ctc(rnn=(128, 128), ink=False).count_params() == 3_157_317
+
+
+def test_a_training_becomes_a_moving_picture(tmp_path):
+    picture = np.full((64, 128, 3), 255, np.uint8)
+    snapshots = ch3.Snapshots(picture, [1, 3])
+    model = ch3.build_ctc(filters=(4, 4), convs=1, stride=4, tall=0)
+    model.compile("sgd", keras.losses.CTC())
+    X, y = np.zeros((6, 64, 128, 3), np.float32), np.ones((6, 1), np.int32)
+    for _ in range(2):  # the second training goes on counting
+        model.fit(X, y, batch_size=3, callbacks=[snapshots], verbose=0)
+    assert list(snapshots.kept) == [1, 3]
+    assert np.allclose([chances.sum(-1) for chances in snapshots.kept.values()], 1, atol=1e-5)
+    frames = [(str(batch), "A", chances) for batch, chances in snapshots.kept.items()]
+    animate_columns(picture, frames, "A", tmp_path / "imgs" / "a.gif")
+    gif = Image.open(tmp_path / "imgs" / "a.gif")
+    assert gif.n_frames == 2 and gif.info["loop"] == 0

@@ -1,13 +1,15 @@
 """Lesson 6: the cue that survives the warp, the changes to a picture, and what is counted."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from captcha_reader.drawing import draw_glyph, stream
+from captcha_reader.drawing import draw_captchas, draw_glyph, stream
 from captcha_reader.texts import ALPHABET
+from captcha_reader.weights import finished
 from notebooks_py import ch6_o0o0 as ch6
 
 
@@ -50,6 +52,19 @@ def test_strokes_grow_and_a_narrow_captcha_keeps_its_height():
 def test_zeros_are_counted_for_drawn_o_and_drawn_zero():
     pictures, model = np.zeros((3, 64, 128, 3), np.uint8), oracle(["0O0O", "00", "O0OOO"])
     assert ch6.called_zero(model, pictures, ["O000", "OO00", "0000"]) == [3, 2]
+
+
+def test_the_finished_network_follows_the_hole_and_not_the_width():
+    texts = 4 * ["".join(letters) for letters in itertools.product("O0", repeat=4)]
+    pictures = draw_captchas(texts, stream(7, "changed", epoch=0, index=0))
+    ways = [lambda p: p, lambda p: ch6.thicken(p, -2), lambda p: ch6.thicken(p, 2),
+            lambda p: ch6.narrow(p, 26 / 30)]  # fmt: skip
+    model = finished("ctc")[0]
+    counts = [ch6.called_zero(model, np.stack([*map(way, pictures)]), texts) for way in ways]
+    plain, thin, thick, slim = np.divide(counts, 128)  # the share of O, and of 0, called 0
+    assert plain[0] < 0.25 and plain[1] > 0.75
+    assert thin[1] < 0.5 < thick[0]
+    assert abs(slim - plain).max() < 0.2
 
 
 def test_an_answer_is_as_sure_as_its_probability():
