@@ -81,7 +81,7 @@ function say({ text, confidence, isInverse }, milliseconds, truth, { alphabet })
     text && confidence < STRANGE && "This may be another style than the network has learned.",
     isSure && text.length !== USUAL && network === ours && "It has learned one to six characters, most often four.",
     /[O0]/.test(text) && /O.*0|0.*O/.test(alphabet) && "O and 0 are easily mistaken.",
-    isInverse && "Light and dark were exchanged to read it.",
+    text && isInverse && "Light and dark were exchanged to read it.",
   ];
   $("answer").className = truth === undefined ? "" : text === truth ? "right" : "wrong";
   $("text").textContent = text;
@@ -283,8 +283,9 @@ function ask() {
 async function check(typed) {
   game.isOpen = false;
   const { truth } = game.order[game.answered++];
-  const picture = await createImageBitmap($("question"));
-  const { text } = await readPixels(await network, prepare(picture).pixels);
+  await $("question").decode(); // that is, until it has come
+  const { pixels } = prepare(await createImageBitmap($("question")));
+  const { text } = await readPixels(await network, pixels);
   game.you += typed === truth;
   game.network += text === truth;
   const mark = (answer) => `${answer || "nothing"} ${answer === truth ? "✓" : "✗"}`;

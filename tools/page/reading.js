@@ -6,6 +6,7 @@ const BLANK = 0; // CTC's answer for "nothing new here"
 const [NARROWEST, WIDEST] = [64, 320]; // pixels, as a network of any width wants a picture
 const LONGEST_SIDE = 1280; // pixels; a larger picture is made smaller first
 const MOST = 25_000_000; // bytes of a file
+const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 
 // The network
 
@@ -166,12 +167,12 @@ function findBox({ data, width, height }) {
   let inside = 0;
   for (let y = top; y <= bottom; y++)
     for (let x = left; x <= right; x++) inside += differs[y * width + x];
-  const outside = rows.reduce((a, b) => a + b) - inside;
+  const outside = sum(rows) - inside;
   if (outside > 0.01 * (differs.length - box.width * box.height)) return whole;
   const across = (y) => differs.subarray(y * width + left, y * width + right + 1);
   const down = (x) => Uint8Array.from({ length: box.height }, (_, y) => differs[(top + y) * width + x]);
   const lines = [across(top), across(bottom), down(left), down(right)];
-  const isEdge = (line) => line.reduce((a, b) => a + b) >= 0.95 * line.length;
+  const isEdge = (line) => sum(line) >= 0.95 * line.length;
   return lines.every(isEdge) ? box : whole;
 }
 
@@ -199,7 +200,7 @@ function isLightOnDark(rgb) {
   const half = sorted.length / 2; // even, as a network's height is
   const ground = (sorted[half - 1] + sorted[half]) / 2;
   const ink = lumas.filter((luma) => Math.abs(luma - ground) > 32);
-  return ink.reduce((sum, luma) => sum + luma, 0) / ink.length > ground;
+  return sum(ink) / ink.length > ground;
 }
 
 // Scales pixels to what the network wants; returns RGB bytes.
@@ -223,12 +224,12 @@ function resampleAndTurn({ data, width, height }, size) {
     const end = Math.min(width, Math.floor(center + reach + 0.5));
     const weight = (_, i) => Math.max(0, 1 - Math.abs(first + i + 0.5 - center) / reach);
     const weights = Array.from({ length: end - first }, weight);
-    const total = weights.reduce((a, b) => a + b);
+    const total = sum(weights);
     for (let y = 0; y < height; y++)
       for (let c = 0; c < 3; c++) {
         const start = 3 * (y * width + first) + c;
-        const sum = weights.reduce((sum, weight, i) => sum + weight * data[start + 3 * i], 0);
-        turned[3 * (x * height + y) + c] = sum / total;
+        const weighted = weights.reduce((all, weight, i) => all + weight * data[start + 3 * i], 0);
+        turned[3 * (x * height + y) + c] = weighted / total;
       }
   }
   return { data: turned, width: height, height: size };
