@@ -248,10 +248,10 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # so an answer depends on what else is in the batch. Each captcha alone:
 
 # %% tags=["active-ipynb"]
-# for training in (False, True):
-#     alone = [network(X[i : i + 1], training=training)[0] for i in range(len(X))]
-#     right = sum(a == b for a, b in zip(decode_ctc(np.stack(alone)), texts, strict=True))
-#     print(f"training={training}: {right} of {len(X)} read right")
+# alone = np.stack([network(X[i : i + 1], training=True)[0] for i in range(len(X))])
+# for name, values in {"as usual": logits, "in training mode": alone}.items():
+#     right = sum(a == b for a, b in zip(decode_ctc(values), texts, strict=True))
+#     print(f"{right} of {len(X)} read right {name}")
 
 # %% [markdown]
 # There are more errors, and nothing else tells. (Each such call also moves the averages, so this is no longer the
