@@ -136,7 +136,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # colors = [(10, 20, 60), (20, 50, 120), (60, 90, 170), (120, 150, 200)]
 # for column, color in zip(grid.T, colors, strict=True):
 #     letter = draw_glyph("A", (*color, 255), random.Random(7)).warped
-#     mask, paper = mask_of(letter), Image.new("RGB", letter.size, (250, 245, 240))
+#     mask = mask_of(letter)  # its brightness times 1.97
+#     paper = Image.new("RGB", letter.size, (250, 245, 240))
 #     paper.paste(letter, mask=mask)
 #     level = np.bincount(np.ravel(mask))[1:].argmax() + 1  # the most frequent one but 0
 #     steps = {"warped": letter, f"mask {level}": mask, "pasted": paper}

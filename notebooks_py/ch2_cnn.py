@@ -147,7 +147,8 @@ def build_cnn(
 # full = build_cnn(ink=False)
 # pooled = [layer for layer in full.layers if isinstance(layer, layers.MaxPooling2D)]
 # shapes = {f"block {i}": layer.output.shape[1:] for i, layer in enumerate(pooled, start=1)}
-# show_shapes({"picture": full.input.shape[1:], **shapes, "four heads": (LENGTH, CLASSES)})
+# figure = show_shapes({"picture": full.input.shape[1:], **shapes, "heads": (LENGTH, CLASSES)})
+# figure.suptitle("What comes out of each part of the original's network")
 # plt.show()
 # print(f"{full.count_params():,} parameters")
 
@@ -161,8 +162,8 @@ def build_cnn(
 #
 # ## Train
 #
-# The plan is the original's: Adam at one learning rate with a few callbacks, and then from the best weights
-# once more at a tenth of the rate. Larger steps get near, smaller ones arrive. Our rates are
+# The plan is the original's: Adam at one learning rate with a few callbacks, and then from the best weights once
+# more at a tenth of the rate, with large steps to get near and small ones to arrive. Our rates are
 # three times the original's, because the run is so short. The *loss* is minus the natural logarithm of the
 # probability that the network gave to the right answer, in *nats*, summed over the four heads.
 
@@ -309,8 +310,9 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     plt.show()
 
 # %% [markdown]
-# The first block finds strokes of certain directions, and dots. The deeper the block, the coarser the map: in the
-# last one a channel stands for a piece of a letter, hardly recognisable for us. The heads read it.
+# In the first block the letters can still be read, and each channel answers to some edges more than to others. The
+# deeper the block, the coarser the map: in the last one a channel stands for pieces of letters that we can no
+# longer recognise, but the heads can.
 #
 # A number should be repeatable. So test sets have *names*, and the name decides every picture:
 # `classic-1k` is a thousand captchas from the stream `test`, from which no training ever draws. While
@@ -334,8 +336,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # hold the interval of that difference: if 0 lies in them, it may be chance. We counted the first line again just
 # now; `make evaluate MODEL=cnn SET=classic-10k` counts any other. `classic` is drawn by captcha 0.7.0, `modern` by
 # 0.7.1, whose letters are warped less. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to the
-# 128x64 that four heads need. This makes letters smaller than any that the network has practised; lesson 3's network
-# did. (`judge` decided which network is the finished one, so it is no test.)
+# 128x64 that four heads need. This makes letters smaller than any that this network has practised; the one of lesson
+# 3 has practised them, too. (`judge` decided which network is the finished one, so it is no test.)
 #
 # ## Keep the model
 #

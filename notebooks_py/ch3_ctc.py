@@ -407,18 +407,19 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #     for batch, chances in snapshots.kept.items()
 # ]
 # animate_columns(picture, frames, "AB7B", FOLDER / "imgs" / "ctc.gif")
-# figure, row = plt.subplots(1, 4, figsize=(11, 3.5), layout="constrained")
+# figure, row = plt.subplots(1, 4, figsize=(11, 3.8), layout="constrained")
 # moments = np.linspace(0, len(frames) - 1, 4).astype(int)
 # for axes, (caption, answer, chances) in zip(row, (frames[i] for i in moments), strict=True):
 #     plot_columns(axes, picture, chances, likely_rows([c for *_, c in frames]))
 #     axes.set_title(f"{caption}\nread: {answer or 'nothing'}", fontsize=10)
 #     axes.tick_params(labelsize=6)
+# figure.suptitle("What each column sees, four times in the course of the training")
 # plt.show()
 
 # %% [markdown]
 # All of it as a moving picture:
 #
-# ![The sixteen answers of the network to one captcha, in the course of its training](../imgs/ctc.gif)
+# ![A moving picture: the sixteen answers to one captcha, in the course of the training](../imgs/ctc.gif)
 #
 # First all columns say blank, then one character after another appears in one or two of them, though nobody ever
 # told the network where characters are. What does it read now? The package draws, and a title is the answer.
