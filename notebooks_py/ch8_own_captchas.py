@@ -55,11 +55,12 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # ## One picture
 #
 # `read_captcha` takes a file, bytes, a PIL image or an array, of any size and kind, and returns the text
-# and how sure the network is. (On the command line: `python -m captcha_reader captcha.png`.) We give it one
-# captcha in four forms. What does it read?
+# and how sure the network is. (On the command line: `captcha-reader captcha.png`.) We give it one
+# captcha in six forms. What does it read?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
+# from PIL import ImageOps
 #
 # from captcha_reader.drawing import draw_captchas
 # from captcha_reader.outputs import fresh_folder, show_captchas
@@ -68,28 +69,40 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # FOLDER = fresh_folder("ch8_own_captchas")
 # captcha = Image.fromarray(draw_captchas(["H3LP"], stream(SEED, "one", 0, 2))[0])
 # (FOLDER / "imgs").mkdir()
-# captcha.save(FOLDER / "imgs" / "captcha.png")  # for the README
+# captcha.save(FOLDER / "imgs" / "captcha.png")
 # changed = {
 #     "as drawn": captcha,
 #     "three times as large": captcha.resize((384, 192)),
 #     "grey": captcha.convert("L"),
+#     "with a frame": ImageOps.expand(captcha, 12, "white"),
+#     "light on dark": ImageOps.invert(captcha),
 #     "upside down": captcha.rotate(180),
 # }
 # titles = []
 # for name, picture in changed.items():
 #     picture.save(path := FOLDER / f"{name}.png")
 #     reading = read_captcha(path)
-#     answer = f"{reading.text or '(nothing)'}, {reading.confidence:.0%} sure"
-#     print(f"{name:21} {picture.size[0]}x{picture.size[1]}  {answer}")
+#     answer = f"{reading.text}, {reading.confidence:.0%} sure" if reading.text else "nothing found"
 #     titles.append(f"{name}\n{answer}")
 # forms = [np.asarray(picture.convert("RGB")) for picture in changed.values()]
-# show_captchas(forms, titles, columns=2, title="One captcha, four files")
+# show_captchas(forms, titles, columns=3, title="One captcha, six files")
 # plt.show()
 
 # %% [markdown]
-# Three times as large or grey, it is read the same: every picture is scaled to a height of 64. Upside down it
-# finds little, and is not sure of that: it has practised that such pictures have nothing to read (lesson 4).
+# Every picture is scaled to a height of 64. Before that, a frame is cut off where a straight edge separates it from
+# paper of another colour; and if a picture is light on dark, its inverse is read, too. Upside down there is
+# nothing to read, as the network has practised (lesson 4). How often does each of these work? `make study
+# WHAT=kinds` gave the command line a thousand pictures of each kind. Where there is no text of ours, "nothing" is right.
+
+# %% tags=["active-ipynb"]
+# from captcha_reader.scores import share
+# from captcha_reader.weights import available, measured
 #
+# if available("kinds"):
+#     for kind, row in measured("kinds")["rows"].items():
+#         print(f"{kind:34} {share(row['right'], row['n'])}")
+
+# %% [markdown]
 # ## Any size, any length
 #
 # The four heads of lesson 2 read four characters. The network of lesson 3 asks every column the same
@@ -139,8 +152,6 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 # Two hundred captchas of digits, without any training:
 
 # %% tags=["active-ipynb"]
-# from captcha_reader.scores import share
-#
 # DIGITS = "0123456789"
 # only_digits = with_alphabet(network, ALPHABET, DIGITS)
 # rng = stream(SEED, "digits", epoch=0, index=0)
@@ -279,8 +290,6 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 
 # %% tags=["active-ipynb"]
 # import pandas as pd
-#
-# from captcha_reader.weights import measured
 #
 # tuning = pd.DataFrame(measured("tuning")["rows"])
 # styles = tuning.groupby("style", sort=False)
