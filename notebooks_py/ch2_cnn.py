@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 2. Read captchas with a convolutional network
 #
-# *Lesson 2 of 8 · 25 minutes · needs 1 · trains two minutes*
+# *Lesson 2 of 8 · 30 minutes · needs 1 · trains two minutes*
 #
 # At the end of this lesson you have built the first network of the original tutorial, trained a
 # small one until it reads most captchas of digits (two minutes on a laptop), and measured honestly

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 3. Read captchas as a sequence
 #
-# *Lesson 3 of 8 · 35 minutes · needs 1 and 2 · trains two minutes*
+# *Lesson 3 of 8 · 40 minutes · needs 1 and 2 · trains two minutes*
 #
 # At the end of this lesson you know how a network learns the *order* of characters when nobody
 # tells it where they are, you have an answer to a question that is often asked about the original tutorial

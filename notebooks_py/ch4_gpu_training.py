@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 4. Train for real, with or without a GPU
 #
-# *Lesson 4 of 8 · 45 minutes · needs 3 · trains seconds*
+# *Lesson 4 of 8 · 40 minutes · needs 3 · trains seconds*
 #
 # Lessons 2 and 3 trained for two minutes. At the end of this lesson you know what hours are spent
 # on: who waits for whom, what our recipe is made of, how to stop and go on, and how to use a GPU, several of them, or

@@ -17,13 +17,14 @@
 # %% [markdown]
 # # 8. Read captchas of your own
 #
-# *Lesson 8 of 8 · 35 minutes · needs 4 · trains a minute*
+# *Lesson 8 of 8 · 30 minutes · needs 4 · trains a minute*
 #
 # At the end of this lesson you read pictures of any size with one call, you have taught the network a style that it had never
 # seen from two hundred labelled pictures, and you can take it with you, into a program without Keras or into a web page. You need
 # [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
 # %%
+import logging
 import math
 import os
 
@@ -42,6 +43,8 @@ from captcha_reader.practice import Labelled, paper
 from captcha_reader.texts import ALPHABET, BLANK, ctc_labels, random_texts
 from notebooks_py.ch3_ctc import read_ctc
 from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_recipe
+
+logging.getLogger("tensorflow").setLevel("ERROR")  # pictures of many shapes are meant here
 
 
 # %% [markdown]
