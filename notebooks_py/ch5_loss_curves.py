@@ -124,7 +124,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 # %% [markdown]
 # **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with one of three
-# epochs: 384,000 captchas, and not one that is held out is read right. (PyTorch divides the loss by the length of the
+# epochs: three times 128,000 captchas, and not one that is held out is read right. (PyTorch divides the loss by the length of the
 # text. Four times 3.73 is about 15, the plateau of lesson 3, where columns say blank.)
 #
 # **Spikes** of the held-out loss come later, while the training loss falls smoothly. How many times as high is the

@@ -24,7 +24,6 @@
 # [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
 # %%
-import logging
 import math
 import os
 
@@ -44,8 +43,6 @@ from captcha_reader.texts import ALPHABET, BLANK, ctc_labels, random_texts
 from notebooks_py.ch3_ctc import read_ctc
 from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_recipe
 
-logging.getLogger("tensorflow").setLevel("ERROR")  # pictures of many shapes are meant here
-
 
 # %% [markdown]
 # A seed, and the length of the one training in this lesson.
@@ -62,6 +59,8 @@ logging.getLogger("tensorflow").setLevel("ERROR")  # pictures of many shapes are
 # captcha in six forms. What does it read?
 
 # %% tags=["active-ipynb"]
+# import logging
+#
 # import matplotlib.pyplot as plt
 # from PIL import ImageOps
 #
@@ -69,6 +68,7 @@ logging.getLogger("tensorflow").setLevel("ERROR")  # pictures of many shapes are
 # from captcha_reader.outputs import fresh_folder, show_captchas
 # from captcha_reader.reading import read_captcha
 #
+# logging.getLogger("tensorflow").setLevel("ERROR")  # pictures of many shapes are meant here
 # FOLDER = fresh_folder("ch8_own_captchas")
 # captcha = Image.fromarray(draw_captchas(["H3LP"], stream(SEED, "one", 0, 2))[0])
 # (FOLDER / "imgs").mkdir()

@@ -14,14 +14,15 @@ from unittest.mock import Mock
 
 import pytest
 from conftest import saved
-from PIL import Image, ImageOps
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from captcha_reader import weights
+from captcha_reader.__main__ import main
 from captcha_reader.drawing import draw_captchas, stream
-from captcha_reader.reading import network_width, read_captcha, read_captchas
+from captcha_reader.reading import network_width, read_captchas
 from captcha_reader.texts import ALPHABET
-from tools import demo
+from tools import demo, kinds
 from tools.lessons import write
 
 pytest_plugins = ["page_browser"]
@@ -124,23 +125,26 @@ def test_its_captchas_are_read_as_python_reads_them(page, folder):
     assert wrong in (3, 4)  # the foreign one may be read
 
 
-def test_a_picture_of_any_kind_is_read_as_python_reads_it(page):
-    ink = PICTURE.convert("L").point(lambda level: 255 * (level < 220))
-    clear, white = PICTURE.convert("RGBA"), Image.new("RGBA", PICTURE.size, "white")
-    clear.putalpha(ink), white.putalpha(ink)
-    margin, turned = (
-        ImageOps.expand(PICTURE, 16, "white"),
-        PICTURE.transpose(Image.Transpose.ROTATE_90),
-    )
-    dark = ImageOps.invert(margin)
-    files = [saved(picture) for picture in (clear, white, margin, dark, ImageOps.invert(PICTURE))]
-    files.append(saved(PICTURE.resize((510, 240)), "WEBP"))
-    files.append(saved(turned, "JPEG", quality=95, exif=TURNED))
-    for content in files:
-        give(page, content)
-        reading = read_captcha(content)
-        assert read(page) == (reading.text, pytest.approx(reading.confidence, abs=0.02))
-        assert reading.text == "7XKM"
+def test_fifty_pictures_of_all_kinds_are_read_alike_by_page_command_and_python(
+    page, tmp_path, capsys
+):
+    for i, draw in enumerate(4 * list(kinds.KINDS.values())):
+        picture, _ = draw(stream(3, "page", 0, i))
+        picture.save(tmp_path / f"{i:02}.png")
+    turned = PICTURE.transpose(Image.Transpose.ROTATE_90)
+    (tmp_path / "turned.jpg").write_bytes(saved(turned, "JPEG", quality=95, exif=TURNED))
+    PICTURE.resize((510, 240)).save(tmp_path / "large.webp")
+    assert main(["--json", str(tmp_path)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    readings = read_captchas(sorted(tmp_path.iterdir()))
+    assert len(lines) == len(readings) == 54 and readings[-1].text == "7XKM"
+    for line, reading in zip(lines, readings, strict=True):
+        assert (line["text"], line["confidence"]) == (reading.text, reading.confidence)
+        says = give(page, Path(line["file"]).read_bytes())
+        if reading.text:
+            assert read(page) == (reading.text, pytest.approx(reading.confidence, abs=0.03))
+        else:
+            assert says.startswith("No characters found")
 
 
 def test_a_picture_of_any_size_is_as_wide_as_in_python_and_fits_a_phone(page):
