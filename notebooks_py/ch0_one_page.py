@@ -37,7 +37,8 @@ from captcha.image import ImageCaptcha
 from keras import layers
 
 # %% [markdown]
-# Three numbers are yours to change.
+# You may change these three numbers. The network sees the captchas in small groups, the *batches*, and is changed a
+# little after each of them. An *epoch* is one round through all captchas.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides every captcha, and the network's first weights
@@ -47,7 +48,7 @@ from keras import layers
 # %% [markdown]
 # ## Draw
 #
-# The package `captcha` draws any text. Ours have four characters out of 36.
+# The package `captcha` draws any text. Our texts have four characters out of 36.
 
 # %%
 ALPHABET = string.digits + string.ascii_uppercase
@@ -72,7 +73,7 @@ def show(pictures, answers, texts):
 
 
 # %% [markdown]
-# These twelve are labelled with what they really say:
+# Here are twelve captchas. The title above each is the text that was drawn.
 
 # %% tags=["active-ipynb"]
 # keras.utils.set_random_seed(SEED)
@@ -81,8 +82,9 @@ def show(pictures, answers, texts):
 # plt.show()
 
 # %% [markdown]
-# Now twenty thousand, which takes about a minute. A network wants numbers: each picture becomes 64 x 128 levels of grey, and
-# each character a number from 1 to 36.
+# Now we draw twenty thousand, which takes about a minute. A network needs numbers, so each picture becomes 64 x 128
+# levels of grey, and each character a number from 1 to 36. The 0 is kept for another purpose, as you will see in a
+# moment.
 
 # %%
 def to_grey(pictures):
@@ -99,9 +101,10 @@ def to_grey(pictures):
 # %% [markdown]
 # ## Build
 #
-# Four blocks look for strokes, then for corners, then for letters. Each one halves the height of the picture, and the first
-# two halve its width as well, so 16 columns remain. For each column the network then gives 37 answers: one of the 36
-# characters, or "nothing new here", the number 0.
+# Four blocks look for strokes, then for corners, then for letters. The first block divides the height and the width
+# of the picture by four, the second divides both by two, and the last two divide only the height by two, so 16
+# columns and 2 rows remain. For each column the network then gives 37 scores, one for each possible answer: the 36
+# characters, and "nothing new here", which is the number 0.
 
 # %%
 def block(filters, stride=1, pool=2):
@@ -130,8 +133,9 @@ def build():
 # %% [markdown]
 # ## Train
 #
-# Nobody tells the network in which column a character stands. The loss, CTC, asks only that the characters come in the
-# right order. The learning rate rises to 0.003, and then falls to zero.
+# Training makes the *loss* small, a number that says how wrong the answers are. Nobody tells the network in which
+# column a character stands: our loss, called CTC, asks only that the characters come in the right order. The
+# *learning rate* says how much each batch may change the network. It rises to 0.003, and then falls to zero.
 
 # %% tags=["active-ipynb"]
 # model, steps = build(), EPOCHS * STEPS
@@ -163,7 +167,9 @@ def wilson(right, n, z=1.96):
     return (middle - half) / (n + z * z), (middle + half) / (n + z * z)
 
 # %% [markdown]
-# Two thousand captchas that the network has never seen. One counts only if all four characters are right.
+# Now the network reads two thousand captchas that it has never seen. A captcha counts as right only if all four
+# characters are right. The first twelve are shown: a green title is a right answer, and a red one gives the wrong
+# answer and the true text.
 
 # %% tags=["active-ipynb", "trained"]
 # texts, pictures = draw(2_000)
@@ -176,10 +182,12 @@ def wilson(right, n, z=1.96):
 # plt.show()
 
 # %% [markdown]
-# Nearly all titles are green. The interval says which true accuracies fit such a count.
+# Nearly all titles are green. Two thousand other captchas would give a slightly different share, so the interval of
+# Wilson says which true accuracies fit such a count.
 #
-# Why does this work? What is in a captcha, what do the blocks see, and how can a loss know the order of characters and not
-# their places? Eight lessons take this page apart, and end with a network that reads captchas of any size.
+# Why does this work? What is in a captcha, what do the blocks see, and how can a network be trained when only the
+# order of the characters is known, and not their places? Eight lessons take this page apart, and end with a network
+# that reads captchas of any size.
 #
 # ---
 #

@@ -19,9 +19,9 @@
 #
 # *Lesson 1 of 8 · 25 minutes · needs a little Python · trains nothing*
 #
-# At the end of this lesson you have an endless, reproducible stream of captchas in the shape that
-# a network wants, and you know what makes them hard to read. You need a little Python and NumPy; no
-# GPU, no data set, and running it all takes a minute.
+# At the end of this lesson you have an endless, reproducible stream of captchas in the shape that a network needs,
+# and you know what makes them hard to read. You need a little Python and NumPy; no GPU, no data set, and running it
+# all takes a minute.
 
 # %%
 import os
@@ -39,7 +39,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 
 # %% [markdown]
-# All captchas grow out of one number. Change it, and you get others; leave it, and you get those on this page.
+# All captchas of this lesson follow from one number, the *seed*. If you change it, you get other captchas; if you
+# leave it, you get those on this page.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # the year of the tutorial that this one grew out of
@@ -47,8 +48,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # ## One captcha
 #
-# A captcha is a text that people can read and programs should not. The package `captcha` draws ours: four
-# characters out of 36, the digits and the capital letters.
+# A captcha is a picture of a text that people can read, and that programs should not be able to read. The package
+# `captcha` draws ours: four characters out of 36, the digits and the capital letters.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -62,12 +63,12 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # print(f"a picture: {picture.shape} {picture.dtype}")
 
 # %% [markdown]
-# Letters lean, overlap and change size; dots and an arc try to pass for parts of them. `draw_captchas`
-# takes its random numbers from the generator that we hand it.
+# The letters lean, touch and differ in size, and there are dots and an arc, which can be mistaken for parts of
+# letters. `draw_captchas` takes its random numbers from the generator that we hand it.
 #
 # ## A page of them
 #
-# Here are 24, at 128x64 pixels: large enough to read, and quick to compute with.
+# Here are 24 captchas of 128x64 pixels, a size that is large enough to read and quick to compute with.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder, show_captchas
@@ -83,10 +84,11 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# Cover the titles and try to read them. Can you tell `0` from `O`? Lesson 6 is about that.
+# Cover the titles and try to read them. Can you tell `0` from `O`? Lesson 6 is about this pair.
 #
-# A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each
-# batch its own generator, seeded by a *name* of four parts: seed, split, epoch and batch number.
+# A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each batch its
+# own generator, seeded by a *name* of four parts: the seed, the *split* (what the captchas are for, such as `train`
+# or `valid`), the epoch and the number of the batch. Here are the first five texts of some batches:
 
 # %% tags=["active-ipynb"]
 # for name in [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("valid", 0, 0), ("train", 0, 0)]:
@@ -94,13 +96,14 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"{split}, epoch {epoch}, batch {index}:", random_texts(stream(SEED, *name), 5))
 
 # %% [markdown]
-# The same name gives the same captchas, in whatever order we ask. Captchas for training and for testing
-# have other names, so they never come from the same stream.
+# The same name gives the same captchas, in whatever order we ask. Captchas for training and for testing have
+# different names, so they never come from the same stream.
 #
 # ## The anatomy of a captcha
 #
-# `stages` draws one captcha and keeps what the package throws away. First the letters: each is drawn in one of three
-# sizes, turned by up to 30 degrees, and warped: stretched into a box whose corners move.
+# `stages` draws one captcha and keeps the steps in between, which the package throws away. The letters come first.
+# Each is drawn in one of three sizes, turned by up to 30 degrees to either side, and *warped*, which means that it is
+# stretched into a box whose corners are moved at random. In the figure, each column is one character:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import stages
@@ -117,15 +120,17 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #         axes.imshow(letter)
 #         axes.set(xticks=[], yticks=[], xlim=(-5, 65), ylim=(65, -5))
 #         axes.set_title(title, fontsize=9)
-# figure.suptitle("Four letters: drawn, turned, warped")
+# figure.suptitle("Four characters: drawn, turned, warped")
 # plt.show()
 
 # %% [markdown]
 # Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but both are
 # stretched into boxes of the same size. Lesson 6 measures what is left of the difference.
 #
-# Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to 255.
-# The package makes the mask from the letter's own brightness, times 1.97. Which letters will be the palest?
+# Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to
+# 255. The package makes the mask from the letter's own brightness, times 1.97. The next figure does this to one
+# letter in four colours; the number above a mask is its most frequent level other than 0. Which letter will be the
+# palest?
 
 # %% tags=["active-ipynb"]
 # from PIL import Image
@@ -149,8 +154,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# The dark ones! Black would not be seen at all. And the mask has hard edges, where the letter had soft ones.
-# Lessons 4 and 6 come back to both. Now all letters together:
+# The darkest one! A black letter would not be seen at all. And the mask has hard edges, where the letter had soft
+# ones. Lessons 4 and 6 come back to both. Now we put all letters together:
 
 # %% tags=["active-ipynb"]
 # figure, grid = plt.subplots(2, 3, figsize=(9, 3), layout="constrained")
@@ -166,16 +171,18 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # *Pasted*: about half of the letters have a space before them, and each slides back over its neighbour by up to a
-# quarter of a letter. *Squeezed*: what is too wide is made to fit. Then come 30 *dots* and an *arc*, darker than
-# letters because no mask makes them pale, and a filter that makes edges *smooth*. The last stage equals the
-# package's own picture, byte for byte.
+# quarter of a letter. *Squeezed*: what is too wide is made to fit. Then come 30 *dots* and an *arc*, which are darker
+# than the letters here because no mask makes them pale, and a filter that makes all edges *smooth*. The last stage
+# equals the package's own picture, byte for byte.
 #
 # ## Why captcha 0.7.0?
 #
-# We want the captchas of the [original tutorial](https://github.com/ypwhs/captcha_break), of 2019. By their source,
-# versions `0.3`, `0.4`, `0.6.0` and `0.7.0` draw nearly the same, and `0.5.0` sizes letters by their own width. The newer
-# `0.7.1` can't be seeded; by a slip in a formula it moves corners less, and its arc may end early. Results on such
-# captchas must not be compared with the original's.
+# We want the same captchas as the [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so that our
+# results can be compared with its results. According to their source code, versions `0.3`, `0.4`, `0.6.0` and `0.7.0`
+# draw nearly the same captchas, while in `0.5.0` the size of a letter depends on its own width. The newer `0.7.1`
+# can't be seeded. Because of a slip in a formula it also moves the corners less, and its arc may end early, so
+# results on its captchas must not be compared with the original's. The figure shows the warp of both versions: each
+# quadrilateral is one box after its corners have moved.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import CLASSIC, MODERN
@@ -189,17 +196,21 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #         axes.add_patch(plt.Polygon(corners, fill=False, color="tab:blue", alpha=0.4))
 #     mean = np.mean([np.abs(version.shifts(w, h, random.Random(i))) for i in range(2_000)])
 #     axes.set(title=f"{name}: {mean:.1f} pixels", aspect="equal", xlim=(-16, 51), ylim=(80, -19))
+#     axes.set_xlabel("x (pixels)")
+# row[0].set_ylabel("y (pixels)")
 # figure.suptitle("Forty boxes, and how far their corners move on average")
 # plt.show()
 
 # %% [markdown]
-# `MODERN` draws as 0.7.1 does, from our generator.
+# In 0.7.0 the corners move by 5.0 pixels on average in each direction, and in 0.7.1 by only 1.2, so its letters are
+# warped much less. `MODERN` draws as 0.7.1 does, but takes its random numbers from our generator.
 #
 # ## From text to labels, and back
 #
-# A network answers with numbers, so each character becomes its place in the alphabet. The first
-# network of this tutorial has four outputs, one for each position, and each answers with 36
-# probabilities. The right answer is a row with a single 1, called *one-hot*.
+# A network answers with numbers, so each character becomes its place in the alphabet, counted from 0. The first
+# network of this tutorial has four outputs, called *heads*, one for each position, and each head answers with 36
+# probabilities. So the right answer is also written as 36 numbers, a single 1 at the place of the character and 0
+# everywhere else. Such a row is called *one-hot*.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.texts import decode_heads
@@ -213,16 +224,17 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # ## Two ways to feed training
 #
-# We could draw tens of thousands of pictures **once**, store them, and train on them again and again. Then
-# the network never waits, but what it sees often it learns by heart. So we draw **on the fly**, each batch just
-# before it is needed. No picture comes twice, and nothing is stored, but the drawing has to be quick: lesson 4.
+# We could draw tens of thousands of pictures **once**, store them, and train on them again and again. Then the
+# network never has to wait, but it learns by heart what it sees often. So we draw **on the fly**, each batch just
+# before it is needed. No picture comes twice, and nothing is stored, but the drawing has to be quick, and lesson 4 is
+# about that.
 #
 # ## `CaptchaSequence`
 #
-# In Keras, a data set that is made while training runs is a `PyDataset`: it knows how many batches
-# an epoch has, and how to make batch number `index`. Ours asks `stream` for the generator with the right name,
-# draws texts, then pictures, and divides the bytes by 255. Labels come in two kinds: `"one-hot"` for the four
-# heads of lesson 2, and `"ctc"`, whole numbers from 1 to 36, for lesson 3, which needs the 0 for itself.
+# In Keras, a data set that is made while training runs is a `PyDataset`: it knows how many batches an epoch has, and
+# how to make batch number `index`. Ours asks `stream` for the generator with the right name, draws texts, then
+# pictures, and divides the bytes by 255. Labels come in two kinds: `"one-hot"` for the four heads of lesson 2, and
+# `"ctc"` for lesson 3. The latter are whole numbers from 1 to 36, because there the 0 means "nothing new here".
 
 # %%
 class CaptchaSequence(keras.utils.PyDataset):
@@ -259,7 +271,7 @@ class CaptchaSequence(keras.utils.PyDataset):
 
 
 # %% [markdown]
-# A first batch, just as a network gets it: pictures are (batch, height, width, colour).
+# Here is a first batch, just as a network gets it. The axes of `X` are batch, height, width and colour.
 
 # %% tags=["active-ipynb"]
 # data = CaptchaSequence(batch_size=128, steps=10, seed=SEED)
@@ -271,7 +283,8 @@ class CaptchaSequence(keras.utils.PyDataset):
 # print("as CTC labels:", CaptchaSequence(1, 1, SEED, labels="ctc")[0][1].tolist())
 
 # %% [markdown]
-# The CTC labels 24, 29, 15, 14 are those of the first, `NSED`: each is the place in the alphabet, and one more.
+# The titles agree with the pictures, so pictures and labels belong together. The CTC labels 24, 29, 15, 14 are those
+# of the first text, `NSED`: each is the place in the alphabet plus 1.
 #
 # ## A new epoch, new pictures
 #
@@ -291,7 +304,7 @@ class SetEpoch(keras.callbacks.Callback):
         self.data.epoch = epoch
 
 # %% [markdown]
-# By hand:
+# Here we call it by hand, three times:
 
 # %% tags=["active-ipynb"]
 # for epoch in range(3):
@@ -302,7 +315,8 @@ class SetEpoch(keras.callbacks.Callback):
 # ## Two workers or eight
 #
 # With `workers=4` Keras draws in four threads, and nobody knows which of them is ready first. Are the batches still
-# the same? A network that only averages the colours of each captcha shows what comes, and in which order.
+# the same? To find out, we take a network that only averages the colours of each captcha. Its answers show which
+# captchas arrive, and in which order.
 
 # %% tags=["active-ipynb"]
 # picture = keras.Input((64, 128, 3))
@@ -314,10 +328,11 @@ class SetEpoch(keras.callbacks.Callback):
 # print("the same with 2 workers, and with 8:", [np.array_equal(one, other) for other in others])
 
 # %% [markdown]
-# They are: each batch depends on its name alone, and Keras hands them out in order. With `use_multiprocessing=True`
-# it starts processes instead of threads. On Linux these are copies of your program (until Python `3.14`); on macOS
-# and Windows they start empty and have to *import* the class, from `notebooks_py.ch1_captcha_preview`, for example,
-# and not from a cell of your notebook.
+# They are the same: each batch depends on its name alone, and Keras hands the batches out in order. So the number of
+# workers changes only how fast they come. With `use_multiprocessing=True` Keras starts processes instead of threads,
+# and the batches depend on nothing but their names there, too. On Linux these processes are copies of your program
+# (before Python `3.14`); on macOS and Windows they start empty and have to *import* the class, from
+# `notebooks_py.ch1_captcha_preview`, for example, and not from a cell of your notebook.
 #
 # ---
 #

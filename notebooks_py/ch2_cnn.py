@@ -19,10 +19,9 @@
 #
 # *Lesson 2 of 8 · 30 minutes · needs 1 · trains two minutes*
 #
-# At the end of this lesson you have built the first network of the original tutorial, trained a
-# small one until it reads most captchas of digits (two minutes on a laptop), and measured honestly
-# what it and a finished one can read. You need [lesson 1](ch1_captcha_preview.ipynb), which draws the
-# data; a CPU is enough.
+# At the end of this lesson you have built the first network of the original tutorial, trained a small one until it
+# reads most captchas of digits (two minutes on a laptop), and measured honestly what this network and a finished one
+# can read. You need [lesson 1](ch1_captcha_preview.ipynb), which draws the data; a CPU is enough.
 
 # %%
 import os
@@ -39,7 +38,7 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 
 
 # %% [markdown]
-# One seed for everything, and two numbers that say how long the training takes.
+# There is one seed for everything, and two numbers say how long the training takes.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
@@ -70,12 +69,14 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # %% [markdown]
 # ## The network
 #
-# The first half looks. A *convolution* slides small windows of weights, its *filters*, over the picture;
-# *max pooling* keeps the largest of each 2x2 values. Five *blocks*, each of two 3x3 convolutions and a
-# pooling, find strokes, then corners, then pieces of letters. Each block halves both sides, and up to
-# the fourth it doubles the number of filters: the plan of VGG, a network of 2014. *Batch
-# normalisation* keeps the numbers near 0 and of the same spread. The original has it after every convolution; our
-# own networks have it once a block, which is faster (lesson 4).
+# The first half of the network looks for patterns. A *convolution* slides small windows, its *filters*, over the
+# picture. A filter consists of *weights*, numbers that are learned in training, and gives a large number wherever the
+# picture has the pattern that the weights describe. What one filter gives for all places is a *channel*. *ReLU*
+# replaces negative numbers by 0, and *max pooling* keeps only the largest of every 2x2 values. Five *blocks*, each of
+# two 3x3 convolutions and a pooling, find strokes, then corners, then pieces of letters. Each block halves the height
+# and the width, and up to the fourth block the number of filters doubles. This is the plan of VGG, a network of 2014.
+# *Batch normalisation* keeps the numbers near 0 and of the same spread. The original has one after every convolution;
+# our own networks have one in each block, which is faster (lesson 4).
 
 # %%
 def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
@@ -100,9 +101,10 @@ def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
 
 
 # %% [markdown]
-# Before the blocks we change one thing. The original feeds colours, in which paper is 1 and ink is less. We turn that
-# around: one number for each pixel, 0 for white paper and 1 for black ink. It is a fixed formula, the
-# brightness that the eye sees, with nothing to learn in it. Lesson 3 shows what that is good for.
+# Before the blocks we change one thing. The original feeds colours, in which paper is 1 and ink is less. We turn this
+# around, and give one number for each pixel, 0 for white paper and 1 for black ink. The number comes from a fixed
+# formula for the brightness that the eye sees, so there is nothing to learn in it. Lesson 3 shows what this change is
+# good for.
 
 # %%
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue look: BT.601
@@ -114,8 +116,9 @@ def to_ink(picture):
 
 
 # %% [markdown]
-# The second half answers. All numbers of the last block go to four *heads*, one for each position. A
-# head is a dense layer with a softmax over the characters: probabilities that add up to one.
+# The second half gives the answers. All numbers of the last block go to four *heads*, one for each position. A head
+# has a *dense* layer, which computes a score for each character, a weighted sum of all these numbers, and a
+# *softmax*, which turns the scores into probabilities that add up to one.
 
 # %%
 CLASSES = len(ALPHABET)
@@ -139,7 +142,7 @@ def build_cnn(
 
 
 # %% [markdown]
-# In the size of the original, that is five blocks. What comes out of each of them?
+# The original has five blocks. What comes out of each of them?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import show_shapes
@@ -153,19 +156,22 @@ def build_cnn(
 # print(f"{full.count_params():,} parameters")
 
 # %% [markdown]
-# The picture shrinks, and the channels grow. (The sides of a box are the square roots of the three numbers.)
-# The original has just as many parameters.
+# From left to right the picture shrinks, while the number of channels grows to 256. (The sides of a box are the
+# square roots of the three numbers.) *Parameters* are all the numbers that a network consists of; the original has
+# just as many.
 #
-# It saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network: four blocks of one
-# convolution each, fewer filters, and a first convolution that moves by two pixels, so that everything after
-# it works on a quarter of the pixels.
+# The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network: four blocks of
+# one convolution each, fewer filters, and a first convolution that moves by two pixels, so that everything after it
+# works on a quarter of the pixels.
 #
 # ## Train
 #
-# The plan is the original's: Adam at one learning rate with a few callbacks, and then from the best weights once
-# more at a tenth of the rate, with large steps to get near and small ones to arrive. Our rates are
-# three times the original's, because the run is so short. The *loss* is minus the natural logarithm of the
-# probability that the network gave to the right answer, in *nats*, summed over the four heads.
+# Training changes the weights a little after each batch, so that the *loss* becomes smaller. Our loss is minus the
+# natural logarithm of the probability that the network gave to the right answer, in *nats*, summed over the four
+# heads. A common rule for such changes is called *Adam*, and the *learning rate* says how large its steps are. The
+# plan is the original's: we train at one learning rate with a few callbacks, and then once more from the best weights
+# at a tenth of the rate. The large steps bring us near the goal, and the small ones right to it. Our rates are three
+# times the original's, because the run is so short.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -188,11 +194,12 @@ def build_cnn(
 # print(f"{model.count_params():,} parameters, {len(valid) * 128} held-out pictures")
 
 # %% [markdown]
-# `SetEpoch` asks for new pictures in every epoch. `EarlyStopping` ends a longer training when the loss on
-# held-out pictures (`valid`) has not improved for three epochs. `CSVLogger` writes the log, and
-# `ModelCheckpoint` keeps the best weights. (`momentum=0.9`: when a network reads, batch normalisation uses averages
-# over the training. The usual 0.99 looks back a hundred batches, too far for so short a run; 0.9 looks back ten.)
-# Now it learns, once at each rate:
+# *Held-out* pictures (`valid`) are not used for training, only for checking it. `SetEpoch` asks for new pictures in
+# every epoch. `EarlyStopping` ends a longer training when the loss on held-out pictures has not improved for three
+# epochs. `CSVLogger` writes the log, and `ModelCheckpoint` keeps the best weights. (About `momentum=0.9`: when a
+# network reads, batch normalisation uses averages from the training. With the usual 0.99 they look back about a
+# hundred batches, which is too far for so short a run; with 0.9 they look back about ten.) Now the network learns,
+# first at the one rate and then at a tenth of it:
 
 # %% tags=["active-ipynb"]
 # def compile_at(rate):
@@ -210,8 +217,8 @@ def build_cnn(
 # print(f"{EPOCHS + 1} epochs of {STEPS} batches, {(EPOCHS + 1) * STEPS * 32:,} pictures")
 
 # %% [markdown]
-# What does the log say? To give all ten digits the same probability costs ln 10 for each of the four
-# positions.
+# What does the log say? A network that gives all ten digits the same probability has a loss of ln 10 for each of the
+# four positions. The dotted line shows the sum.
 
 # %% tags=["active-ipynb", "trained"]
 # import pandas as pd
@@ -227,13 +234,13 @@ def build_cnn(
 # plt.show()
 
 # %% [markdown]
-# (The loss on held-out pictures is lower at first because it is taken at the end of an epoch, while the training
-# loss is a mean over all of it.) These pictures are new, but made of the same bank's letters. Next comes the
-# real test: captchas that the package itself draws.
+# Both curves fall far below the dotted line. (The loss on held-out pictures is lower at first because it is taken at
+# the end of an epoch, while the training loss is a mean over the whole epoch.) The held-out pictures are new, but
+# their letters come from the same bank. Next comes the real test, on captchas that the package itself draws.
 #
 # ## Read
 #
-# A reader takes pictures as they come, bytes from 0 to 255, and answers with texts.
+# To read, we take pictures as they come, in bytes from 0 to 255, and return texts.
 
 # %%
 def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABET) -> list[str]:
@@ -241,8 +248,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
     return decode_heads(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
 # %% [markdown]
-# We draw a thousand captchas with the package and show the first twelve. A title is what the network read: green if
-# it is right, red if not. A captcha counts only if *all* its characters are right.
+# We draw a thousand captchas with the package and show the first twelve. A title is what the network read, in green
+# if it is right, and in red if not. A captcha counts as right only if *all* its characters are right.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -269,12 +276,14 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     print(f"{right:,} of {n:,}: {share(right, n)}")
 
 # %% [markdown]
-# The last line is what the original reports for its network, on all 36 characters: the mark to beat.
+# With more captchas the interval becomes narrower. The last line is what the original reports for its network on all
+# 36 characters, so we compare with it below.
 #
 # ## With more patience
 #
-# Those were digits, and two minutes. `models/cnn.keras` is a finished network: four heads, all 36 characters, a slim
-# form of the large one above. One command trained it from nothing, by the recipe of lesson 4.
+# So far we have read digits, after two minutes of training. `models/cnn.keras` is a finished network with four heads
+# for all 36 characters, a slim form of the large network above. One command trained it from random weights, by the
+# recipe of lesson 4. Here it reads twelve captchas that the package drew:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, finished
@@ -289,8 +298,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     print(f"`{results['command']}` trained it")
 
 # %% [markdown]
-# What do its blocks see? For the first of these captchas, we ask for what leaves each of the four blocks, and
-# show the six channels that differ most from place to place. The brighter, the stronger.
+# What do the blocks of this network see? We send the first of these captchas through the four blocks, and show those
+# six channels of each block that differ most from place to place. The brighter a cell, the larger its number.
 
 # %% tags=["active-ipynb"]
 # if available("cnn"):
@@ -310,13 +319,13 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     plt.show()
 
 # %% [markdown]
-# In the first block the letters can still be read, and each channel answers to some edges more than to others. The
-# deeper the block, the coarser the map: in the last one a channel stands for pieces of letters that we can no
-# longer recognise, but the heads can.
+# After the first block we can still read the letters, and each channel is brighter at some edges than at others. The
+# deeper the block, the coarser its maps. After the last block, a map has only 2 x 4 cells, in which we no longer
+# recognise any letter, but all channels together are enough for the heads.
 #
-# A number should be repeatable. So test sets have *names*, and the name decides every picture:
-# `classic-1k` is a thousand captchas from the stream `test`, from which no training ever draws. While
-# they are drawn, a fingerprint over all their bytes is checked.
+# A result should be repeatable. So test sets have *names*, and the name decides every picture: `classic-1k` is a
+# thousand captchas from the stream `test`, from which no training ever draws. While they are drawn, a fingerprint
+# over all their bytes is checked.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -332,17 +341,21 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The last line says by how many points our `classic-100k` differs from what the original reports, and its brackets
-# hold the interval of that difference: if 0 lies in them, it may be chance. We counted the first line again just
-# now; `make evaluate MODEL=cnn SET=classic-10k` counts any other. `classic` is drawn by captcha 0.7.0, `modern` by
-# 0.7.1, whose letters are warped less. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to the
-# 128x64 that four heads need. This makes letters smaller than any that this network has practised; the one of lesson
-# 3 has practised them, too. (`judge` decided which network is the finished one, so it is no test.)
+# The last line says by how many percentage points our result on `classic-100k` differs from what the original
+# reports, with the interval of this difference in brackets. If 0 lay in this interval, the difference might be
+# chance. Here 0 lies outside, so this network reads fewer captchas right than the original, which saw many more in
+# training. We counted the first line again just now; `make evaluate MODEL=cnn SET=classic-10k` counts any other.
+# `classic` is drawn by captcha 0.7.0, `modern` by 0.7.1, whose letters are warped less. `default` and `preview` are
+# drawn at 160x60 and 170x80, and scaled to the 128x64 that four heads need. The scaling changes the size and the
+# proportions of the letters. This network has not practised such letters and reads fewer of these captchas right,
+# while the network of lesson 3 has practised them, too. (The captchas of `judge` decided which network is the
+# finished one, so they are no longer a fair test.)
 #
 # ## Keep the model
 #
-# One file holds architecture and weights. Your network of digits was compiled, so the file would hold Adam's memory,
-# too, several numbers for each weight. A new `Model` around the same layers leaves that out.
+# One file holds both the architecture and the weights. Your network of digits was compiled, so the file would also
+# hold the memory of Adam, which is several numbers for each weight. A new `Model` around the same layers leaves this
+# memory out.
 
 # %% tags=["active-ipynb"]
 # path = FOLDER / "digits.keras"
@@ -353,7 +366,7 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # assert read_heads(loaded, pictures, DIGITS) == read_heads(model, pictures, DIGITS)
 
 # %% [markdown]
-# Four bytes for each parameter and a little for names, and the loaded copy reads the same.
+# The file needs four bytes for each parameter and a little more for names, and the loaded copy reads the same texts.
 #
 # ---
 #

@@ -44,7 +44,7 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 
 
 # %% [markdown]
-# One seed for everything, and two numbers that say how long the training takes.
+# There is one seed for everything, and two numbers say how long the training takes.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
@@ -54,9 +54,9 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 # %% [markdown]
 # ## One answer for each column
 #
-# Each of the four heads of lesson 2 has to learn for itself where "its" character stands. Now the network
-# gives 16 answers from left to right, one for each column of 8 pixels and what lies around it. *Every*
-# column is asked the same question: which character do you see?
+# Each of the four heads of lesson 2 has to learn for itself where "its" character stands. The network of this lesson
+# gives 16 answers from left to right, one for each column of 8 pixels, and for each answer it also looks at the
+# pixels around the column. *Every* column is asked the same question: which character do you see?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -73,9 +73,10 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 # plt.show()
 
 # %% [markdown]
-# Sixteen answers for four characters: a letter fills several columns, and between two letters there may
-# be nothing to say. So there is one more answer, the **blank**, "nothing new here". In Keras it is class
-# 0, and the characters are 1 to 36. (In the original, blank is the last class, 36.)
+# Here sixteen answers stand for four characters: a letter fills several columns, and between two letters there may be
+# nothing to say. So there is one more answer, the **blank**, which means "nothing new here". In Keras the blank is
+# class 0, and the characters are 1 to 36. No character may have class 0: it would be taken for a blank, and would be
+# missing from every text. (In the original, blank is the last class, 36.)
 #
 # *Connectionist temporal classification* (CTC) has a rule for turning the answers into a text: first merge
 # equal neighbours, then take the blanks away.
@@ -93,19 +94,20 @@ def spell(path: Sequence[int], alphabet: str = ALPHABET) -> str:
 
 
 # %% [markdown]
-# Some answers of six columns over the alphabet `AB`, and what they mean:
+# Here are some answers of six columns over the alphabet `AB`, and what they mean:
 
 # %% tags=["active-ipynb"]
 # for path in [(0, 1, 1, 0, 2, 0), (1, 2, 2, 2, 2, 2), (1, 0, 1, 1, 0, 2), (0, 0, 0, 0, 0, 0)]:
 #     print(f"{spell(path, 'AB')} says {spell(collapse(path), 'AB')!r}")
 
 # %% [markdown]
-# Look at the third: a blank between two `A` makes them two. Without it they would be one.
+# Look at the third line: the blank after the first `A` makes the next `A` a new letter. Without this blank all three
+# would be merged into one.
 #
 # ## All the ways to say AB
 #
-# A path of answers that collapses to a text is called an *alignment* of it. For a toy we can try all
-# paths.
+# One answer for each column makes a *path*, and a path that collapses to a text is called an *alignment* of this
+# text. From here on we also call the columns *steps*, as is usual with CTC. For a toy example we can try all paths.
 
 # %%
 def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int, ...]]:
@@ -115,20 +117,20 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 
 
 # %% [markdown]
-# In four steps, blank, `A` and `B` make 81 paths. These say `AB`:
+# In four steps, blank, `A` and `B` make 81 paths. These paths say `AB`:
 
 # %% tags=["active-ipynb"]
 # found = alignments([1, 2], steps=4, classes=3)
 # print(f"{len(found)} of {3**4} paths say AB:", " ".join(spell(path, "AB") for path in found))
 
 # %% [markdown]
-# In every one of them `A` comes before `B`; where they stand is left open. That is the idea of CTC:
+# In every one of these paths `A` comes before `B`, but where the two stand is left open. That is the idea of CTC:
 # *all* alignments of the right text are right.
 #
 # ## Why AAAA needs seven steps
 #
-# Every character takes at least one step, and two equal neighbours need a blank between them, or
-# they would be merged.
+# Every character takes at least one step, and two equal neighbours need a blank between them, or they would be
+# merged. We count the alignments of three texts:
 
 # %% tags=["active-ipynb"]
 # for text, label in {"ABCD": [1, 2, 3, 4], "ABBC": [1, 2, 2, 3], "AAAA": [1, 1, 1, 1]}.items():
@@ -136,7 +138,8 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 #     print(f"{text} in 1 to 7 steps: {counts} alignments")
 
 # %% [markdown]
-# A text needs as many steps as it has characters, and one more for each pair of equal neighbours.
+# With too few steps a text has no alignment at all. It needs as many steps as it has characters, and one more for
+# each pair of equal neighbours, so `AAAA` needs four steps and three more.
 #
 # ## The loss, by hand
 #
@@ -157,7 +160,7 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
 
 
 # %% [markdown]
-# Six steps, three classes, random logits. Does Keras compute the same?
+# We take six steps, three classes and random logits. Does Keras compute the same loss?
 
 # %% tags=["active-ipynb"]
 # logits = np.random.default_rng(SEED).normal(size=(6, 3)).astype("float32")
@@ -168,11 +171,11 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
 #     print(f"{spell(label, 'AB'):3}  {by_hand:.4f} by hand, {keras_loss:.4f} by Keras")
 
 # %% [markdown]
-# It does. But 16 columns and 37 classes have 37 to the power of 16 paths, far too many to list.
-# The *forward algorithm* goes through a small lattice instead: from top to bottom the text with blanks around
-# its characters, from left to right the steps. Each cell holds the sum over all beginnings of paths that end
-# there. In each step a path stays in its row, goes down one, or jumps over a blank between two different
-# characters.
+# It does. But 16 columns and 37 classes have 37 to the power of 16 paths, far too many to list. The *forward
+# algorithm* fills in a small table instead, the *lattice*. Its rows are the characters of the text, with a blank
+# before, between and after them, and its columns are the steps. All beginnings of paths that end in a cell have a
+# probability, and the cell holds the sum of these probabilities. In each step a path stays in its row, goes down by
+# one row, or jumps over a blank between two different characters.
 
 # %%
 def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
@@ -187,7 +190,8 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 
 # %% [markdown]
-# The lattice of `AB`, for the same random logits. The arrows lead into one cell, and the title shows its sum.
+# Here is the lattice of `AB` for the same random logits. The arrows lead into one cell, and the title shows how its
+# number is computed.
 
 # %% tags=["active-ipynb"]
 # sums = lattice(chances, [1, 2])
@@ -209,16 +213,16 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 # %% [markdown]
 # A path that is in `B` in step 2 was in `A`, in the blank or in `B` before. So these three sums are added, and
-# multiplied by the probability of `B` in this step. In the end a path is in `B` or in the blank behind
-# it: the two framed cells together are the probability of `AB`. Thirty numbers give the same loss as
-# all 729 paths.
+# multiplied by the probability of `B` in this step. In the end a path is in `B` or in the blank behind it, so the sum
+# of the two framed cells is the probability of `AB`. The thirty numbers of the lattice give the same loss as all 729
+# paths.
 #
 # ## The network
 #
-# The blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`), so
-# that 16 columns remain. Each becomes a vector. In the original, two *bidirectional GRUs* then read the sequence:
-# small recurrent networks that carry a memory from column to column, from the left and from the right. A
-# dense layer gives 37 logits for each column.
+# The blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`), so that 16
+# columns remain. Each column becomes a vector. In the original, two *bidirectional GRUs* then read the sequence of
+# these vectors. They are small recurrent networks that carry a memory from column to column, from the left and from
+# the right. At last a dense layer gives 37 logits for each column.
 
 # %%
 def build_ctc(
@@ -262,13 +266,15 @@ SMALL = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
 # plt.show()
 
 # %% [markdown]
-# What could a GRU add? In a sentence, you can guess a smudged word from its neighbours. But captchas are
-# random: who knows three characters knows nothing about the fourth. Lesson 4 compares, and we do without.
+# In the figure of our small network, 16 columns remain after the four blocks, and each is a vector of 256 numbers.
+# What could a GRU add? In a sentence, you can guess a smudged word from its neighbours. But captchas are random, so
+# three characters say nothing about the fourth. Lesson 4 compares networks with and without GRUs; here we do without
+# them.
 #
 # ## From logits to text
 #
-# Take the likeliest answer of each column and collapse: that is called *greedy* decoding, and Keras has
-# it. *Beam search* (`strategy="beam_search"`) follows the hundred best texts and adds up the paths of
+# To take the likeliest answer of each column and then collapse is called *greedy* decoding. Keras can do this, and
+# *beam search* as well (`strategy="beam_search"`), which follows the hundred best texts and adds up the paths of
 # each.
 
 # %%
@@ -293,8 +299,9 @@ def column_chances(model: keras.Model, picture: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown]
-# Two callbacks will watch the training. Keras can't count *texts*, so one reads held-out captchas after each epoch
-# and logs the share that is entirely right. The other keeps the answers to a single picture along the way.
+# Two callbacks will watch the training. Keras has no metric that counts whole *texts*, so the first callback reads
+# held-out captchas after each epoch and logs the share that is entirely right. The second keeps the answers to a
+# single picture along the way.
 
 # %%
 class Evaluate(keras.callbacks.Callback):
@@ -325,10 +332,11 @@ class Snapshots(keras.callbacks.Callback):
 # %% [markdown]
 # ## The plateau
 #
-# Readers of the original wrote: the loss sits still, and the accuracy stays at 0. A stretch of training in which
-# the loss gets nowhere is called a *plateau*. We train a small network three times on the same captchas: in
-# colours, where paper is 1, at the original's learning rate of 1e-3; the same at three times that rate; and
-# with ink = 1 at that rate. (The gradients are clipped; lesson 4 says why.)
+# Readers of the original wrote that the loss no longer falls, and that the accuracy stays at 0. A stretch of training
+# in which the loss gets nowhere is called a *plateau*. We train a small network three times on the same captchas. The
+# first network sees colours, where paper is 1, and has the original's learning rate of 1e-3. The second also sees
+# colours, at three times this rate. The third has the higher rate as well, but ink = 1. (The *gradients*, which say
+# how to change each weight, are clipped; lesson 4 says why.)
 
 # %%
 def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
@@ -340,7 +348,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
     return model
 
 # %% [markdown]
-# The loss of every fifth batch:
+# The figure shows the loss of every fifth batch:
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.bank import GlyphBank
@@ -361,17 +369,18 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # plt.show()
 
 # %% [markdown]
-# At first the loss falls quickly: the network learns that blank is the likeliest answer. A little above the dotted
-# line, where four characters are guessed, it has to find out which columns should say something else. As long
-# as most of them say blank, hardly any picture tells it which one is wrong; in a larger network this can last for
-# epochs. Compare how long each curve stays up there. We also tried three seeds at the higher rate: each time the
-# network with ink = 1 left the plateau first, one with grey pictures and paper = 1 next, and the one with colours
-# last. Perhaps the reason is that an empty column is nearly all zeros then, so that any letter in it stands out.
+# At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
+# plateau, a little above the dotted line, which is the loss of guessing four characters. There the network has to
+# find out which columns should say something else. As long as nearly all columns say blank, a picture hardly tells it
+# which of them are wrong. In a larger network this can last for epochs. In the run shown, the curve with ink = 1
+# crosses the dotted line after about 40 batches, paper = 1 at the same rate after about 55, and paper = 1 at the
+# lower rate only after about 85. Perhaps the reason is that with ink = 1 an empty column is nearly all zeros, so that
+# any letter in a column stands out.
 #
 # ## Watch it learn
 #
-# So: ink is 1. We start again, with the plan of lesson 2: one rate, and then a tenth of it from
-# the best weights. In Jupyter a bar shows `val_acc`, the share of whole texts.
+# So we take ink = 1 and start again, with the plan of lesson 2: one rate, and then a tenth of this rate from the best
+# weights. In Jupyter a bar shows `val_acc`, the share of held-out captchas that are read entirely right.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -396,8 +405,9 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"{EPOCHS + 1} epochs, {batches * 32:,} pictures")
 
 # %% [markdown]
-# What did it answer to our first picture in the meantime? Below the picture stands the likeliest answer of each
-# column, `-` for the blank, and below that all answers that play a part. The darker, the surer.
+# What did the network answer to our first picture in the course of the training? Right below the picture stands the
+# likeliest answer of each column, with `-` for the blank. Each row of the chart below is one possible answer; a row
+# is shown if its answer has a chance of 25 % or more at any time. The darker a cell, the surer the network is.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import animate_columns, likely_rows, plot_columns
@@ -417,12 +427,13 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # plt.show()
 
 # %% [markdown]
-# All of it as a moving picture:
+# Here is the whole training as a moving picture:
 #
 # ![A moving picture: the sixteen answers to one captcha, in the course of the training](../imgs/ctc.gif)
 #
-# First all columns say blank, then one character after another appears in one or two of them, though nobody ever
-# told the network where characters are. What does it read now? The package draws, and a title is the answer.
+# First all columns say blank, then one character after another appears in one or two of them, though nobody ever told
+# the network where characters are. What does the network read now? The package draws the captchas, and the title of
+# each is the network's answer.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import show_captchas
@@ -436,12 +447,13 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # assert right > 0.85 * len(texts) or STEPS < 400, f"only {right} right"
 
 # %% [markdown]
-# In a red one a character was taken for another, made up, or lost beside its neighbour.
+# About nine captchas out of ten are read right, so there may be no red title among these twelve. In a captcha that is
+# read wrong, a character was taken for another, made up, or lost beside its neighbour.
 #
 # ## With more patience
 #
 # `models/ctc.keras` is a network of this kind, a little wider and with two convolutions in a block. One command
-# trained it from nothing, by the recipe of lesson 4: on captchas of any size, with one to six characters.
+# trained it from random weights by the recipe of lesson 4, on captchas of many sizes, with one to six characters.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -462,9 +474,11 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# `sizes` has heights of 50 to 100 pixels, widths of 1.9 to 3.4 heights, and one to six characters; in the lowest of
-# these pictures letters are cut off. In `nothing` there is nothing to read, and right is an empty answer. The last
-# line compares with what the original reports: if 0 lies in the brackets, the difference may be chance.
+# The captchas of `sizes` are 50 to 100 pixels high and two to three times as wide, and have one to six characters; in
+# the lowest of them, letters are cut off. In the pictures of `nothing` there is nothing to read, so an empty text is
+# the right answer. You know the other names from lesson 2. The last line compares with what the original reports.
+# Again, the interval in brackets does not contain 0, so the difference is hardly chance: the original's result is a
+# little better.
 #
 # ## Sixteen answers under the picture
 #
@@ -485,7 +499,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("O0OP", drawing=0)
 
 # %% [markdown]
-# Where two characters share a column, in paler blue, the network hesitates between them.
+# The network reads the text right. Where two rows of one column are both blue, it is not sure which of the two
+# answers is right: in the column of the `0` it gives the `O` a small chance as well.
 #
 # ## Your own text
 #
@@ -495,7 +510,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
 
 # %% [markdown]
-# Between two `A` there is always a blank, so `AAAA` takes seven columns at least, as promised.
+# Between one letter `A` and the next there is always a blank, so `AAAA` takes at least seven columns, as we counted
+# above. (Two answers `A` without a blank between them are one letter.)
 #
 # ---
 #
