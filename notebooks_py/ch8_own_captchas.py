@@ -300,16 +300,16 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #
 # tuning = pd.DataFrame(measured("tuning")["rows"])
 # styles = tuning.groupby("style", sort=False)
-# figure, grid = plt.subplots(1, len(styles), figsize=(9, 3), sharey=True, squeeze=False)
-# for axes, (style, rows) in zip(grid[0], styles, strict=True):
+# figure, grid = plt.subplots(1, len(styles), figsize=(9, 3.6), sharey=True, layout="constrained")
+# for axes, (style, rows) in zip(grid, styles, strict=True):
 #     for name, line in rows.groupby("name", sort=False):
 #         axes.plot(line.labels, 100 * line.right / line.n, "o-", label=name)
 #     ticks = sorted(set(rows.labels))
 #     axes.set(xscale="log", xticks=ticks, xticklabels=ticks)
-#     axes.set(title=f"Style: {style}", xlabel="labelled pictures", ylabel="read right (%)")
+#     axes.set(title=f"Style: {style}", xlabel="labelled pictures")
 #     axes.minorticks_off()
-# axes.legend()
-# figure.tight_layout()
+# grid[0].set_ylabel("read right (%)")
+# figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 # plt.show()
 # for row in tuning[tuning.labels == 200].itertuples():
 #     print(f"{row.style}, 200 labels, {row.name}: {share(row.right, row.n)}")
