@@ -14,6 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 from captcha_reader.practice import Labelled
+from captcha_reader.reading import load_network
 from captcha_reader.weights import described, description
 from notebooks_py import ch4_gpu_training as ch4
 from notebooks_py import ch8_own_captchas as ch8
@@ -67,6 +68,8 @@ def test_a_folder_becomes_a_network_and_ctrl_c_changes_nothing(call, tmp_path, c
     assert "next: make " in printed.splitlines()[-1]
     out = tmp_path / "whole"
     assert description(out / "mine.keras") == described("1ab", 192)
+    if (out / "mine.onnx").exists():  # and it reads pictures as wide as it learned them
+        assert load_network(out / "mine.onnx").width == 192
     results = json.loads((out / "results.json").read_text())
     assert results["steps"] == 5 and results["n"] == 4 and (out / "wrong.png").exists()
     assert "my captchas' OUT=" in results["command"] and not whole.compiled

@@ -21,11 +21,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from captcha_reader import weights
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.reading import load_network, read_captchas
+from captcha_reader.styles import draw_style
 from captcha_reader.texts import random_texts
 from tools import options
 from tools.lessons import ROOT, write
@@ -61,19 +62,6 @@ def package(cache: Path = ROOT / "build" / "npm") -> Path:
     return path
 
 
-def draw_foreign(text: str, rng: random.Random) -> Image.Image:
-    """Draw a text, 128x64, in a style that the network has not learned: outlines on stripes."""
-    picture = Image.new("RGB", (128, 64), "#f3e9d2")
-    pen = ImageDraw.Draw(picture)
-    for x in range(-64, 128, 8):
-        pen.line((x, 64, x + 64, 0), "#e2c792", 3)
-    font = ImageFont.load_default(34)
-    for i, character in enumerate(text):
-        place = (10 + 28 * i, rng.randint(4, 18))
-        pen.text(place, character, "#fffaf0", font, stroke_width=2, stroke_fill="#7a3b2e")
-    return picture
-
-
 def samples(alphabet: str, rng: random.Random) -> list[tuple[str, Image.Image]]:
     """Draw twenty captchas: 16 that our network reads, the first three it doesn't, one foreign.
 
@@ -87,7 +75,8 @@ def samples(alphabet: str, rng: random.Random) -> list[tuple[str, Image.Image]]:
         for text, picture, reading in zip(texts, pictures, readings, strict=True):
             (right if reading.text == text else wrong).append((text, picture))
     (text,) = random_texts(rng, 1, alphabet)
-    others = [*right[1:16], *wrong[:3], (text, draw_foreign(text, rng))]
+    foreign = Image.fromarray(draw_style("colours", [text], rng)[0])
+    others = [*right[1:16], *wrong[:3], (text, foreign)]
     rng.shuffle(others)
     return [right[0], *others]
 

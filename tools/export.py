@@ -34,8 +34,11 @@ OPSET, IR = 17, 8  # versions of ONNX that runtimes of these years read, in brow
 NEAR = 1e-4  # how far a probability may be from Keras'
 
 
-def to_onnx(model, **metadata: str):
-    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`."""
+def to_onnx(model, width: int | None, **metadata: str):
+    """Return a network of `build_ctc` without GRUs as an `onnx.ModelProto`.
+
+    It takes pictures `width` pixels wide, or of any width.
+    """
     from notebooks_py.ch2_cnn import LUMA
 
     nodes, constants = [], []
@@ -85,7 +88,7 @@ def to_onnx(model, **metadata: str):
                 raise ValueError(f"the layer {layer.name} ({other}) can't be written as ONNX here")
     add("Softmax", x, axis=-1, output="probabilities")
     add("ArgMax", x, axis=-1, keepdims=0, output="classes")
-    (_, height, width, colors), (_, steps, classes) = model.input_shape, model.output_shape
+    (_, height, _, colors), (_, steps, classes) = model.input_shape, model.output_shape
     tensor, shape = helper.make_tensor_value_info, ["n", steps or "steps", classes]
     pictures = tensor("pictures", TensorProto.UINT8, ["n", height, width or "width", colors])
     probabilities = tensor("probabilities", TensorProto.FLOAT, shape)
@@ -97,13 +100,13 @@ def to_onnx(model, **metadata: str):
     return onnx
 
 
-def distance(content: bytes, model) -> float:
+def distance(content: bytes, model, width: int | None) -> float:
     """Return how far probabilities of an ONNX file are from Keras' on 100 captchas, at most."""
     import keras
 
     rng, largest = stream(0, "export", epoch=0, index=0), 0.0
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    height, width = model.input_shape[1:3]
+    height = model.input_shape[1]
     for w in (width,) if width else (96, 128, 168, 256):
         pictures = draw_captchas(random_texts(rng, 25), rng, w, height)
         (ours,) = session.run(["probabilities"], {"pictures": pictures})
@@ -126,9 +129,11 @@ def export(source: Path, alphabet: str | None = None) -> bytes:
     model = keras.models.load_model(source, compile=False)
     if model.name != "ctc":
         raise ValueError(f"{source} holds a network {model.name!r}, no CTC network of lesson 3")
-    alphabet = alphabet or (description(source) or {}).get("alphabet", ALPHABET)
-    properties = json.dumps(described(alphabet, model.input_shape[2]))
-    onnx = to_onnx(model, sha256=sha256(source), **{PROPERTY: properties})
+    stored = description(source) or described(ALPHABET, model.input_shape[2])
+    alphabet = alphabet or stored["alphabet"]
+    width = None if stored["width"] == "free" else stored["width"]
+    properties = json.dumps(described(alphabet, width))
+    onnx = to_onnx(model, width, sha256=sha256(source), **{PROPERTY: properties})
     characters = model.output_shape[-1] - 1
     if characters != len(alphabet):
         raise ValueError(
@@ -136,7 +141,7 @@ def export(source: Path, alphabet: str | None = None) -> bytes:
             f"{len(alphabet)}; name its own, as in ALPHABET=01234"
         )
     content = onnx.SerializeToString(deterministic=True)
-    if not (far := distance(content, model)) <= NEAR:
+    if not (far := distance(content, model, width)) <= NEAR:
         raise ValueError(f"probabilities are up to {far:.1e} away from Keras', more than {NEAR}")
     return content
 
