@@ -34,6 +34,11 @@ from tools import options, runs
 
 VALID = 5_000  # held-out captchas of each kind that are read after each epoch
 QUICK = 1_000  # as many where the budget is in minutes
+DEFAULTS = {  # of each model; O and 0 are most of what is left to learn in a long run
+    "cnn": {"budget": 2_000_000, "sizes": 0.0, "hard": 0.5},
+    "ctc": {"budget": 2_400_000, "sizes": 0.5, "hard": 0.2},
+    "pytorch": {"budget": 4_000_000, "sizes": 0.0, "hard": 0.2},
+}
 
 
 def captchas_or_minutes(text: str) -> int | str:
@@ -48,22 +53,21 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     """Return the parser of a command line; its defaults are those of the model named there."""
     parser = options.parser("train", "Train a network from nothing, or go on after a stop.")
     add, share = parser.add_argument, options.share
-    models, precisions = ("cnn", "ctc", "pytorch"), ("auto", "float32", "mixed_bfloat16")
-    add("--model", default="ctc", choices=models, help="four heads, CTC, or that of lesson 7")
+    precisions = "auto", "float32", "mixed_bfloat16"
+    add("--model", default="ctc", choices=DEFAULTS, help="four heads, CTC, or that of lesson 7")
     add("--size", default="slim", choices=("slim", "full"), help="full is the original's")
-    add("--budget", type=captchas_or_minutes, help="captchas, or minutes as in 20min; cnn: 4000000")
+    add("--budget", type=captchas_or_minutes, help="captchas, or minutes as in 20min")
     add("--seed", default=2019, type=options.whole, help="decides captchas and first weights")
     add("--sizes", type=share, help="share of batches in any size, for ctc alone")
-    add("--hard", default=0.2, type=share, help="share of captchas with many O and 0")
+    add("--hard", type=share, help="share of captchas with many O and 0")
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
     add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
     add("--workers", type=options.whole, default=1, help="processes that draw; 0: no other process")
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
-    parser.set_defaults(budget=2_400_000, sizes=0.5, processes=processes)
-    if parser.parse_args(words).model != "ctc":
-        parser.set_defaults(budget=4_000_000, sizes=0.0)
+    parser.set_defaults(processes=processes, **DEFAULTS["ctc"])  # these are shown by --help
+    parser.set_defaults(**DEFAULTS[parser.parse_args(words).model])
     return parser
 
 
