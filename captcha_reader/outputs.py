@@ -195,8 +195,7 @@ def animate_columns(
         images.append(Image.fromarray(np.array(figure.canvas.buffer_rgba())[..., :3]))
     plt.close(figure)
     # One palette for all: what stays from frame to frame is stored once.
-    several = Image.fromarray(np.hstack([np.array(image) for image in images[::4]]))
-    colors = several.quantize(256, Image.Quantize.MAXCOVERAGE)
+    colors = Image.fromarray(np.vstack(images)).quantize(256)
     images = [image.quantize(palette=colors, dither=Image.Dither.NONE) for image in images]
     times = [200] * (len(images) - 1) + [3000]  # milliseconds
     images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0)
