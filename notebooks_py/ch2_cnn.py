@@ -303,9 +303,10 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     ink.imshow(to_ink(shown[:1] / np.float32(255))[0], cmap="gray")
 #     for block, (row, maps) in enumerate(zip(np.reshape(others, (4, 4)), looks, strict=True), 1):
 #         maps = ops.convert_to_numpy(ops.relu(ops.cast(maps[0], "float32")))
+#         four = maps[..., maps.std((0, 1)).argsort()[-4:]]
 #         row[0].set_title(f"block {block}: {maps.shape[0]} x {maps.shape[1]}", loc="left")
-#         for axes, channel in zip(row, maps.std((0, 1)).argsort()[::-1], strict=False):
-#             axes.imshow(maps[..., channel], vmin=0, vmax=maps.max())
+#         for axes, channel in zip(row, four.transpose(2, 0, 1), strict=True):
+#             axes.imshow(channel, vmin=0, vmax=four.max())
 #     for axes in grid.values():
 #         axes.axis("off")
 #     figure.suptitle("A captcha, its ink, and four channels of each block, to one scale in each row")
