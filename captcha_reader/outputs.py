@@ -192,12 +192,12 @@ def animate_columns(
         style = {"color": "green" if answer == text else "crimson", "family": "monospace"}
         axes.set_title(f"read: {answer or 'nothing'}", loc="right", weight="bold", size=16, **style)
         figure.canvas.draw()
-        images.append(Image.fromarray(np.array(figure.canvas.buffer_rgba())[..., :3]))
+        images.append(np.array(figure.canvas.buffer_rgba())[..., :3])
     plt.close(figure)
-    # One palette for all: what stays from frame to frame is stored once.
-    several = Image.fromarray(np.hstack([np.array(image) for image in images[::4]]))
-    colors = several.quantize(256, Image.Quantize.MAXCOVERAGE)
-    images = [image.quantize(palette=colors, dither=Image.Dither.NONE) for image in images]
+    # One palette for all of them, so that what stays from frame to frame is stored once.
+    strip = Image.fromarray(np.vstack(images)).quantize(256)
+    height, width, _ = images[0].shape
+    images = [strip.crop((0, y, width, y + height)) for y in range(0, strip.height, height)]
     times = [200] * (len(images) - 1) + [3000]  # milliseconds
     images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0)
 
