@@ -71,7 +71,7 @@ def show_captchas(
         axes.imshow(picture)
         answer = text if answers is None else answers[i]
         color = "black" if answers is None else "green" if answer == text else "crimson"
-        label = answer if answer == text else f"{answer or '(nothing)'}, not {text}"
+        label = answer if answer == text else f"{answer or 'nothing'}, not {text}"
         axes.set_title(label, color=color, family="monospace")
     for axes in grid.flat:
         axes.axis("off")
@@ -142,11 +142,11 @@ def plot_calibration(axes: Axes, sure: Sequence[float], correct: Sequence[bool])
     for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
         if (inside := (sure > low) & (sure <= high)).any():
             x, n = 100 * sure[inside].mean(), inside.sum()
-            label = f"{low:.0%} to {high:.0%}: {n:,} captchas"
+            label = f"{low:.0%} to {high:.0%}: {n:,}"
             plot_shares(axes, [x], correct[inside].sum(), n, label, fmt="o")
     axes.plot([0, 100], [0, 100], "k:", lw=1)
     axes.set(xlabel="how sure the network was (%)", ylabel="answers that were right (%)")
-    axes.legend(title="how sure", fontsize=8)
+    axes.legend(title="how sure: pictures", fontsize=8)
 
 
 def plot_columns(axes: Axes, picture: np.ndarray, chances: np.ndarray, rows: str) -> None:
