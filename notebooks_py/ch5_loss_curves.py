@@ -186,14 +186,14 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #
 # ## Accidents that show no error
 #
-# Five mistakes raise no error, and the loss is a number like any other. We make three of them with the finished network
-# and captchas that it reads well.
+# Five mistakes raise no error, and the loss is a number like any other. We make them with the finished network and
+# captchas that it reads well.
 #
 # **Softmax before a loss that wants logits.** `keras.losses.CTC` applies one itself:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
-# from captcha_reader.texts import ctc_labels, random_texts
+# from captcha_reader.texts import ALPHABET, ctc_labels, random_texts
 #
 # network, rng = finished("ctc")[0], stream(SEED, "accidents", epoch=0, index=0)
 # texts = random_texts(rng, 200)
@@ -218,11 +218,30 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # Three labels are not 0, so Keras looks at the first three alone: whatever the last character is, the loss stays the
 # same, and nobody learns it. Nor can any answer contain the `0`, since decoding drops class 0 as a blank.
 #
-# **Too few columns.** `AAAA` needs seven (lesson 3). With six, its loss is infinite in PyTorch, but Keras on TensorFlow
-# gives a large finite number, which disappears in a mean over many.
+# **Too few columns.** `AAAA` needs seven (lesson 3). With six, its loss is infinite. PyTorch says so; Keras on TensorFlow
+# gives a large but finite number, which disappears in a mean over many:
+
+# %% tags=["active-ipynb"]
+# for columns in (8, 7, 6):
+#     loss = float(ctc(ctc_labels(["AAAA"]), logits[:1, :columns]))
+#     print(f"AAAA in {columns} columns: loss {loss:.0f}")
+
+# %% [markdown]
+# **Workers that all draw the same.** Three processes get a data set that keeps a random generator of its own:
+
+# %% tags=["active-ipynb"]
+# import multiprocessing
+# import random
+# from functools import partial
 #
-# **Workers that all draw the same.** If a data set has a random generator of its own, every worker process gets a copy
-# in the same state. Our `stream` depends on the number of the batch instead (lesson 1).
+# generator = random.Random(SEED)
+# with multiprocessing.get_context("spawn").Pool(3) as workers:
+#     drawn = workers.map(partial(generator.choices, k=4), [ALPHABET] * 3, chunksize=1)
+# print(*map("".join, drawn))
+
+# %% [markdown]
+# Each gets a copy in the same state, so one text is drawn three times. Our `stream` depends on the number of the batch
+# instead (lesson 1).
 #
 # **Reading in training mode.** With `training=True` batch normalisation uses the pictures at hand and not its averages,
 # so an answer depends on what else is in the batch. Here each captcha is read alone:
