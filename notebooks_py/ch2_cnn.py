@@ -166,9 +166,9 @@ def build_cnn(
 #
 # Training changes the weights a little after each batch, so that the *loss* becomes smaller. Our loss is minus the
 # natural logarithm of the probability that the network gave to the right answer, in *nats*, summed over the four
-# heads. A common rule for such changes is called *Adam*, and the *learning rate* says how large its steps are. As in
-# the original, we train at one learning rate, and then once more from the best weights at a tenth of the rate: the
-# large steps bring us near the goal, and the small ones right to it.
+# heads. A common rule for such changes is called *Adam*, and the *learning rate* says how large its steps are. Like the
+# original, we train at one rate, and then once more from the best weights at a tenth of it: the large steps bring us
+# near the goal, and the small ones right to it.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -219,11 +219,11 @@ def build_cnn(
 #
 # log = pd.read_csv(FOLDER / "cnn.csv")
 # figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-# axes.plot(log.epoch + 1, log.loss, "o-", label="training pictures")
-# axes.plot(log.epoch + 1, log.val_loss, "s-", label="held-out pictures")
+# axes.semilogy(log.epoch + 1, log.loss, "o-", label="training pictures")
+# axes.semilogy(log.epoch + 1, log.val_loss, "s-", label="held-out pictures")
 # axes.axhline(LENGTH * np.log(10), color="gray", ls=":", label="blind guessing")
 # axes.set(title="The loss falls", xlabel="epoch", ylabel="loss, four heads (nats)")
-# axes.set(xticks=log.epoch + 1, yscale="log", yticks=(0.1, 1, 10), yticklabels=(0.1, 1, 10))
+# axes.set(xticks=log.epoch + 1, yticks=(0.1, 1, 10), yticklabels=(0.1, 1, 10))
 # axes.legend()
 # plt.show()
 

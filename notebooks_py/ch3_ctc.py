@@ -73,8 +73,8 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, SMALL, blocks, to_ink
 
 # %% [markdown]
 # Sixteen answers stand for four characters: a letter fills several columns, and between two letters there may be
-# nothing to say. So there is one more answer, the **blank**, which means "nothing new here". In Keras the blank is
-# class 0, and the characters are 1 to 36.
+# nothing to say. So there is one more answer, the **blank**, which means "nothing new here". The blank is class 0, and
+# the characters are 1 to 36.
 #
 # *Connectionist temporal classification* (CTC) has a rule for turning the answers into a text: first merge equal
 # neighbours, then take the blanks away. We say that the answers *collapse* to the text.
@@ -219,9 +219,8 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 # columns remain. Each column becomes a vector, and a dense layer turns each vector into 37 logits.
 #
 # In the original, two *bidirectional GRUs* come before the dense layer, small networks that carry a memory from column
-# to column, from the left and from the right. In a sentence, such a memory helps to guess a smudged word from its
-# neighbours. But captchas are random, so three characters say nothing about the fourth, and our network has no GRU.
-# (Lesson 4 compares both.)
+# to column, in both directions. In a sentence, such a memory helps to guess a smudged word from its neighbours. But
+# captchas are random, so three characters say nothing about the fourth, and our network has no GRU.
 
 # %%
 def build_ctc(
@@ -321,8 +320,8 @@ class Snapshots(keras.callbacks.Callback):
 # %% [markdown]
 # ## The plateau
 #
-# Readers of the original wrote that the loss no longer falls, and that the accuracy stays at 0. A stretch of training
-# in which the loss gets nowhere is called a *plateau*. We train a small network three times on the same captchas: on
+# Readers of the original wrote that the loss no longer falls, and that the accuracy stays at 0. Such a stretch of
+# training is called a *plateau*. We train a small network three times on the same captchas: on
 # colours (paper is 1) at the original's learning rate, on colours at three times this rate, and on ink (ink is 1) at the
 # higher rate. (`global_clipnorm` shortens long *gradients*, which say how to change each weight, so that one unusual
 # batch does little harm.)
@@ -390,9 +389,9 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"{EPOCHS + 1} epochs, {batches * 32:,} pictures")
 
 # %% [markdown]
-# What did the network answer to our first picture in the course of the training? Right below the picture stands the
-# likeliest answer of each column, with `-` for the blank. Each row of the chart below is one answer that was likely at
-# some time, and the darker a cell, the surer the network is.
+# How did the answers to our first picture change? Right below the picture stands the likeliest answer of each column,
+# with `-` for the blank. Each row of the chart below is one answer that was likely at some time, and the darker a cell,
+# the surer the network is.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import animate_columns, likely_rows, plot_columns
@@ -410,13 +409,13 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # plt.show()
 
 # %% [markdown]
-# Here is the whole training:
+# And now the whole training:
 #
 # ![A moving picture: the sixteen answers to one captcha, in the course of the training](../imgs/ctc.gif)
 #
-# First all columns say blank, then one character after another appears in one or two of them, though nobody ever told
-# the network where characters are. What does it read now, in captchas that the package draws? The first two rows show
-# captchas as they come, and the last row the first four that are read wrong.
+# First all columns say blank, then one character after another appears, though nobody ever told the network where
+# characters are. What does it read now, in captchas that the package draws? The first two rows show captchas as they
+# come, and the last row the first four that are read wrong.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import show_captchas
@@ -437,10 +436,9 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # ## With more patience
 #
 # `models/ctc.keras` is a network of this kind, a little wider and with two convolutions in a block. One command
-# trained it by the recipe of lesson 4, on captchas of many sizes, with one to six characters.
-#
-# You know most test sets from lesson 2. `sizes` has captchas of one to six characters, 50 to 100 pixels high and two to
-# three times as wide, and `nothing` has pictures without a text, for which an empty text is the right answer.
+# trained it by the recipe of lesson 4, on captchas of many sizes. You know most test sets from lesson 2. `sizes` has
+# captchas of one to six characters, 50 to 100 pixels high and two to three times as wide, and `nothing` has pictures
+# without a text, for which an empty text is the right answer.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -461,13 +459,12 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# Again, the interval in brackets does not contain 0, so the difference is hardly chance: the original's result is a
-# little better.
+# Again 0 lies outside the interval, so it is hardly by chance that the original's result is a little better.
 #
 # ## Sixteen answers under the picture
 #
-# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here is this text in a
-# drawing of ours, with the sixteen answers of the finished network.
+# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here is our drawing of this
+# text, with the sixteen answers of the finished network.
 
 # %% tags=["active-ipynb"]
 # def show_columns(text, drawing):
@@ -483,8 +480,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("O0OP", drawing=0)
 
 # %% [markdown]
-# Where two rows of one column are both blue, the network is not sure which of the two answers is right: in the column
-# of the `0` it gives the `O` a small chance as well.
+# Where two rows of one column are both blue, the network is not sure: in the column of the `0` it gives the `O` a small
+# chance as well.
 #
 # Now write a text of your own, and draw it again with another number.
 
