@@ -19,10 +19,9 @@
 #
 # *Lesson 4 of 8 · 40 minutes · needs 3 · trains seconds*
 #
-# Lessons 2 and 3 trained for two minutes. At the end of this one you know what hours are spent on: where the
-# time of a training step goes, what our recipe is made of, how to stop and go on, and how to use a GPU, or
-# several. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the long runs were made beforehand, by
-# `make train` and `make study`, and this lesson reads what they found.
+# Lessons 2 and 3 trained for two minutes. At the end of this one you know where the time of a training step goes, what
+# our recipe is made of, how to stop and go on, and how to use a GPU, or several. You need [lesson 3](ch3_ctc.ipynb). A
+# CPU is enough: the long runs were made beforehand, by `make train` and `make study`.
 
 # %%
 import os
@@ -59,8 +58,8 @@ from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 # %% [markdown]
 # ## Where does a step go?
 #
-# A training step needs a batch of captchas, and a network that learns from it. The network of our long runs is
-# `SLIM`: its first convolution moves by two pixels, and its early blocks, where pictures are large, have few filters.
+# A training step needs a batch of captchas, and a network that learns from it. That of our long runs is `SLIM`: its
+# first convolution moves by two pixels, and its early blocks, where pictures are large, have few filters.
 
 # %%
 SLIM = {"filters": (24, 48, 96, 192), "stride": 2, "norms": "once"}
@@ -101,20 +100,19 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# Compare the bars of a colour. A bank draws several times as fast. And on a CPU, batch normalisation takes
-# more time than you would think: Keras computes it in many passes over memory. Behind the pooling, where a quarter
-# of the pixels are left, one norm is enough for a block.
+# Compare the bars of a colour. A bank draws several times as fast. And on a CPU, batch normalisation takes more time than
+# you would think, because Keras computes it in many passes over memory. So our blocks have one norm, behind the pooling,
+# where a quarter of the pixels are left.
 #
-# On a GPU the blue bars shrink and the orange ones do not, so the network waits for its captchas. (The original's
-# log hints at that: its steps took 116 to 128 ms in training, and 110 to 116 ms when the CNN only read.) So
-# `make train` draws in a process of its own, which works ahead while the network learns: `Ahead` in
-# [practice.py](../captcha_reader/practice.py).
+# On a GPU the blue bars shrink and the orange ones do not, so the network may wait for its captchas. That is why
+# `make train` draws in a process of its own, which works ahead while the network learns (`Ahead` in
+# [practice.py](../captcha_reader/practice.py)).
 #
 # ## Draw several times as fast
 #
-# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps
-# them. Once, beforehand, the package draws every character a few times in each of sixty random colours.
-# Then captchas of any size are composed from these glyphs by the package's own rules. Which row is the package's?
+# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps them: the
+# package draws every character a few times in each of sixty colours, and then captchas of any size are composed from
+# these glyphs by the package's own rules. Which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -130,11 +128,10 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# The upper one. But the eye is no test. A simpler bank would draw each glyph once, in white, and colour it
-# afterwards, and its captchas look the same. Yet the package thins the edges of strokes, more so in
-# dark colours, and how much of a letter is ink is what tells `0` from `O` (lesson 6). So a finished network
-# judges both banks: does it mistake `0` for `O` as often as on the package's pictures? (Counted in captchas of `O`
-# and `0` alone, at 128x64.)
+# The upper one. But the eye is no test. The captchas of a simpler bank, whose glyphs are drawn in white and coloured
+# afterwards, look the same, too. Yet the package thins the edges of strokes, more so in dark colours, and how much of a
+# letter is ink is what tells `0` from `O` (lesson 6). So a finished network judges both banks, on captchas of `O` and `0`
+# alone: does it mistake one for the other as often as on the package's pictures?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, measured
@@ -146,24 +143,22 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"    {what:7} {share(*counts[what])}")
 
 # %% [markdown]
-# Our bank agrees with the package in all three numbers, within what chance allows. On captchas of the white
-# bank the network takes `O` for `0` far more often, and `0` for `O` less often. So training may use our bank,
-# while test sets are always drawn by the package.
+# Our bank agrees with the package within what chance allows. On captchas of the white bank the network takes `O` for `0`
+# far more often. So training may use our bank, while test sets are always drawn by the package.
 #
 # ## The recipe
 #
 # ### Practise what people have
 #
-# The package draws captchas of any size, and people put margins around them or scan them askew. So half of
-# the batches hold the main task, 128x64 with four characters. In the other half sizes are random, texts have up
-# to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*: mirrored
-# captchas, letters in lower case, noise, a photo. Its label is the empty text. Every picture is scaled to a height
-# of 64, and those of a batch become equally wide. And like a pupil who mixes up two letters, the network gets more of
-# those to read: in a fifth of the captchas most characters are `O` or `0`.
+# Half of the batches hold the main task, 128x64 with four characters. In the other half sizes are random, texts have up
+# to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*: mirrored captchas,
+# letters in lower case, noise, a photo. Its label is the empty text. Every picture is scaled to a height of 64, and those
+# of a batch become equally wide. And a network that mixes up two letters gets more of those to read: in a part of the
+# captchas most characters are `O` or `0`.
 #
-# Batch normalisation trains with the mean of a *batch*, and reads with an average over many. If each batch held one
-# kind of captcha only, the two would differ. So in the batches of the main task, too, every fifth captcha has
-# another size. All these shares are settings of a `Practice`; the seed and the number of a batch decide what is in it.
+# Batch normalisation trains with the mean of a *batch*, and reads with an average over many. If each batch held one kind
+# of captcha only, the two would differ. So in the batches of the main task, too, every fifth captcha has another size.
+# All these shares are settings of a `Practice`.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
@@ -321,9 +316,9 @@ def compile_recipe(
 # plt.show()
 
 # %% [markdown]
-# The average is for reading, not for learning. So the callback `Average` puts it into the network after each
-# epoch, reads held-out captchas, saves it, and puts the network's own weights back. Batch normalisation has
-# measured its means and variances with the tumbling weights; for the average, `settle_norms` measures them again.
+# The average is for reading, not for learning. So the callback `Average` puts it into the network after each epoch, reads
+# held-out captchas, saves it, and puts the network's own weights back. For the averaged weights, `settle_norms` measures
+# the means and variances of batch normalisation anew.
 #
 # ## Stop, and go on
 #
@@ -398,15 +393,13 @@ def fit_recipe(
 # print(f"the largest difference between {len(whole)} arrays of weights: {apart}")
 
 # %% [markdown]
-# Not a bit is different: half an epoch was trained twice, on the same captchas, since epoch and batch
-# decide what is drawn. (A GPU adds in another order each time, so there the weights are only close.)
-# `make train` does just this, and the same command goes on where it was stopped.
+# Not a bit is different: half an epoch was trained twice, on the same captchas. (A GPU adds in another order each time,
+# so there the weights are only close.) `make train` does just this: the same command goes on where it was stopped.
 #
 # ## A GPU, or several
 #
-# You need not choose a device: Keras takes a GPU if it finds one. TensorFlow takes all of its memory at once;
-# *memory growth*, switched on at the top of this lesson, lets it take only what it needs. It must be set before
-# TensorFlow starts.
+# Keras takes a GPU if it finds one, and TensorFlow takes all of its memory at once; with *memory growth*, switched on at
+# the top of this lesson, it takes only what it needs.
 #
 # Several GPUs share each batch: every one computes a part of it, and the gradients are added up. For that a
 # network is built within TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX; `make train`
@@ -454,9 +447,8 @@ def fit_recipe(
 # if available("heads"):
 #     heads = measured("heads")
 #     figure, axes = plt.subplots(figsize=(7, 2.4), layout="constrained")
-#     plot_errors(
-#         axes, heads["rows"], f"Three kinds of heads, {heads['pictures']:,} captchas of training"
-#     )
+#     title = f"Three kinds of heads, {heads['pictures']:,} captchas of training"
+#     plot_errors(axes, heads["rows"], title)
 #     plt.show()
 
 # %% [markdown]
@@ -486,8 +478,7 @@ def fit_recipe(
 #
 # ## Further reading
 #
-# - [A bag of tricks for image classification](https://arxiv.org/abs/1812.01187), He and others, 2018:
-#   an ablation that shows how much small things add up to.
+# - [A bag of tricks for image classification](https://arxiv.org/abs/1812.01187), He and others, 2018: an ablation.
 # - [Averaging weights leads to wider optima](https://arxiv.org/abs/1803.05407), Izmailov and others, 2018:
 #   why the middle of a tumbling path is a good place.
 # - [Keras: distributed training with TensorFlow](https://keras.io/guides/distributed_training_with_tensorflow/):
