@@ -279,7 +279,10 @@
 # first.
 
 # %% tags=["active-ipynb"]
-# print(f"{sum(2 * 4 * 128 * (reads + 128 + 2) for reads in (2 * 256, 2 * 128)):,}")
+# sizes = {"convs": 2, "stride": 1, "tall": 1, "norms": "every", "channels": 3, "lstm": 128}
+# twin = ch7.CTCNet((32, 64, 128, 256, 256), **sizes)
+# by_hand = sum(2 * 4 * 128 * (reads + 128 + 2) for reads in (2 * 256, 2 * 128))
+# print(f"{by_hand:,} by hand, {sum(x.numel() for x in twin.lstm.parameters()):,} in the network")
 
 # %% [markdown]
 # ## lesson 7 exercise 2
@@ -290,7 +293,7 @@
 # ## lesson 7 exercise 3
 #
 # There is no error. All gradients of the past are added up, so the network follows old directions,
-# and its loss stays higher.
+# and its plateau is longer.
 
 # %% tags=["active-ipynb", "trained"]
 # data = ch7.CaptchaBatches(32, SEED, draw=bank.draw)
