@@ -468,7 +468,7 @@ def read_pictures(model, pictures):
 #    `lstm.parameters()`.* [Solution](solutions.ipynb#lesson-7-exercise-1)
 # 2. Take PyTorch's own mean in `ctc_loss`: `reduction="mean"`, without `.mean()`. *Expected: losses a
 #    quarter as large.* [Solution](solutions.ipynb#lesson-7-exercise-2)
-# 3. Delete `model.zero_grad()` and train again. *Expected: no error, and a longer plateau.*
+# 3. Delete `model.zero_grad()` and train again. *Expected: no error, and a loss that stays higher.*
 #    [Solution](solutions.ipynb#lesson-7-exercise-3)
 #
 # ## Further reading

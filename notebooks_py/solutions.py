@@ -293,7 +293,7 @@
 # ## lesson 7 exercise 3
 #
 # There is no error. All gradients of the past are added up, so the network follows old directions,
-# and its plateau is longer.
+# and its loss stays higher.
 
 # %% tags=["active-ipynb", "trained"]
 # data = ch7.CaptchaBatches(32, SEED, draw=bank.draw)
