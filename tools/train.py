@@ -152,10 +152,10 @@ def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float
 
 def build(settings: dict):
     """Build the Keras network that the settings name."""
-    from notebooks_py import ch4_gpu_training as ch4
+    from tools import networks
 
-    size = ch4.SLIM if settings["size"] == "slim" else ch4.FULL[settings["model"]]
-    return ch4.KINDS[settings["model"]]["build"](**size)
+    size = networks.SIZES[settings["model"]][settings["size"]]
+    return networks.KINDS[settings["model"]]["build"](**size)
 
 
 def seconds_a_step(model, data) -> float:
@@ -174,24 +174,26 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
 
     from captcha_reader.training import check_backup, every_device
     from notebooks_py import ch4_gpu_training as ch4
+    from tools.networks import KINDS
 
     keras.mixed_precision.set_dtype_policy(settings["precision"])
-    job = practice(settings)
+    job, kind = practice(settings), KINDS[settings["model"]]
 
     def new_model(steps: int):
         keras.utils.set_random_seed(settings["seed"])
         with every_device():
             model = build(settings)
-            ch4.compile_recipe(model, steps, settings["rate"])
+            ch4.compile_recipe(model, steps, settings["rate"], kind["loss"])
         return model
 
     with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
-        data = ch4.PracticeSequence(job, draw, ch4.KINDS[settings["model"]]["labels"])
+        data = ch4.PracticeSequence(job, draw, kind["labels"])
         record = open_run(lambda: seconds_a_step(new_model(1_000), data))
         check_backup(out / "backup")
         model = new_model(record["steps"])
         print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
-        ch4.fit_recipe(model, data, record["steps"], held_out(settings), out)
+        held = held_out(settings)
+        ch4.fit_recipe(model, data, record["steps"], held, out, decode=kind["decode"])
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
     finished.set_weights(model.get_weights())  # the average, with which the training ends
