@@ -279,7 +279,10 @@
 # first.
 
 # %% tags=["active-ipynb"]
-# print(f"{sum(2 * 4 * 128 * (reads + 128 + 2) for reads in (2 * 256, 2 * 128)):,}")
+# sizes = {"convs": 2, "stride": 1, "tall": 1, "norms": "every", "channels": 3, "lstm": 128}
+# twin = ch7.CTCNet((32, 64, 128, 256, 256), **sizes)
+# by_hand = sum(2 * 4 * 128 * (reads + 128 + 2) for reads in (2 * 256, 2 * 128))
+# print(f"{by_hand:,} by hand, {sum(x.numel() for x in twin.lstm.parameters()):,} in the network")
 
 # %% [markdown]
 # ## lesson 7 exercise 2

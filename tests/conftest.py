@@ -1,6 +1,5 @@
 """A repository of one tiny lesson without TensorFlow, for tests that break something."""
 
-import contextlib
 import io
 import os
 import shutil
@@ -10,10 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import notebooks_py  # noqa: F401  brings what has to be imported before TensorFlow
 from tools import format, lessons, refresh
-
-with contextlib.suppress(ImportError):  # PyTorch for CUDA brings it; after TensorFlow it crashes
-    import triton  # noqa: F401
 
 ROOT = lessons.ROOT
 CIRCLES = '''\

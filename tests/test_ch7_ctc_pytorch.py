@@ -52,6 +52,16 @@ def test_loss_and_gradient_of_a_batch_are_those_of_keras():
     assert np.allclose(logits.grad, tape.gradient(theirs, variable), atol=1e-5)
 
 
+def test_the_libraries_differ_as_the_table_of_the_lesson_says():
+    logits, labels = torch.zeros(6, 1, 3), np.array([[1, 1, 1, 1]])  # needs seven steps
+    assert ch7.ctc_loss(logits, torch.from_numpy(labels)).item() == np.inf
+    by_keras = keras.losses.CTC()(labels, logits.permute(1, 0, 2).numpy())
+    assert 100 < float(by_keras) < np.inf
+    ours, theirs = torch.nn.BatchNorm2d(1), keras.layers.BatchNormalization()
+    assert (ours.momentum, ours.eps) == (0.1, 1e-5)
+    assert (theirs.momentum, theirs.epsilon) == (0.99, 1e-3)
+
+
 def test_greedy_is_the_collapse_rule_of_lesson_3():
     paths = np.random.default_rng(4).choice([0, 0, 1, 1, 11, 36], (500, 9))
     logits = torch.eye(37)[torch.from_numpy(paths).T]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 # Each tool imports this before it imports Keras, which reads its settings when it is imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's: lesson 7 says why
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads of PyTorch sleep
 
 
 @contextlib.contextmanager
@@ -21,8 +21,8 @@ def quietly() -> Iterator[None]:
     console = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
-    with contextlib.suppress(ImportError):
-        import triton  # noqa: F401  PyTorch's for CUDA; it crashes if TensorFlow was imported before
+    import notebooks_py  # noqa: F401  brings what has to be imported before TensorFlow
+
     try:
         yield
     finally:
