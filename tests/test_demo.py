@@ -11,7 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 from conftest import saved
-from page_browser import build_demo, serve
+from demo_server import build_demo, serve
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 

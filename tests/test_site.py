@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, edit, saved
+from demo_server import build_demo, serve
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from page_browser import build_demo, serve
 from PIL import Image
 
 from tools import lessons, publish
@@ -56,7 +56,10 @@ def tiny(tmp_path: Path) -> Path:
     drawn = new_output("display_data", {"image/png": png})
     cells = [*map(new_markdown_cell, texts), new_code_cell("draw()", outputs=[drawn])]
     for name in ("ch1_a", "solutions"):
-        lessons.write_notebook(tmp_path / f"notebooks/{name}.ipynb", new_notebook(cells=cells))
+        lessons.write_notebook(
+            tmp_path / f"notebooks/{name}.ipynb",
+            new_notebook(cells=cells, metadata=lessons.METADATA),
+        )
     return tmp_path
 
 
@@ -88,9 +91,9 @@ def test_the_start_page_has_a_card_for_each_lesson(site, browser):
     expect(cards).to_have_count(len(taught))
     for card, lesson in zip(cards.all(), taught, strict=True):
         expect(card).to_contain_text(f"{publish.minutes(lesson.read())} minutes")
-        card.click()  # anywhere
-        page.wait_for_url(f"**/notebooks/{lesson.name}.html")
-        page.go_back()
+        expect(card.get_by_role("link")).to_have_attribute("href", f"notebooks/{lesson.name}.html")
+    card.click()  # anywhere
+    page.wait_for_url(f"**/notebooks/{lesson.name}.html")
 
 
 def test_a_figure_opens_alone_and_on_a_phone_it_keeps_its_size_and_scrolls(site, browser):
