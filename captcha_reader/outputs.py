@@ -71,7 +71,7 @@ def show_captchas(
         axes.imshow(picture)
         answer = text if answers is None else answers[i]
         color = "black" if answers is None else "green" if answer == text else "crimson"
-        label = answer if answer == text else f"{answer or '(nothing)'}, not {text}"
+        label = answer if answer == text else f"{answer or 'nothing'}, not {text}"
         axes.set_title(label, color=color, family="monospace")
     for axes in grid.flat:
         axes.axis("off")
@@ -142,11 +142,11 @@ def plot_calibration(axes: Axes, sure: Sequence[float], correct: Sequence[bool])
     for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
         if (inside := (sure > low) & (sure <= high)).any():
             x, n = 100 * sure[inside].mean(), inside.sum()
-            label = f"{low:.0%} to {high:.0%}: {n:,} captchas"
+            label = f"{low:.0%} to {high:.0%}: {n:,}"
             plot_shares(axes, [x], correct[inside].sum(), n, label, fmt="o")
     axes.plot([0, 100], [0, 100], "k:", lw=1)
     axes.set(xlabel="how sure the network was (%)", ylabel="answers that were right (%)")
-    axes.legend(title="how sure", fontsize=8)
+    axes.legend(title="how sure: pictures", fontsize=8)
 
 
 def plot_columns(axes: Axes, picture: np.ndarray, chances: np.ndarray, rows: str) -> None:
@@ -192,12 +192,12 @@ def animate_columns(
         style = {"color": "green" if answer == text else "crimson", "family": "monospace"}
         axes.set_title(f"read: {answer or 'nothing'}", loc="right", weight="bold", size=16, **style)
         figure.canvas.draw()
-        images.append(Image.fromarray(np.array(figure.canvas.buffer_rgba())[..., :3]))
+        images.append(np.array(figure.canvas.buffer_rgba())[..., :3])
     plt.close(figure)
-    # One palette for all: what stays from frame to frame is stored once.
-    several = Image.fromarray(np.hstack([np.array(image) for image in images[::4]]))
-    colors = several.quantize(256, Image.Quantize.MAXCOVERAGE)
-    images = [image.quantize(palette=colors, dither=Image.Dither.NONE) for image in images]
+    # One palette for all of them, so that what stays from frame to frame is stored once.
+    strip = Image.fromarray(np.vstack(images)).quantize(256)
+    height, width, _ = images[0].shape
+    images = [strip.crop((0, y, width, y + height)) for y in range(0, strip.height, height)]
     times = [200] * (len(images) - 1) + [3000]  # milliseconds
     images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0)
 

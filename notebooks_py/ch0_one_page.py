@@ -19,9 +19,9 @@
 #
 # *Lesson 0 of 8 · 15 minutes · needs nothing · trains two minutes*
 #
-# In a few minutes you will draw twenty thousand captchas, train a network on them, and watch it read captchas that it has
-# never seen. Everything is on this page. You need no GPU and no data set. Paste the cells into an empty notebook, on your
-# laptop or in Google Colab, and they run.
+# In a few minutes you will draw twenty thousand captchas, train a network on them, and watch it read captchas that it
+# has never seen. You need no GPU and no data set. Paste the cells of this page into an empty notebook, on your laptop
+# or in Google Colab, and they run.
 
 # %%
 # pip install captcha==0.7.0 keras tensorflow matplotlib
@@ -37,8 +37,8 @@ from captcha.image import ImageCaptcha
 from keras import layers
 
 # %% [markdown]
-# You may change these three numbers. The network sees the captchas in small groups, the *batches*, and is changed a
-# little after each of them. An *epoch* is one round through all captchas.
+# You may change these three numbers. The network sees the captchas in small groups, the *batches*, and changes a little
+# after each of them. An *epoch* is one round through all captchas.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides every captcha, and the network's first weights
@@ -48,7 +48,8 @@ from keras import layers
 # %% [markdown]
 # ## Draw
 #
-# The package `captcha` draws any text. Our texts have four characters out of 36.
+# The package `captcha` draws any text; ours have four characters out of 36. A network needs numbers, so `to_grey` turns
+# each picture into 64 x 128 levels of grey.
 
 # %%
 ALPHABET = string.digits + string.ascii_uppercase
@@ -72,8 +73,13 @@ def show(pictures, answers, texts):
     return figure
 
 
+def to_grey(pictures):
+    """Turn pictures into levels of grey, uint8 (n, 64, 128, 1)."""
+    return np.stack([np.asarray(picture.convert("L"))[..., None] for picture in pictures])
+
+
 # %% [markdown]
-# Here are twelve captchas. The title above each is the text that was drawn.
+# Here are twelve captchas. The title above each is its text.
 
 # %% tags=["active-ipynb"]
 # keras.utils.set_random_seed(SEED)
@@ -82,15 +88,8 @@ def show(pictures, answers, texts):
 # plt.show()
 
 # %% [markdown]
-# Now we draw twenty thousand, which takes about a minute. A network needs numbers, so each picture becomes 64 x 128
-# levels of grey, and each character a number from 1 to 36. The 0 is kept for another purpose, as you will see in a
-# moment.
-
-# %%
-def to_grey(pictures):
-    """Turn pictures into levels of grey, uint8 (n, 64, 128, 1)."""
-    return np.stack([np.asarray(picture.convert("L"))[..., None] for picture in pictures])
-
+# Now we draw twenty thousand, which takes about a minute. Each character becomes a number from 1 to 36. The 0 is kept
+# for another purpose, as you will see in a moment.
 
 # %% tags=["active-ipynb"]
 # texts, pictures = draw(32 * STEPS)
@@ -102,9 +101,9 @@ def to_grey(pictures):
 # ## Build
 #
 # Four blocks look for strokes, then for corners, then for letters. The first block divides the height and the width
-# of the picture by four, the second divides both by two, and the last two divide only the height by two, so 16
-# columns and 2 rows remain. For each column the network then gives 37 scores, one for each possible answer: the 36
-# characters, and "nothing new here", which is the number 0.
+# of the picture by four, the second divides both by two, and the last two halve only the height, so 16 columns and
+# 2 rows remain. For each column the network then gives 37 scores, one for each possible answer: the 36 characters, and
+# "nothing new here", which is the number 0.
 
 # %%
 def block(filters, stride=1, pool=2):
@@ -168,26 +167,25 @@ def wilson(right, n, z=1.96):
 
 # %% [markdown]
 # Now the network reads two thousand captchas that it has never seen. A captcha counts as right only if all four
-# characters are right. The first twelve are shown: a green title is a right answer, and a red one gives the wrong
-# answer and the true text.
+# characters are right. We show the first twelve: a green title is a right answer, and a red one gives the wrong answer
+# and the true text.
 
 # %% tags=["active-ipynb", "trained"]
 # texts, pictures = draw(2_000)
 # answers = read(model, pictures)
 # right = sum(answer == text for answer, text in zip(answers, texts, strict=True))
 # low, high = wilson(right, len(texts))
-# share = f"{right / len(texts):.1%} of {len(texts):,} read right"
-# title = f"{share} (95% interval: {low:.1%} to {high:.1%})"
+# title = f"{right / len(texts):.1%} read right (95% interval: {low:.1%} to {high:.1%})"
 # show(pictures, answers, texts).suptitle(title)
 # plt.show()
 
 # %% [markdown]
-# Nearly all titles are green. Two thousand other captchas would give a slightly different share, so the interval of
-# Wilson says which true accuracies fit such a count.
+# Nearly all titles are green. Two thousand other captchas would give a slightly different share, so Wilson's interval
+# says which true accuracies fit such a count.
 #
-# Why does this work? What is in a captcha, what do the blocks see, and how can a network be trained when only the
-# order of the characters is known, and not their places? Eight lessons take this page apart, and end with a network
-# that reads captchas of any size.
+# Why does this work? What is in a captcha, what do the blocks see, and how does a network learn where characters are
+# when it is told only their order? Eight lessons take this page apart, and end with a network that reads captchas of
+# any size.
 #
 # ---
 #

@@ -20,8 +20,7 @@
 # *Lesson 1 of 8 · 25 minutes · needs a little Python · trains nothing*
 #
 # At the end of this lesson you have an endless, reproducible stream of captchas in the shape that a network needs,
-# and you know what makes them hard to read. You need a little Python and NumPy; no GPU, no data set, and running it
-# all takes a minute.
+# and you know what makes them hard to read. You need a little Python and NumPy. Running it all takes a minute.
 
 # %%
 import os
@@ -39,8 +38,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 
 # %% [markdown]
-# All captchas of this lesson follow from one number, the *seed*. If you change it, you get other captchas; if you
-# leave it, you get those on this page.
+# All captchas of this lesson follow from one number, the *seed*. If you change it, you get other captchas.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # the year of the tutorial that this one grew out of
@@ -63,8 +61,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # print(f"a picture: {picture.shape} {picture.dtype}")
 
 # %% [markdown]
-# The letters lean, touch and differ in size, and there are dots and an arc, which can be mistaken for parts of
-# letters. `draw_captchas` takes its random numbers from the generator that we hand it.
+# The letters lean, touch and differ in size, and the dots and the arc can be mistaken for parts of letters.
 #
 # ## A page of them
 #
@@ -86,9 +83,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # Cover the titles and try to read them. Can you tell `0` from `O`? Lesson 6 is about this pair.
 #
-# A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each batch its
-# own generator, seeded by a *name* of four parts: the seed, the *split* (what the captchas are for, such as `train`
-# or `valid`), the epoch and the number of the batch. Here are the first five texts of some batches:
+# A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each batch its own
+# random generator, seeded by a *name* of four parts: the seed, the *split* (what the captchas are for, such as
+# `train` or `valid`), the epoch and the number of the batch. Here are the first five texts of some batches:
 
 # %% tags=["active-ipynb"]
 # for name in [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("valid", 0, 0), ("train", 0, 0)]:
@@ -96,14 +93,14 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"{split}, epoch {epoch}, batch {index}:", random_texts(stream(SEED, *name), 5))
 
 # %% [markdown]
-# The same name gives the same captchas, in whatever order we ask. Captchas for training and for testing have
-# different names, so they never come from the same stream.
+# The same name gives the same captchas, in whatever order we ask. Captchas for training and for testing have different
+# names, so they never come from the same stream.
 #
 # ## The anatomy of a captcha
 #
-# `stages` draws one captcha and keeps the steps in between, which the package throws away. The letters come first.
-# Each is drawn in one of three sizes, turned by up to 30 degrees to either side, and *warped*, which means that it is
-# stretched into a box whose corners are moved at random. In the figure, each column is one character:
+# `stages` draws one captcha and keeps the steps in between. Each letter is drawn in one of three sizes, turned by up
+# to 30 degrees to either side, and *warped*: it is stretched into a box whose corners are moved at random. In the
+# figure, each column is one character:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import stages
@@ -125,11 +122,11 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but both are
-# stretched into boxes of the same size. Lesson 6 measures what is left of the difference.
+# stretched into boxes of the same size.
 #
 # Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to
 # 255. The package makes the mask from the letter's own brightness, times 1.97. The next figure does this to one
-# letter in four colours; the number above a mask is its most frequent level other than 0. Which letter will be the
+# letter in four colours; the number above a mask is its most frequent level other than 0. Which letter will be
 # palest?
 
 # %% tags=["active-ipynb"]
@@ -155,62 +152,45 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # The darkest one! A black letter would not be seen at all. And the mask has hard edges, where the letter had soft
-# ones. Lessons 4 and 6 come back to both. Now we put all letters together:
+# ones. Now we put all letters together:
 
 # %% tags=["active-ipynb"]
-# figure, grid = plt.subplots(2, 3, figsize=(9, 3), layout="constrained")
-# widest = anatomy.pictures["pasted"].width
-# for axes, (title, stage) in zip(grid.flat, anatomy.pictures.items(), strict=False):
+# widths = [stage.width for stage in anatomy.pictures.values()]  # all to one scale
+# figure, row = plt.subplots(1, 5, figsize=(11, 1.5), layout="constrained", width_ratios=widths)
+# for i, (axes, (title, stage)) in enumerate(zip(row, anatomy.pictures.items(), strict=True), 1):
 #     axes.imshow(stage)
-#     axes.set(xlim=(0, widest))  # all to one scale
-#     axes.set_title(f"{title}, {stage.width}x{stage.height}", loc="left")
-# for axes in grid.flat:
+#     axes.set_title(f"{i}. {title}, {stage.width}x{stage.height}", loc="left", fontsize=9)
 #     axes.axis("off")
-# figure.suptitle("One captcha, five stages")
 # plt.show()
 
 # %% [markdown]
 # *Pasted*: about half of the letters have a space before them, and each slides back over its neighbour by up to a
-# quarter of a letter. *Squeezed*: what is too wide is made to fit. Then come 30 *dots* and an *arc*, which are darker
-# than the letters here because no mask makes them pale, and a filter that makes all edges *smooth*. The last stage
-# equals the package's own picture, byte for byte.
+# quarter of a letter. *Squeezed*: what is too wide is made to fit. Then come 30 *dots* and an *arc*, darker than the
+# letters here because no mask makes them pale, and a filter that *smooths* all edges.
 #
 # ## Why captcha 0.7.0?
 #
-# We want the same captchas as the [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so that our
-# results can be compared with its results. According to their source code, versions `0.3`, `0.4`, `0.6.0` and `0.7.0`
-# draw nearly the same captchas, while in `0.5.0` the size of a letter depends on its own width. The newer `0.7.1`
-# can't be seeded. Because of a slip in a formula it also moves the corners less, and its arc may end early, so
-# results on its captchas must not be compared with the original's. The figure shows the warp of both versions: each
-# quadrilateral is one box after its corners have moved.
+# We use version `0.7.0` of the package. By its source code, it draws nearly as the version of the
+# [original tutorial](https://github.com/ypwhs/captcha_break) of 2019 did, so we can compare our results. The newer
+# `0.7.1` can't be seeded, and because of a slip in a formula the corners of its boxes hardly move. How far do they move
+# on average, for a letter of 56 points?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import CLASSIC, MODERN
 #
-# w, h = 35, 61  # the box of a letter of 56 points
-# figure, row = plt.subplots(1, 2, figsize=(5.6, 4), layout="constrained", sharex=True, sharey=True)
-# for axes, name, version in zip(row, ("0.7.0", "0.7.1"), (CLASSIC, MODERN), strict=True):
-#     for i in range(40):
-#         x1, y1, x2, y2 = version.shifts(w, h, random.Random(i))
-#         corners = [(x1, y1), (-x1, h - y2), (w + x2, h + y2), (w - x2, -y1)]
-#         axes.add_patch(plt.Polygon(corners, fill=False, color="tab:blue", alpha=0.4))
-#     mean = np.mean([np.abs(version.shifts(w, h, random.Random(i))) for i in range(2_000)])
-#     axes.set(title=f"{name}: {mean:.1f} pixels", aspect="equal", xlim=(-16, 51), ylim=(80, -19))
-#     axes.set_xlabel("x (pixels)")
-# row[0].set_ylabel("y (pixels)")
-# figure.suptitle("Forty boxes, and how far their corners move on average")
-# plt.show()
+# for name, version in {"0.7.0": CLASSIC, "0.7.1": MODERN}.items():
+#     moves = [np.abs(version.shifts(35, 61, random.Random(i))) for i in range(2_000)]
+#     print(f"captcha {name}: {np.mean(moves):.1f} pixels in each direction")
 
 # %% [markdown]
-# In 0.7.0 the corners move by 5.0 pixels on average in each direction, and in 0.7.1 by only 1.2, so its letters are
-# warped much less. `MODERN` draws as 0.7.1 does, but takes its random numbers from our generator.
+# `MODERN` draws as 0.7.1 does, but takes its random numbers from our generator; some test sets are drawn so.
 #
 # ## From text to labels, and back
 #
-# A network answers with numbers, so each character becomes its place in the alphabet, counted from 0. The first
-# network of this tutorial has four outputs, called *heads*, one for each position, and each head answers with 36
-# probabilities. So the right answer is also written as 36 numbers, a single 1 at the place of the character and 0
-# everywhere else. Such a row is called *one-hot*.
+# A network answers with numbers, so each character becomes its place in the alphabet, counted from 0. The network of
+# lesson 2 has four outputs, called *heads*, one for each position, and each head answers with 36 probabilities. So the
+# right answer is also written as 36 numbers, a single 1 at the place of the character and 0 everywhere else. Such a
+# row is called *one-hot*.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.texts import decode_heads
@@ -222,19 +202,15 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # print("the first has its 1 at", heads[0][0].argmax(), "and all of them say", decode_heads(heads))
 
 # %% [markdown]
-# ## Two ways to feed training
-#
-# We could draw tens of thousands of pictures **once**, store them, and train on them again and again. Then the
-# network never has to wait, but it learns by heart what it sees often. So we draw **on the fly**, each batch just
-# before it is needed. No picture comes twice, and nothing is stored, but the drawing has to be quick, and lesson 4 is
-# about that.
-#
 # ## `CaptchaSequence`
+#
+# A network that sees the same pictures again and again learns them by heart. So we draw **on the fly**, each batch
+# just before it is needed, and no picture comes twice.
 #
 # In Keras, a data set that is made while training runs is a `PyDataset`: it knows how many batches an epoch has, and
 # how to make batch number `index`. Ours asks `stream` for the generator with the right name, draws texts, then
 # pictures, and divides the bytes by 255. Labels come in two kinds: `"one-hot"` for the four heads of lesson 2, and
-# `"ctc"` for lesson 3. The latter are whole numbers from 1 to 36, because there the 0 means "nothing new here".
+# `"ctc"` for lesson 3, whole numbers from 1 to 36, because there the 0 means "nothing new here".
 
 # %%
 class CaptchaSequence(keras.utils.PyDataset):
@@ -271,7 +247,7 @@ class CaptchaSequence(keras.utils.PyDataset):
 
 
 # %% [markdown]
-# Here is a first batch, just as a network gets it. The axes of `X` are batch, height, width and colour.
+# Here is a first batch. The axes of `X` are batch, height, width and colour.
 
 # %% tags=["active-ipynb"]
 # data = CaptchaSequence(batch_size=128, steps=10, seed=SEED)
@@ -283,14 +259,14 @@ class CaptchaSequence(keras.utils.PyDataset):
 # print("as CTC labels:", CaptchaSequence(1, 1, SEED, labels="ctc")[0][1].tolist())
 
 # %% [markdown]
-# The titles agree with the pictures, so pictures and labels belong together. The CTC labels 24, 29, 15, 14 are those
-# of the first text, `NSED`: each is the place in the alphabet plus 1.
+# The titles agree with the pictures, so pictures and labels belong together. The CTC labels are those of the first
+# text, `NSED`: each is the place in the alphabet plus 1.
 #
 # ## A new epoch, new pictures
 #
-# When an epoch ends, the data set has to move on, or the network would see the same pictures again.
-# A *callback*, code that Keras calls during training, takes care of that. (`fit` would also shuffle the
-# batches, by a generator that our seed does not reach; so we switch that off.)
+# When an epoch ends, the data set has to move on, or the network would see the same pictures again. A *callback*, code
+# that Keras calls during training, takes care of that. (`fit` would also shuffle the batches, by a generator that our
+# seed does not reach, so we switch the shuffling off.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):
@@ -314,7 +290,7 @@ class SetEpoch(keras.callbacks.Callback):
 # %% [markdown]
 # ## Two workers or eight
 #
-# With `workers=4` Keras draws in four threads, and nobody knows which of them is ready first. Are the batches still
+# With `workers=8` Keras draws in eight threads, and nobody knows which of them is ready first. Are the batches still
 # the same? To find out, we take a network that only averages the colours of each captcha. Its answers show which
 # captchas arrive, and in which order.
 
@@ -329,25 +305,23 @@ class SetEpoch(keras.callbacks.Callback):
 
 # %% [markdown]
 # They are the same: each batch depends on its name alone, and Keras hands the batches out in order. So the number of
-# workers changes only how fast they come. With `use_multiprocessing=True` Keras starts processes instead of threads,
-# and the batches depend on nothing but their names there, too. On Linux these processes are copies of your program
-# (before Python `3.14`); on macOS and Windows they start empty and have to *import* the class, from
-# `notebooks_py.ch1_captcha_preview`, for example, and not from a cell of your notebook.
+# workers changes only how fast they come. (With `use_multiprocessing=True` Keras starts processes instead of threads,
+# and they have to *import* the class from `notebooks_py.ch1_captcha_preview`.)
 #
 # ---
 #
 # ## What you learned
 #
 # - A captcha is made in steps: letters drawn, turned, warped, pasted through a mask of their own brightness,
-#   squeezed, then dots, an arc and a blur.
+#   squeezed, then dots, an arc and a filter.
 # - Data is reproducible if each batch depends on a *name* alone: two workers or eight draw the same.
 # - `CaptchaSequence` gives pictures as float32 in [0, 1] and labels as four one-hot arrays, or as
 #   whole numbers for CTC.
 #
 # ## On your own
 #
-# 1. Draw captchas of six characters instead of four. Which stage gets stronger? *Expected: the squeeze.
-#    Six letters need half as much room again, and become narrow.* [Solution](solutions.ipynb#lesson-1-exercise-1)
+# 1. Draw captchas of six characters instead of four. Which stage gets stronger? *Expected: the squeeze,
+#    because six letters need half as much room again.* [Solution](solutions.ipynb#lesson-1-exercise-1)
 # 2. Make a `CaptchaSequence` with the alphabet `"0123456789"` and look at the shape of each array of labels.
 #    *Expected: four arrays of `(batch, 10)`.* [Solution](solutions.ipynb#lesson-1-exercise-2)
 # 3. Draw the same letter ten times with `draw_glyph` and show what the warp does to it.

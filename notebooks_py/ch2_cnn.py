@@ -20,8 +20,8 @@
 # *Lesson 2 of 8 · 30 minutes · needs 1 · trains two minutes*
 #
 # At the end of this lesson you have built the first network of the original tutorial, trained a small one until it
-# reads most captchas of digits (two minutes on a laptop), and measured honestly what this network and a finished one
-# can read. You need [lesson 1](ch1_captcha_preview.ipynb), which draws the data; a CPU is enough.
+# reads most captchas of digits, and measured what this network and a finished one can read. You need
+# [lesson 1](ch1_captcha_preview.ipynb), which draws the data. A CPU is enough.
 
 # %%
 import os
@@ -38,7 +38,7 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 
 
 # %% [markdown]
-# There is one seed for everything, and two numbers say how long the training takes.
+# You may change these three numbers.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
@@ -48,9 +48,8 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # %% [markdown]
 # ## An easier task first
 #
-# We train on captchas of *digits* only, ten classes instead of 36. The finished network at the end reads all 36.
-# Because the package draws slowly, we take a `GlyphBank`: it keeps letters that the package drew and composes
-# them by the package's own rules, several times as fast.
+# We train on captchas of *digits* only. Because the package draws slowly, we take a `GlyphBank`: it keeps letters that
+# the package drew, and composes them by the package's own rules, several times as fast.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -72,11 +71,12 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # The first half of the network looks for patterns. A *convolution* slides small windows, its *filters*, over the
 # picture. A filter consists of *weights*, numbers that are learned in training, and gives a large number wherever the
 # picture has the pattern that the weights describe. What one filter gives for all places is a *channel*. *ReLU*
-# replaces negative numbers by 0, and *max pooling* keeps only the largest of every 2x2 values. Five *blocks*, each of
-# two 3x3 convolutions and a pooling, find strokes, then corners, then pieces of letters. Each block halves the height
-# and the width, and up to the fourth block the number of filters doubles. This is the plan of VGG, a network of 2014.
-# *Batch normalisation* keeps the numbers near 0 and of the same spread. The original has one after every convolution;
-# our own networks have one in each block, which is faster (lesson 4).
+# replaces negative numbers by 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation*
+# keeps the numbers near 0 and of the same spread.
+#
+# A *block* has one or two convolutions of 3x3 pixels and a pooling, so it halves the height and the width. One block
+# after another finds strokes, then corners, then pieces of letters. The original has a normalisation after every
+# convolution; our own networks have one in each block, which is faster.
 
 # %%
 def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
@@ -101,10 +101,8 @@ def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
 
 
 # %% [markdown]
-# Before the blocks we change one thing. The original feeds colours, in which paper is 1 and ink is less. We turn this
-# around, and give one number for each pixel, 0 for white paper and 1 for black ink. The number comes from a fixed
-# formula for the brightness that the eye sees, so there is nothing to learn in it. Lesson 3 shows what this change is
-# good for.
+# The original feeds colours, in which paper is 1 and ink is less. We feed one number for each pixel, 0 for white paper
+# and 1 for black ink, by a fixed formula for the brightness that the eye sees. Lesson 3 shows what this is good for.
 
 # %%
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue look: BT.601
@@ -123,6 +121,7 @@ def to_ink(picture):
 # %%
 CLASSES = len(ALPHABET)
 FILTERS = (32, 64, 128, 256, 256)  # of the original's five blocks
+SMALL = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}  # what we train
 
 
 def build_cnn(
@@ -142,7 +141,7 @@ def build_cnn(
 
 
 # %% [markdown]
-# The original has five blocks. What comes out of each of them?
+# The original has five blocks of two convolutions each. What comes out of them?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import show_shapes
@@ -156,22 +155,20 @@ def build_cnn(
 # print(f"{full.count_params():,} parameters")
 
 # %% [markdown]
-# From left to right the picture shrinks, while the number of channels grows to 256. (The sides of a box are the
-# square roots of the three numbers.) *Parameters* are all the numbers that a network consists of; the original has
-# just as many.
+# The three numbers below a box are height, width and channels: the picture shrinks, while the number of channels grows.
+# *Parameters* are all the numbers that a network consists of.
 #
-# The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network: four blocks of
-# one convolution each, fewer filters, and a first convolution that moves by two pixels, so that everything after it
-# works on a quarter of the pixels.
+# The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network, `SMALL`: four
+# blocks of one convolution each, fewer filters, and a first convolution that moves by two pixels, so that everything
+# after it works on a quarter of the pixels.
 #
 # ## Train
 #
 # Training changes the weights a little after each batch, so that the *loss* becomes smaller. Our loss is minus the
 # natural logarithm of the probability that the network gave to the right answer, in *nats*, summed over the four
-# heads. A common rule for such changes is called *Adam*, and the *learning rate* says how large its steps are. The
-# plan is the original's: we train at one learning rate with a few callbacks, and then once more from the best weights
-# at a tenth of the rate. The large steps bring us near the goal, and the small ones right to it. Our rates are three
-# times the original's, because the run is so short.
+# heads. A common rule for such changes is called *Adam*, and the *learning rate* says how large its steps are. Like the
+# original, we train at one rate, and then once more from the best weights at a tenth of it: the large steps bring us
+# near the goal, and the small ones right to it.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -180,8 +177,7 @@ def build_cnn(
 #
 # FOLDER = fresh_folder("ch2_cnn")
 # keras.utils.set_random_seed(SEED)
-# small = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
-# model = build_cnn(len(DIGITS), **small, momentum=0.9)
+# model = build_cnn(len(DIGITS), **SMALL, momentum=0.9)  # less than 0.99, as the run is short
 # diagram(model, FOLDER)  # every layer, in imgs/cnn.png
 # valid = CaptchaSequence(batch_size=128, steps=4, seed=SEED, split="valid", **settings)
 # callbacks = [
@@ -194,12 +190,10 @@ def build_cnn(
 # print(f"{model.count_params():,} parameters, {len(valid) * 128} held-out pictures")
 
 # %% [markdown]
-# *Held-out* pictures (`valid`) are not used for training, only for checking it. `SetEpoch` asks for new pictures in
-# every epoch. `EarlyStopping` ends a longer training when the loss on held-out pictures has not improved for three
-# epochs. `CSVLogger` writes the log, and `ModelCheckpoint` keeps the best weights. (About `momentum=0.9`: when a
-# network reads, batch normalisation uses averages from the training. With the usual 0.99 they look back about a
-# hundred batches, which is too far for so short a run; with 0.9 they look back about ten.) Now the network learns,
-# first at the one rate and then at a tenth of it:
+# *Held-out* pictures (`valid`) are not used for training, only for checking it. Keras calls the callbacks during
+# training: `SetEpoch` asks for new pictures in every epoch, `EarlyStopping` ends a longer training when the loss on
+# held-out pictures has not improved for three epochs, `CSVLogger` writes the log, and `ModelCheckpoint` keeps the best
+# weights. Now the network learns:
 
 # %% tags=["active-ipynb"]
 # def compile_at(rate):
@@ -217,30 +211,30 @@ def build_cnn(
 # print(f"{EPOCHS + 1} epochs of {STEPS} batches, {(EPOCHS + 1) * STEPS * 32:,} pictures")
 
 # %% [markdown]
-# What does the log say? A network that gives all ten digits the same probability has a loss of ln 10 for each of the
-# four positions. The dotted line shows the sum.
+# The dotted line is blind guessing: all ten digits get the same probability, which is a loss of ln 10 at each of the
+# four positions.
 
 # %% tags=["active-ipynb", "trained"]
 # import pandas as pd
 #
 # log = pd.read_csv(FOLDER / "cnn.csv")
 # figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-# axes.plot(log.epoch + 1, log.loss, "o-", label="training pictures")
-# axes.plot(log.epoch + 1, log.val_loss, "s-", label="held-out pictures")
+# axes.semilogy(log.epoch + 1, log.loss, "o-", label="training pictures")
+# axes.semilogy(log.epoch + 1, log.val_loss, "s-", label="held-out pictures")
 # axes.axhline(LENGTH * np.log(10), color="gray", ls=":", label="blind guessing")
-# axes.set(title="The loss falls", xlabel="epoch", ylabel="cross-entropy, four heads (nats)")
-# axes.set_xticks(log.epoch + 1)
+# axes.set(title="The loss falls", xlabel="epoch", ylabel="loss, four heads (nats)")
+# axes.set(xticks=log.epoch + 1, yticks=(0.1, 1, 10), yticklabels=(0.1, 1, 10))
 # axes.legend()
 # plt.show()
 
 # %% [markdown]
-# Both curves fall far below the dotted line. (The loss on held-out pictures is lower at first because it is taken at
-# the end of an epoch, while the training loss is a mean over the whole epoch.) The held-out pictures are new, but
-# their letters come from the same bank. Next comes the real test, on captchas that the package itself draws.
+# The held-out loss is lower at first because it is taken at the end of an epoch, while the training loss is a mean over
+# the whole epoch.
 #
 # ## Read
 #
-# To read, we take pictures as they come, in bytes from 0 to 255, and return texts.
+# The held-out pictures are new, but their letters come from the same bank. The real test is on captchas that the
+# package itself draws. Their pictures come in bytes from 0 to 255:
 
 # %%
 def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABET) -> list[str]:
@@ -248,8 +242,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
     return decode_heads(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
 # %% [markdown]
-# We draw a thousand captchas with the package and show the first twelve. A title is what the network read, in green
-# if it is right, and in red if not. A captcha counts as right only if *all* its characters are right.
+# Here are the first twelve of a thousand captchas. A title is what the network read, green if it is right. A captcha
+# counts as right only if *all* its characters are right.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -268,22 +262,19 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 
 # %% [markdown]
 # A percentage alone says little: 9 of 10 and 9,000 of 10,000 are both 90 %, but one of them may be luck. So we
-# always give *n*, and the 95 % interval of Wilson (1927): the range of true accuracies for which such a count
-# is no surprise.
+# always give *n*, and Wilson's 95 % interval: the range of true accuracies for which such a count is no surprise.
 
 # %% tags=["active-ipynb"]
 # for right, n in [(9, 10), (9_000, 10_000), (12_577, 12_800)]:
 #     print(f"{right:,} of {n:,}: {share(right, n)}")
 
 # %% [markdown]
-# With more captchas the interval becomes narrower. The last line is what the original reports for its network on all
-# 36 characters, so we compare with it below.
+# The last line is what the original reports for its network on all 36 characters.
 #
 # ## With more patience
 #
-# So far we have read digits, after two minutes of training. `models/cnn.keras` is a finished network with four heads
-# for all 36 characters, a slim form of the large network above. One command trained it from random weights, by the
-# recipe of lesson 4. Here it reads twelve captchas that the package drew:
+# `models/cnn.keras` is a finished network with four heads for all 36 characters, a slim form of the large network
+# above. One command trained it from random weights, by the recipe of lesson 4. Here it reads twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, finished
@@ -298,34 +289,39 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     print(f"`{results['command']}` trained it")
 
 # %% [markdown]
-# What do the blocks of this network see? We send the first of these captchas through the four blocks, and show those
-# six channels of each block that differ most from place to place. The brighter a cell, the larger its number.
+# What do the blocks of this network see? We send the first captcha through the four blocks, and show those four
+# channels of each block that differ most from place to place. The brighter a cell, the larger its number.
 
 # %% tags=["active-ipynb"]
 # if available("cnn"):
-#     norms = [i for i, x in enumerate(network.layers) if isinstance(x, layers.BatchNormalization)]
-#     looks = keras.Model(network.input, [network.layers[i + 1].output for i in norms])
-#     figure, grid = plt.subplots(5, 6, figsize=(9.5, 4.6), layout="constrained")
-#     grid[0, 0].imshow(shown[0])
-#     grid[0, 1].imshow(to_ink(shown[:1] / np.float32(255))[0], cmap="gray")
-#     for block, (row, maps) in enumerate(zip(grid[1:], looks(shown[:1] / 255), strict=True), 1):
-#         maps = ops.convert_to_numpy(ops.cast(maps[0], "float32"))
+#     norms = [x.output for x in network.layers if isinstance(x, layers.BatchNormalization)]
+#     looks = keras.Model(network.input, norms)(shown[:1] / 255)
+#     options = {"height_ratios": (2, 1, 1, 1, 1), "figsize": (7.5, 6.6), "layout": "constrained"}
+#     figure, grid = plt.subplot_mosaic("AABB;cdef;ghij;klmn;opqr", **options)
+#     captcha, ink, *others = grid.values()
+#     captcha.imshow(shown[0])
+#     ink.imshow(to_ink(shown[:1] / np.float32(255))[0], cmap="gray")
+#     for block, (row, maps) in enumerate(zip(np.reshape(others, (4, 4)), looks, strict=True), 1):
+#         maps = ops.convert_to_numpy(ops.relu(ops.cast(maps[0], "float32")))
+#         four = maps[..., maps.std((0, 1)).argsort()[-4:]]
 #         row[0].set_title(f"block {block}: {maps.shape[0]} x {maps.shape[1]}", loc="left")
-#         for axes, channel in zip(row, maps.std((0, 1)).argsort()[::-1], strict=False):
-#             axes.imshow(maps[..., channel])
-#     for axes in grid.flat:
+#         for axes, channel in zip(row, four.transpose(2, 0, 1), strict=True):
+#             axes.imshow(channel, vmin=0, vmax=four.max())
+#     for axes in grid.values():
 #         axes.axis("off")
-#     figure.suptitle("A captcha, its ink, and six channels behind each block")
+#     figure.suptitle("A captcha, its ink, and four channels of each block, to one scale in each row")
 #     plt.show()
 
 # %% [markdown]
-# After the first block we can still read the letters, and each channel is brighter at some edges than at others. The
-# deeper the block, the coarser its maps. After the last block, a map has only 2 x 4 cells, in which we no longer
-# recognise any letter, but all channels together are enough for the heads.
+# After the first block we can still read the letters, and each channel is brighter at some edges than at others. After
+# the last block, a channel has only 2 x 4 cells, in which we recognise nothing, but all channels together are enough
+# for the heads.
 #
 # A result should be repeatable. So test sets have *names*, and the name decides every picture: `classic-1k` is a
-# thousand captchas from the stream `test`, from which no training ever draws. While they are drawn, a fingerprint
-# over all their bytes is checked.
+# thousand captchas and `classic-10k` ten thousand, from streams from which no training ever draws. The `classic`
+# captchas are drawn by captcha 0.7.0, and the `modern` ones by 0.7.1, which warps letters less. `default` and
+# `preview` are drawn at 160x60 and 170x80, and scaled to the 128x64 that four heads need. (`judge` decided which
+# network is the finished one, so it is no longer a fair test.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -341,21 +337,16 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The last line says by how many percentage points our result on `classic-100k` differs from what the original
-# reports, with the interval of this difference in brackets. If 0 lay in this interval, the difference might be
-# chance. Here 0 lies outside, so this network reads fewer captchas right than the original, which saw many more in
-# training. We counted the first line again just now; `make evaluate MODEL=cnn SET=classic-10k` counts any other.
-# `classic` is drawn by captcha 0.7.0, `modern` by 0.7.1, whose letters are warped less. `default` and `preview` are
-# drawn at 160x60 and 170x80, and scaled to the 128x64 that four heads need. The scaling changes the size and the
-# proportions of the letters. This network has not practised such letters and reads fewer of these captchas right,
-# while the network of lesson 3 has practised them, too. (The captchas of `judge` decided which network is the
-# finished one, so they are no longer a fair test.)
+# The last line says by how many percentage points our result differs from the original's, with the interval of this
+# difference in brackets. If 0 lay in this interval, the difference might be chance. Here 0 lies outside, so this
+# network reads fewer captchas right than the original, which saw many more in training. Nor has our network practised
+# the proportions of scaled letters, so it reads fewer of `default` and `preview` right. (We counted the first line
+# just now; `make evaluate MODEL=cnn SET=classic-10k` counts another.)
 #
 # ## Keep the model
 #
 # One file holds both the architecture and the weights. Your network of digits was compiled, so the file would also
-# hold the memory of Adam, which is several numbers for each weight. A new `Model` around the same layers leaves this
-# memory out.
+# hold the memory of Adam, several numbers for each weight. A new `Model` around the same layers leaves this out.
 
 # %% tags=["active-ipynb"]
 # path = FOLDER / "digits.keras"
@@ -366,17 +357,13 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # assert read_heads(loaded, pictures, DIGITS) == read_heads(model, pictures, DIGITS)
 
 # %% [markdown]
-# The file needs four bytes for each parameter and a little more for names, and the loaded copy reads the same texts.
-#
 # ---
 #
 # ## What you learned
 #
-# - Blocks of convolutions shrink a picture to a vector of features, and four softmax heads read one
-#   character each.
+# - Blocks of convolutions shrink a picture to a list of numbers, and four softmax heads read one character each.
 # - Train at one rate, then from the best weights at a tenth of it.
-# - Exact match over a named test set, with *n* and a Wilson interval, is a result that others can
-#   check.
+# - Exact match over a named test set, with *n* and a Wilson interval, is a result that others can check.
 #
 # ## On your own
 #
@@ -385,15 +372,15 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #    number above.* [Solution](solutions.ipynb#lesson-2-exercise-1)
 # 2. Build `build_cnn(length=6, ink=False)`. How many parameters are added? *Expected: two
 #    more heads of 73,764 each.* [Solution](solutions.ipynb#lesson-2-exercise-2)
-# 3. In a copy of this notebook, set `DIGITS = "0123456789AB"`, or build with `ink=False`, and run all.
-#    *Expected: both learn more slowly.* [Solution](solutions.ipynb#lesson-2-exercise-3)
+# 3. Set `DIGITS = "0123456789AB"`, or build with `ink=False`, and run all. *Expected: both learn more
+#    slowly.* [Solution](solutions.ipynb#lesson-2-exercise-3)
 #
 # ## Further reading
 #
-# - [CS231n: convolutional networks](https://cs231n.github.io/convolutional-networks/): the clearest
-#   introduction to what a convolution sees and how sizes follow.
+# - [CS231n: convolutional networks](https://cs231n.github.io/convolutional-networks/): what a
+#   convolution sees and how sizes follow.
 # - [The Keras functional API](https://keras.io/guides/functional_api/): models with several outputs.
 # - [Interval estimation for a binomial proportion](https://doi.org/10.1214/ss/1009213286): why the
-#   textbook interval fails near 100 %, which is just where we want to be.
+#   textbook interval fails near 100 %.
 #
 # Next: [3. Read captchas as a sequence](ch3_ctc.ipynb) · [Solutions](solutions.ipynb)

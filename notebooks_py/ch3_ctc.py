@@ -19,10 +19,9 @@
 #
 # *Lesson 3 of 8 · 40 minutes · needs 1 and 2 · trains two minutes*
 #
-# At the end of this lesson you know how a network learns the *order* of characters when nobody
-# tells it where they are, you have an answer to a question that is often asked about the original tutorial
-# ("why does my accuracy stay at 0?"), and a small network of yours reads all 36 characters after two
-# minutes. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb); a CPU is enough.
+# At the end of this lesson you know how a network learns the *order* of characters when nobody tells it where they are,
+# and why its accuracy may stay at 0 for a while, and a small network of yours reads all 36 characters after two
+# minutes. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb). A CPU is enough.
 
 # %%
 import os
@@ -40,11 +39,11 @@ from keras import layers, ops
 
 from captcha_reader.texts import ALPHABET, BLANK, HEIGHT, WIDTH
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
-from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
+from notebooks_py.ch2_cnn import CLASSES, FILTERS, SMALL, blocks, to_ink
 
 
 # %% [markdown]
-# There is one seed for everything, and two numbers say how long the training takes.
+# You may change these three numbers.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
@@ -54,9 +53,9 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 # %% [markdown]
 # ## One answer for each column
 #
-# Each of the four heads of lesson 2 has to learn for itself where "its" character stands. The network of this lesson
-# gives 16 answers from left to right, one for each column of 8 pixels, and for each answer it also looks at the
-# pixels around the column. *Every* column is asked the same question: which character do you see?
+# Each of the four heads of lesson 2 has to learn for itself where its character stands. The network of this lesson
+# gives 16 answers from left to right, one for each column of 8 pixels, and also looks at the pixels around the column.
+# *Every* column is asked the same question: which character do you see?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -73,13 +72,12 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, blocks, to_ink
 # plt.show()
 
 # %% [markdown]
-# Here sixteen answers stand for four characters: a letter fills several columns, and between two letters there may be
-# nothing to say. So there is one more answer, the **blank**, which means "nothing new here". In Keras the blank is
-# class 0, and the characters are 1 to 36. No character may have class 0: it would be taken for a blank, and would be
-# missing from every text. (In the original, blank is the last class, 36.)
+# Sixteen answers stand for four characters: a letter fills several columns, and between two letters there may be
+# nothing to say. So there is one more answer, the **blank**, which means "nothing new here". The blank is class 0, and
+# the characters are 1 to 36.
 #
-# *Connectionist temporal classification* (CTC) has a rule for turning the answers into a text: first merge
-# equal neighbours, then take the blanks away.
+# *Connectionist temporal classification* (CTC) has a rule for turning the answers into a text: first merge equal
+# neighbours, then take the blanks away. We say that the answers *collapse* to the text.
 
 # %%
 def collapse(path: Sequence[int]) -> list[int]:
@@ -101,13 +99,13 @@ def spell(path: Sequence[int], alphabet: str = ALPHABET) -> str:
 #     print(f"{spell(path, 'AB')} says {spell(collapse(path), 'AB')!r}")
 
 # %% [markdown]
-# Look at the third line: the blank after the first `A` makes the next `A` a new letter. Without this blank all three
-# would be merged into one.
+# In the third line, the blank after the first `A` makes the next `A` a new letter. Without this blank all three would
+# be merged into one.
 #
 # ## All the ways to say AB
 #
-# One answer for each column makes a *path*, and a path that collapses to a text is called an *alignment* of this
-# text. From here on we also call the columns *steps*, as is usual with CTC. For a toy example we can try all paths.
+# One answer for each column makes a *path*, and a path that collapses to a text is an *alignment* of this text. The
+# columns are also called *steps*. For a toy example we can try all paths.
 
 # %%
 def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int, ...]]:
@@ -124,13 +122,12 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 # print(f"{len(found)} of {3**4} paths say AB:", " ".join(spell(path, "AB") for path in found))
 
 # %% [markdown]
-# In every one of these paths `A` comes before `B`, but where the two stand is left open. That is the idea of CTC:
-# *all* alignments of the right text are right.
+# In each of them `A` comes before `B`, but where the two stand is left open. That is the idea of CTC: *all* alignments
+# of the right text are right.
 #
 # ## Why AAAA needs seven steps
 #
-# Every character takes at least one step, and two equal neighbours need a blank between them, or they would be
-# merged. We count the alignments of three texts:
+# How many alignments do these three texts have?
 
 # %% tags=["active-ipynb"]
 # for text, label in {"ABCD": [1, 2, 3, 4], "ABBC": [1, 2, 2, 3], "AAAA": [1, 1, 1, 1]}.items():
@@ -138,14 +135,14 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 #     print(f"{text} in 1 to 7 steps: {counts} alignments")
 
 # %% [markdown]
-# With too few steps a text has no alignment at all. It needs as many steps as it has characters, and one more for
-# each pair of equal neighbours, so `AAAA` needs four steps and three more.
+# Every character takes at least one step, and two equal neighbours need a blank between them, or they would be merged.
+# So `AAAA` needs four steps and three more. With fewer it has no alignment at all.
 #
 # ## The loss, by hand
 #
-# The network gives 37 numbers for each column, called *logits*; a softmax makes probabilities of them.
-# The probability of a path is the product over its answers, the probability of a text is the **sum
-# over all its alignments**, and the loss is minus the logarithm of that.
+# The network gives 37 numbers for each column, called *logits*, and a softmax makes probabilities of them. The
+# probability of a path is the product over its answers, the probability of a text is the **sum over all its
+# alignments**, and the loss is minus the logarithm of this sum.
 
 # %%
 def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
@@ -171,11 +168,11 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
 #     print(f"{spell(label, 'AB'):3}  {by_hand:.4f} by hand, {keras_loss:.4f} by Keras")
 
 # %% [markdown]
-# It does. But 16 columns and 37 classes have 37 to the power of 16 paths, far too many to list. The *forward
-# algorithm* fills in a small table instead, the *lattice*. Its rows are the characters of the text, with a blank
-# before, between and after them, and its columns are the steps. All beginnings of paths that end in a cell have a
-# probability, and the cell holds the sum of these probabilities. In each step a path stays in its row, goes down by
-# one row, or jumps over a blank between two different characters.
+# It does. But 16 steps and 37 classes have 37 to the power of 16 paths, far too many to list. The *forward algorithm*
+# fills in a small table instead, the *lattice*. Its rows are the characters of the text, with a blank before, between
+# and after them, and its columns are the steps. A cell holds the probability of being in this row at this step, summed
+# over all ways to get there. In each step a path stays in its row, goes down by one, or jumps over a blank between two
+# different characters.
 
 # %%
 def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
@@ -190,8 +187,7 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 
 # %% [markdown]
-# Here is the lattice of `AB` for the same random logits. The arrows lead into one cell, and the title shows how its
-# number is computed.
+# Here is the lattice of `AB` for the same random logits. The title shows how the cell with the arrows is computed.
 
 # %% tags=["active-ipynb"]
 # sums = lattice(chances, [1, 2])
@@ -212,7 +208,7 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 # print(f"the last two cells: -ln({sums[3, 5]:.4f} + {sums[4, 5]:.4f}) = {loss:.4f}")
 
 # %% [markdown]
-# A path that is in `B` in step 2 was in `A`, in the blank or in `B` before. So these three sums are added, and
+# A path that is in `B` in step 2 was in `A`, in the blank or in `B` before. So these three numbers are added, and
 # multiplied by the probability of `B` in this step. In the end a path is in `B` or in the blank behind it, so the sum
 # of the two framed cells is the probability of `AB`. The thirty numbers of the lattice give the same loss as all 729
 # paths.
@@ -220,9 +216,11 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 # ## The network
 #
 # The blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`), so that 16
-# columns remain. Each column becomes a vector. In the original, two *bidirectional GRUs* then read the sequence of
-# these vectors. They are small recurrent networks that carry a memory from column to column, from the left and from
-# the right. At last a dense layer gives 37 logits for each column.
+# columns remain. Each column becomes a vector, and a dense layer turns each vector into 37 logits.
+#
+# In the original, two *bidirectional GRUs* come before the dense layer, small networks that carry a memory from column
+# to column, in both directions. In a sentence, such a memory helps to guess a smudged word from its neighbours. But
+# captchas are random, so three characters say nothing about the fourth, and our network has no GRU.
 
 # %%
 def build_ctc(
@@ -245,11 +243,8 @@ def build_ctc(
     return keras.Model(picture, logits, name="ctc")
 
 
-SMALL = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
-
-
 # %% [markdown]
-# Our small network has four blocks and no GRU:
+# Ours is as small as that of lesson 2:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import diagram, fresh_folder, show_shapes
@@ -266,16 +261,10 @@ SMALL = {"filters": (24, 48, 96, 128), "convs": 1, "stride": 2, "norms": "once"}
 # plt.show()
 
 # %% [markdown]
-# In the figure of our small network, 16 columns remain after the four blocks, and each is a vector of 256 numbers.
-# What could a GRU add? In a sentence, you can guess a smudged word from its neighbours. But captchas are random, so
-# three characters say nothing about the fourth. Lesson 4 compares networks with and without GRUs; here we do without
-# them.
-#
 # ## From logits to text
 #
-# To take the likeliest answer of each column and then collapse is called *greedy* decoding. Keras can do this, and
-# *beam search* as well (`strategy="beam_search"`), which follows the hundred best texts and adds up the paths of
-# each.
+# To take the likeliest answer of each column and then collapse is called *greedy* decoding. Keras can also do *beam
+# search* (`strategy="beam_search"`), which follows the hundred best texts and adds up the paths of each.
 
 # %%
 def decode_ctc(logits: np.ndarray, alphabet: str = ALPHABET, strategy: str = "greedy") -> list[str]:
@@ -299,9 +288,8 @@ def column_chances(model: keras.Model, picture: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown]
-# Two callbacks will watch the training. Keras has no metric that counts whole *texts*, so the first callback reads
-# held-out captchas after each epoch and logs the share that is entirely right. The second keeps the answers to a
-# single picture along the way.
+# Two callbacks will watch the training. The first reads held-out captchas after each epoch and logs the share that is
+# entirely right. The second keeps the answers to a single picture.
 
 # %%
 class Evaluate(keras.callbacks.Callback):
@@ -332,11 +320,11 @@ class Snapshots(keras.callbacks.Callback):
 # %% [markdown]
 # ## The plateau
 #
-# Readers of the original wrote that the loss no longer falls, and that the accuracy stays at 0. A stretch of training
-# in which the loss gets nowhere is called a *plateau*. We train a small network three times on the same captchas. The
-# first network sees colours, where paper is 1, and has the original's learning rate of 1e-3. The second also sees
-# colours, at three times this rate. The third has the higher rate as well, but ink = 1. (The *gradients*, which say
-# how to change each weight, are clipped; lesson 4 says why.)
+# Readers of the original wrote that the loss no longer falls, and that the accuracy stays at 0. Such a stretch of
+# training is called a *plateau*. We train a small network three times on the same captchas: on
+# colours (paper is 1) at the original's learning rate, on colours at three times this rate, and on ink (ink is 1) at the
+# higher rate. (`global_clipnorm` shortens long *gradients*, which say how to change each weight, so that one unusual
+# batch does little harm.)
 
 # %%
 def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
@@ -370,17 +358,13 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 
 # %% [markdown]
 # At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
-# plateau, a little above the dotted line, which is the loss of guessing four characters. There the network has to
-# find out which columns should say something else. As long as nearly all columns say blank, a picture hardly tells it
-# which of them are wrong. In a larger network this can last for epochs. In the run shown, the curve with ink = 1
-# crosses the dotted line after about 40 batches, paper = 1 at the same rate after about 55, and paper = 1 at the
-# lower rate only after about 85. Perhaps the reason is that with ink = 1 an empty column is nearly all zeros, so that
-# any letter in a column stands out.
+# plateau, a little above the dotted line: as long as nearly all columns say blank, a picture hardly tells the network
+# which of them are wrong. In a larger network this can last for epochs. Here the plateau is shortest with ink = 1,
+# perhaps because an empty column is then nearly all zeros, so that any letter in a column stands out.
 #
 # ## Watch it learn
 #
-# So we take ink = 1 and start again, with the plan of lesson 2: one rate, and then a tenth of this rate from the best
-# weights. In Jupyter a bar shows `val_acc`, the share of held-out captchas that are read entirely right.
+# So we take ink = 1 and start again, as in lesson 2: at one rate, and then at a tenth of it from the best weights.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -405,9 +389,9 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"{EPOCHS + 1} epochs, {batches * 32:,} pictures")
 
 # %% [markdown]
-# What did the network answer to our first picture in the course of the training? Right below the picture stands the
-# likeliest answer of each column, with `-` for the blank. Each row of the chart below is one possible answer; a row
-# is shown if its answer has a chance of 25 % or more at any time. The darker a cell, the surer the network is.
+# How did the answers to our first picture change? Right below the picture stands the likeliest answer of each column,
+# with `-` for the blank. Each row of the chart below is one answer that was likely at some time, and the darker a cell,
+# the surer the network is.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import animate_columns, likely_rows, plot_columns
@@ -417,43 +401,44 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #     for batch, chances in snapshots.kept.items()
 # ]
 # animate_columns(picture, frames, "AB7B", FOLDER / "imgs" / "ctc.gif")
-# figure, row = plt.subplots(1, 4, figsize=(11, 3.8), layout="constrained")
+# figure, grid = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")
 # moments = np.linspace(0, len(frames) - 1, 4).astype(int)
-# for axes, (caption, answer, chances) in zip(row, (frames[i] for i in moments), strict=True):
+# for axes, (caption, answer, chances) in zip(grid.flat, (frames[i] for i in moments), strict=True):
 #     plot_columns(axes, picture, chances, likely_rows([c for *_, c in frames]))
-#     axes.set_title(f"{caption}\nread: {answer or 'nothing'}", fontsize=10)
-#     axes.tick_params(labelsize=6)
-# figure.suptitle("What each column sees, four times in the course of the training")
+#     axes.set_title(f"{caption}, read: {answer or 'nothing'}")
 # plt.show()
 
 # %% [markdown]
-# Here is the whole training as a moving picture:
+# And now the whole training:
 #
 # ![A moving picture: the sixteen answers to one captcha, in the course of the training](../imgs/ctc.gif)
 #
-# First all columns say blank, then one character after another appears in one or two of them, though nobody ever told
-# the network where characters are. What does the network read now? The package draws the captchas, and the title of
-# each is the network's answer.
+# First all columns say blank, then one character after another appears, though nobody ever told the network where
+# characters are. What does it read now, in captchas that the package draws? The first two rows show captchas as they
+# come, and the last row the first four that are read wrong.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import show_captchas
 # from captcha_reader.scores import share
 #
 # answers = read_ctc(model, pictures)
-# right = sum(answer == text for answer, text in zip(answers, texts, strict=True))
-# figure = show_captchas(pictures[:12], texts, answers)
-# figure.suptitle(f"After two minutes, all 36 characters: {share(right, len(texts))}")
+# wrong = [i for i, text in enumerate(texts) if answers[i] != text]
+# right, shown = len(texts) - len(wrong), [*range(8), *wrong[:4]]
+# title = f"After two minutes, all 36 characters: {share(right, len(texts))}"
+# show_captchas(pictures[shown], *([x[i] for i in shown] for x in (texts, answers)), title=title)
 # plt.show()
 # assert right > 0.85 * len(texts) or STEPS < 400, f"only {right} right"
 
 # %% [markdown]
-# About nine captchas out of ten are read right, so there may be no red title among these twelve. In a captcha that is
-# read wrong, a character was taken for another, made up, or lost beside its neighbour.
+# About nine captchas out of ten are read right. In the others, a character is taken for another, made up, or lost
+# beside its neighbour.
 #
 # ## With more patience
 #
 # `models/ctc.keras` is a network of this kind, a little wider and with two convolutions in a block. One command
-# trained it from random weights by the recipe of lesson 4, on captchas of many sizes, with one to six characters.
+# trained it by the recipe of lesson 4, on captchas of many sizes. You know most test sets from lesson 2. `sizes` has
+# captchas of one to six characters, 50 to 100 pixels high and two to three times as wide, and `nothing` has pictures
+# without a text, for which an empty text is the right answer.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -474,16 +459,12 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The captchas of `sizes` are 50 to 100 pixels high and two to three times as wide, and have one to six characters; in
-# the lowest of them, letters are cut off. In the pictures of `nothing` there is nothing to read, so an empty text is
-# the right answer. You know the other names from lesson 2. The last line compares with what the original reports.
-# Again, the interval in brackets does not contain 0, so the difference is hardly chance: the original's result is a
-# little better.
+# Again 0 lies outside the interval, so it is hardly by chance that the original's result is a little better.
 #
 # ## Sixteen answers under the picture
 #
-# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here is this text in a
-# drawing of ours, with the sixteen answers of the finished network.
+# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here is our drawing of this
+# text, with the sixteen answers of the finished network.
 
 # %% tags=["active-ipynb"]
 # def show_columns(text, drawing):
@@ -499,19 +480,17 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("O0OP", drawing=0)
 
 # %% [markdown]
-# The network reads the text right. Where two rows of one column are both blue, it is not sure which of the two
-# answers is right: in the column of the `0` it gives the `O` a small chance as well.
+# Where two rows of one column are both blue, the network is not sure: in the column of the `0` it gives the `O` a small
+# chance as well.
 #
-# ## Your own text
-#
-# Write your own text here, draw it again with another number, and watch the sixteen answers.
+# Now write a text of your own, and draw it again with another number.
 
 # %% tags=["active-ipynb"]
 # show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
 
 # %% [markdown]
-# Between one letter `A` and the next there is always a blank, so `AAAA` takes at least seven columns, as we counted
-# above. (Two answers `A` without a blank between them are one letter.)
+# Between one letter `A` and the next there is always a blank. (Two answers `A` without a blank between them are one
+# letter.)
 #
 # ---
 #
@@ -520,15 +499,15 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # - CTC asks every column the same question and counts all alignments of the right text as right, so
 #   nobody has to say where the characters are.
 # - `AAAA` needs seven steps: a blank between equal neighbours.
-# - On a plateau the loss gets nowhere: most columns say blank. Ink = 1 and larger steps shorten it here.
+# - On a plateau the loss gets nowhere: most columns say blank. Here ink = 1 and larger steps shorten it.
 #
 # ## On your own
 #
 # 1. Build the network for pictures of 192x64 pixels. How many steps has it, and how many equal characters
-#    can it read at most? *Expected: 24 steps, so up to 12: 12 characters and 11 blanks.*
+#    can it read at most? *Expected: 24 steps, for 12 characters and 11 blanks.*
 #    [Solution](solutions.ipynb#lesson-3-exercise-1)
 # 2. Train `small_ctc(SEED, False, 1e-3)` for ten times as many batches. *Expected: the plateau is over after a
-#    hundred batches, and cost only time.* [Solution](solutions.ipynb#lesson-3-exercise-2)
+#    hundred batches.* [Solution](solutions.ipynb#lesson-3-exercise-2)
 # 3. Decode the answers of your own network with `strategy="beam_search"`. *Expected: a few more are
 #    right; a finished network gains next to nothing.* [Solution](solutions.ipynb#lesson-3-exercise-3)
 #
@@ -536,9 +515,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #
 # - [Sequence modeling with CTC](https://distill.pub/2017/ctc/): the best explanation there is.
 # - [Connectionist temporal classification](https://www.cs.toronto.edu/~graves/icml_2006.pdf), Graves and
-#   others, 2006: the paper; its sections 3 and 4 are what we did by hand.
-# - [keras.losses.CTC](https://keras.io/api/losses/probabilistic_losses/#ctc-class) and
-#   [tf.nn.ctc_loss](https://www.tensorflow.org/api_docs/python/tf/nn/ctc_loss): what they expect.
+#   others, 2006: sections 3 and 4 are what we did by hand.
+# - [keras.losses.CTC](https://keras.io/api/losses/probabilistic_losses/#ctc-class): what it expects.
 # - [Keras' OCR example](https://keras.io/examples/vision/captcha_ocr/): CTC for another kind of captcha.
 #
 # Next: [4. Train for real, with or without a GPU](ch4_gpu_training.ipynb) · [Solutions](solutions.ipynb)

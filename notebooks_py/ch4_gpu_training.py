@@ -19,10 +19,9 @@
 #
 # *Lesson 4 of 8 · 40 minutes · needs 3 · trains seconds*
 #
-# Lessons 2 and 3 trained for two minutes. At the end of this lesson you know what hours are spent
-# on: who waits for whom, what our recipe is made of, how to stop and go on, and how to use a GPU, several of them, or
-# half precision. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
-# long runs were made beforehand, by `make train` and `make study`, and this lesson reads what they found.
+# Lessons 2 and 3 trained for two minutes. At the end of this one you know where the time of a training step goes, what
+# our recipe is made of, how to stop and go on, and how to use a GPU, or several. You need [lesson 3](ch3_ctc.ipynb). A
+# CPU is enough: the long runs were made beforehand, by `make train` and `make study`.
 
 # %%
 import os
@@ -44,12 +43,10 @@ from captcha_reader.outputs import progress
 from captcha_reader.practice import Practice
 from captcha_reader.reading import scale
 from captcha_reader.scores import share
-from captcha_reader.texts import ctc_labels, decode_heads, encode, one_hot
+from captcha_reader.texts import ctc_labels
 from captcha_reader.training import Average, Resume, settle_norms
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
-from notebooks_py.ch2_cnn import build_cnn
 from notebooks_py.ch3_ctc import build_ctc, decode_ctc
-
 
 # %% [markdown]
 # A seed, and the length of the short trainings in this lesson.
@@ -59,12 +56,15 @@ from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 # STEPS = 30  # batches in an epoch
 
 # %% [markdown]
-# ## Who waits for whom?
+# ## Where does a step go?
 #
-# A training step needs a batch of pictures and a network that learns from it. We time both on this
-# machine: 64 captchas by the package, 64 from a bank of glyphs, and one step of lesson 3's small network.
+# A training step needs a batch of captchas, and a network that learns from it. That of our long runs is `SLIM`: its
+# first convolution moves by two pixels, and its early blocks, where pictures are large, have few filters.
 
 # %%
+SLIM = {"filters": (24, 48, 96, 192), "stride": 2, "norms": "once"}
+
+
 def median_milliseconds(action, repeats: int = 5) -> float:
     """Call `action()` once to warm up, then `repeats` times; return the median, in milliseconds."""
     times = []
@@ -76,39 +76,43 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 
 # %% [markdown]
-# We take the median: now and then a machine does something else.
+# We time the drawing of 64 captchas by the package and by a bank of glyphs, which comes next, and a step with a norm
+# behind each convolution, as in the original, and with one norm in each block.
 
 # %% tags=["active-ipynb", "machine"]
 # import matplotlib.pyplot as plt
 #
-# from notebooks_py.ch3_ctc import small_ctc
-#
-# slow = CaptchaSequence(64, 1, SEED, labels="ctc")
-# fast = CaptchaSequence(64, 1, SEED, labels="ctc", draw=GlyphBank(SEED).draw)
-# model, batch = small_ctc(SEED), fast[0]
-# times = {
-#     "draw 64, package": median_milliseconds(lambda: slow[0]),
-#     "draw 64, bank": median_milliseconds(lambda: fast[0]),
-#     "train one step": median_milliseconds(lambda: model.train_on_batch(*batch)),
-# }
-# figure, axes = plt.subplots(figsize=(6.5, 2.2), layout="constrained")
-# axes.barh(list(times), times.values())
+# times = {}
+# package = CaptchaSequence(64, 1, SEED, labels="ctc")
+# bank = CaptchaSequence(64, 1, SEED, labels="ctc", draw=GlyphBank(SEED).draw)
+# for name, captchas in {"the package": package, "a bank": bank}.items():
+#     times[f"draw 64: {name}"] = median_milliseconds(lambda captchas=captchas: captchas[0])
+# batch = bank[0]
+# for name, norms in {"behind each convolution": "every", "once a block": "once"}.items():
+#     model = build_ctc(**SLIM | {"norms": norms})
+#     model.compile("adam", keras.losses.CTC())
+#     step = median_milliseconds(lambda model=model: model.train_on_batch(*batch))
+#     times[f"a step: norms {name}"] = step
+# figure, axes = plt.subplots(figsize=(6.5, 2.4), layout="constrained")
+# axes.barh(list(times), times.values(), color=["tab:orange", "tab:orange", "tab:blue", "tab:blue"])
 # axes.set(title="A batch of 64 on this machine", xlabel="milliseconds, median of 5")
 # axes.invert_yaxis()
 # plt.show()
 
 # %% [markdown]
-# Is the first bar longer than the last, as here? Then the network would wait for the package, and with a bank
-# it need not. On a GPU the step shrinks and the drawing does not. The log of the original's CNN has steps of 116 to
-# 128 ms in training, and of 110 to 116 ms where it only reads held-out captchas: probably most of a step was
-# waiting for pictures. So `make train` draws in a process of its own (`Ahead` in
-# [practice.py](../captcha_reader/practice.py)), which works ahead while the network learns.
+# Compare the bars of a colour. A bank draws several times as fast. And on a CPU, batch normalisation takes more time than
+# you would think, because Keras computes it in many passes over memory. So our blocks have one norm, behind the pooling,
+# where a quarter of the pixels are left.
+#
+# On a GPU the blue bars shrink and the orange ones do not, so the network may wait for its captchas. That is why
+# `make train` draws in a process of its own, which works ahead while the network learns (`Ahead` in
+# [practice.py](../captcha_reader/practice.py)).
 #
 # ## Draw several times as fast
 #
-# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps
-# them. Once, beforehand, the package itself draws every character a few times in each of sixty random colours.
-# Then captchas of any size are composed from these glyphs by the package's own rules. Which row is the package's?
+# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps them: the
+# package draws every character a few times in each of sixty colours, and then captchas of any size are composed from
+# these glyphs by the package's own rules. Which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -122,14 +126,12 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #     examples, 2 * drawn, columns=5, title="One row by the package, one by a bank of glyphs"
 # )
 # plt.show()
-# print(f"{len(examples)} captchas, each {examples[0].shape}")
 
 # %% [markdown]
-# The upper one. But the eye is no test. A simpler bank would draw each glyph once, in white, and colour it
-# afterwards. To the eye its captchas look the same. Yet the package thins the edges of strokes, more so in
-# dark colours, and how much of a letter is ink is what tells `0` from `O` (lesson 6). So a finished network
-# judges both banks: does it mistake `0` for `O` as often as on the package's pictures? (Counted in captchas of `O`
-# and `0` alone, in answers of four characters, at 128x64. At 170x80 the verdict is the same.)
+# The upper one. But the eye is no test. The captchas of a simpler bank, whose glyphs are drawn in white and coloured
+# afterwards, look the same, too. Yet the package thins the edges of strokes, more so in dark colours, and how much of a
+# letter is ink is what tells `0` from `O` (lesson 6). So a finished network judges both banks, on captchas of `O` and `0`
+# alone: does it mistake one for the other as often as on the package's pictures?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, measured
@@ -141,27 +143,22 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"    {what:7} {share(*counts[what])}")
 
 # %% [markdown]
-# Our bank agrees with the package in all three numbers, within what chance allows. On captchas of the white
-# bank the network takes `O` for `0` far more often, and `0` for `O` less often. Training may use our bank.
-# Test sets are always drawn by the package.
-
-# %% [markdown]
+# Our bank agrees with the package within what chance allows. On captchas of the white bank the network takes `O` for `0`
+# far more often. So training may use our bank, while test sets are always drawn by the package.
+#
 # ## The recipe
 #
 # ### Practise what people have
 #
-# The package draws captchas of any size, and people put margins around them or scan them askew. So half of
-# the batches are for the main task, 128x64 with four characters. In the other half sizes are random, texts have up
-# to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*: mirrored
-# captchas, letters in lower case, noise, a photo. Their label is the empty text, and so the network learns to
-# say nothing. Every picture is scaled to a height of 64, and those of a batch become equally wide. And a pupil who
-# mixes up two letters gets more of those to read: in a fifth of the captchas most characters are `O` or `0`.
+# Half of the batches hold the main task, 128x64 with four characters. In the other half sizes are random, texts have up
+# to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*: mirrored captchas,
+# letters in lower case, noise, a photo. Its label is the empty text. Every picture is scaled to a height of 64, and those
+# of a batch become equally wide. And a network that mixes up two letters gets more of those to read: in a part of the
+# captchas most characters are `O` or `0`.
 #
-# Small and large captchas share a batch for a reason. Batch normalisation trains with the mean of a *batch*, and
-# reads with an average over many. If each batch holds one kind of captcha only, the two differ, and what was learned
-# is read badly. So in the batches of the main task, too, every fifth captcha has another size.
-#
-# All these shares are settings of a `Practice`. The seed and the number of a batch decide what is in it.
+# Batch normalisation trains with the mean of a *batch*, and reads with an average over many. If each batch held one kind
+# of captcha only, the two would differ. So in the batches of the main task, too, every fifth captcha has another size.
+# All these shares are settings of a `Practice`.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
@@ -201,65 +198,29 @@ class PracticeSequence(keras.utils.PyDataset):
 
 
 # %% [markdown]
-# ### A fast network
-#
-# Where does a training step spend its time? On a CPU, more of it in batch normalisation than in convolutions:
-# Keras takes a norm in many passes over memory. So our network has one norm for each block, behind the pooling,
-# where a quarter of the pixels are left. The first convolution moves by two pixels, and the early blocks,
-# where pictures are large, have few filters. `KINDS` says for each kind of network how it is built, taught and
-# read.
+# To read, a network wants its pictures scaled in the same way.
 
 # %%
-SLIM = {"filters": (24, 48, 96, 192), "stride": 2, "norms": "once"}
-FULL = {"cnn": {}, "ctc": {"rnn": (128, 128)}}  # the original's
-
-
-def head_labels(texts):
-    """Turn texts of four characters into labels for four heads."""
-    return one_hot(encode(texts))
-
-
-KINDS = {
-    "cnn": {
-        "build": build_cnn,
-        "labels": head_labels,
-        "loss": "categorical_crossentropy",
-        "decode": decode_heads,
-    },
-    "ctc": {
-        "build": build_ctc,
-        "labels": ctc_labels,
-        "loss": keras.losses.CTC(),
-        "decode": decode_ctc,
-    },
-}
-
-
-def read_pictures(model: keras.Model, pictures: np.ndarray) -> list[str]:
-    """Read uint8 pictures (n, height, width, 3) of any size with a network of either kind."""
+def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -> list[str]:
+    """Read uint8 pictures (n, height, width, 3) of any size; `decode` turns outputs into texts."""
     pictures = scale(pictures, model.input_shape[2])
-    return KINDS[model.name]["decode"](model.predict_on_batch(pictures.astype("float32") / 255))
+    return decode(model.predict_on_batch(pictures.astype("float32") / 255))
 
 
 # %% [markdown]
-# How much smaller? And is it large enough? The finished CTC network of this repository is such a slim one. It
-# reads the upper row from above.
+# The finished network of this repository learned from such batches, and is `SLIM`. How much smaller is it than the
+# original? And does it read the upper row from above?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
 #
-# for kind, full in FULL.items():
-#     build = KINDS[kind]["build"]
-#     original, slim = build(ink=False, **full), build(**SLIM)
-#     print(f"{kind}: {original.count_params():,} parameters as in the original,", end=" ")
-#     print(f"{slim.count_params():,} slim")
+# original, slim = build_ctc(rnn=(128, 128), ink=False), build_ctc(**SLIM)
+# print(f"{original.count_params():,} parameters in the original, {slim.count_params():,} here")
 # if available("ctc"):
 #     print("drawn:", *drawn)
 #     print("read: ", *read_pictures(finished("ctc")[0], np.stack(examples[:5])))
 
 # %% [markdown]
-# The CNN shrinks to a third of its parameters, the sequence model to a fifth.
-#
 # ### Muon
 #
 # Adam treats every number of a kernel on its own. But a kernel is a matrix: it takes what lies under the
@@ -268,8 +229,8 @@ def read_pictures(model: keras.Model, pictures: np.ndarray) -> list[str]:
 # momentum by the nearest *orthogonal* matrix, so that all directions move equally far. Five steps of a
 # polynomial, due to Newton and Schulz, come near enough to it.
 #
-# Keras has Muon, but only for variables of two dimensions: it would leave all our convolutions to Adam, without a
-# word. Three methods cure that. The last layer, biases and norms stay with AdamW.
+# Keras has Muon, but only for variables of two dimensions: without a word, it would leave all our convolutions to
+# Adam. Three methods cure that. The last layer, biases and norms stay with AdamW.
 
 # %%
 class Muon(keras.optimizers.Muon):
@@ -288,12 +249,12 @@ class Muon(keras.optimizers.Muon):
 
 
 # %% [markdown]
-# A kernel of four filters for windows of 3x3, and what Muon makes of it. Orthogonal means that every filter has
-# length 1 and a product of 0 with the others:
+# A kernel of four filters for windows of 3x3, two of them nearly alike, and what Muon makes of it. Orthogonal means
+# that every filter has length 1 and a product of 0 with the others:
 
 # %% tags=["active-ipynb"]
 # kernel = np.random.default_rng(SEED).normal(size=(3, 3, 1, 4)).astype("float32")
-# kernel[..., 1] = kernel[..., 0] + 0.1 * kernel[..., 1]  # two filters nearly alike
+# kernel[..., 1] = kernel[..., 0] + 0.1 * kernel[..., 1]
 # step = ops.convert_to_numpy(Muon().zeropower_via_newtonschulz5(ops.convert_to_tensor(kernel), 5))
 # for name, values in {"momentum": kernel, "step of Muon": step}.items():
 #     filters = values.reshape(9, 4)
@@ -314,12 +275,14 @@ class Muon(keras.optimizers.Muon):
 RATE = 0.02  # of Muon at its peak
 
 
-def compile_recipe(model, steps: int, rate=RATE, muon=True, fall=True, decay=0.01, clip=None):
+def compile_recipe(
+    model, steps: int, rate=RATE, loss=None, muon=True, fall=True, decay=0.01, clip=None
+):
     """Compile for `steps` steps of Muon, or AdamW, with one cycle of the learning rate.
 
     The rate climbs to `rate` in a twentieth of the steps and falls to 0 along half a cosine, unless
     `fall` is False. AdamW's rate is 0.15 times Muon's. Kernels decay, biases and norms don't.
-    Weights are averaged over a tenth of the run, at most 500 steps.
+    Weights are averaged over a tenth of the run, at most 500 steps. The usual `loss` is CTC's.
     """
     climb = max(1, steps // 20)
     ratio = 0.15  # AdamW's rate for each of Muon's
@@ -337,7 +300,7 @@ def compile_recipe(model, steps: int, rate=RATE, muon=True, fall=True, decay=0.0
     else:
         optimizer = keras.optimizers.AdamW(**options, beta_2=0.99)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(optimizer, KINDS[model.name]["loss"])
+    model.compile(optimizer, loss or keras.losses.CTC())
     return cycle
 
 
@@ -345,30 +308,35 @@ def compile_recipe(model, steps: int, rate=RATE, muon=True, fall=True, decay=0.0
 # For a thousand steps the rate looks like this:
 
 # %% tags=["active-ipynb"]
-# model = small_ctc(SEED)
-# cycle = compile_recipe(model, steps=1_000)
+# cycle = compile_recipe(slim, steps=1_000)
 # rates = [float(cycle(step)) for step in range(0, 1_001, 10)]
 # figure, axes = plt.subplots(figsize=(6.5, 2.4), layout="constrained")
 # axes.plot(range(0, 1_001, 10), rates)
 # axes.set(title="One rise, one fall", xlabel="step", ylabel="learning rate")
 # plt.show()
-# print(f"step 50: {rates[5]:.4f}, step 520: {rates[52]:.4f}, step 1,000: {rates[100]:.4f}")
 
 # %% [markdown]
-# The average is for reading, not for learning. So the callback `Average` puts it into the network after each
-# epoch, reads held-out captchas, saves it, and puts the network's own weights back. Batch normalisation has
-# measured its means and variances with the tumbling weights; for the average `settle_norms` measures them again.
+# The average is for reading, not for learning. So the callback `Average` puts it into the network after each epoch, reads
+# held-out captchas, saves it, and puts the network's own weights back. For the averaged weights, `settle_norms` measures
+# the means and variances of batch normalisation anew.
 #
 # ## Stop, and go on
 #
 # Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch,
-# and goes on from there. A long run of many short epochs then never loses more than one of them. `Resume` is that
-# callback with two changes: a new state takes the place of the old one only when it is whole, whatever happens
-# meanwhile, and the number of the epoch follows from the optimizer's steps. `Average`,
+# and goes on from there, so a long run of many short epochs never loses more than one of them. `Resume` is that
+# callback with one change: a new state takes the place of the old one only when it is whole. `Average`,
 # `settle_norms` and `Resume` are in [training.py](../captcha_reader/training.py); here they are put together.
 
 # %%
-def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path, callbacks=()):
+def fit_recipe(
+    model,
+    data: PracticeSequence,
+    steps: int,
+    held_out,
+    folder: Path,
+    callbacks=(),
+    decode=decode_ctc,
+):
     """Train a compiled model for `steps` steps, or go on with the run in `folder`.
 
     `held_out` are captchas to read after each epoch, as `Average` wants them. The folder gets the
@@ -376,7 +344,7 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
     """
     data.epoch = 0  # the same sample, whenever the run goes on
     sample = [data[index][0] for index in range(min(16, steps))]
-    average = Average(held_out, KINDS[model.name]["decode"], sample, folder / "averaged.keras")
+    average = Average(held_out, decode, sample, folder / "averaged.keras")
     log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
     resume = Resume(folder, data.practice.steps)
     callbacks = [SetEpoch(data), average, log, resume, progress(), *callbacks]
@@ -400,6 +368,12 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
 # short = PracticeSequence(Practice(SEED, epoch=64 * STEPS))
 #
 #
+# class Stop(keras.callbacks.Callback):
+#     def on_train_batch_end(self, batch, logs=None):
+#         if self.model.optimizer.iterations == STEPS + STEPS // 2:
+#             raise KeyboardInterrupt
+#
+#
 # def tiny_run(name, callbacks=()):
 #     keras.utils.set_random_seed(SEED)
 #     model = build_ctc(filters=(8, 16, 16, 32), convs=1, stride=2, norms="once")
@@ -407,18 +381,6 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
 #     (folder := FOLDER / name).mkdir(exist_ok=True)
 #     fit_recipe(model, short, 2 * STEPS, held_out, folder, callbacks)
 #     return model.get_weights()
-#
-#
-# print(f"2 epochs of {short.steps} batches of 64, {len(texts)} held-out captchas")
-
-# %% [markdown]
-# Three runs, the second of them stopped:
-
-# %% tags=["active-ipynb"]
-# class Stop(keras.callbacks.Callback):
-#     def on_train_batch_end(self, batch, logs=None):
-#         if self.model.optimizer.iterations == STEPS + STEPS // 2:
-#             raise KeyboardInterrupt
 #
 #
 # whole = tiny_run("whole")
@@ -429,94 +391,78 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
 # resumed = tiny_run("stopped")
 # apart = max(np.abs(a - b).max() for a, b in zip(whole, resumed, strict=True))
 # print(f"the largest difference between {len(whole)} arrays of weights: {apart}")
-# devices = keras.distribution.list_devices()
-# assert apart == 0 or "gpu" in str(devices).lower()  # which adds in another order each time
 
 # %% [markdown]
-# Not a bit is different: half an epoch was trained twice, on the same captchas, since epoch and batch
-# decide what is drawn. `make train` does just this, and the same command goes on where it was stopped.
+# Not a bit is different: half an epoch was trained twice, on the same captchas. (A GPU adds in another order each time,
+# so there the weights are only close.) `make train` does just this: the same command goes on where it was stopped.
 #
 # ## A GPU, or several
 #
-# You need not choose a device: Keras takes a GPU if it finds one. (The networks of this repository were
-# trained on two cores of a CPU.) TensorFlow takes all of a GPU's memory at once; *memory growth*, switched on
-# at the top of this lesson, lets it take only what it needs. It must be set before TensorFlow starts.
+# Keras takes a GPU if it finds one, and TensorFlow takes all of its memory at once; with *memory growth*, switched on at
+# the top of this lesson, it takes only what it needs.
 #
 # Several GPUs share each batch: every one computes a part of it, and the gradients are added up. For that a
-# network is built within TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX; `every_device` in
-# [training.py](../captcha_reader/training.py) takes the one that fits. On a laptop it does nothing:
-
-# %% tags=["active-ipynb"]
-# from captcha_reader.training import every_device
+# network is built within TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX; `make train`
+# takes the one that fits (`every_device` in [training.py](../captcha_reader/training.py)).
 #
-# with every_device() as count:
-#     print(f"a network built here trains on {count} device: {keras.distribution.list_devices()}")
-
-# %% [markdown]
-# ## Half precision
+# **Half precision.** With the policy `mixed_bfloat16` layers compute with 16 bits, while the weights and the loss
+# keep 32. It pays where the hardware computes so: on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's
+# GPUs since 2020. Elsewhere 16 bits are emulated, which takes many times as long. So `make train` looks at the
+# device first, and says `float32` where it has to.
 #
-# With `mixed_bfloat16` the layers compute with 16 bits, while the weights and the loss keep 32. It pays
-# where the hardware computes so: on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020.
-# Elsewhere 16 bits are emulated, which takes many times as long. So `make train` looks at the device first, and
-# says `float32` where it has to. What a policy of this name does:
-
-# %% tags=["active-ipynb"]
-# policy = keras.DTypePolicy("mixed_bfloat16")
-# print(f"{policy.name}: computes in {policy.compute_dtype}, weights in {policy.variable_dtype}")
-
-# %% [markdown]
 # ## Which ingredient pays?
 #
-# Change one thing, train on equally many captchas, and count. (These rows were trained by the recipe of the first
-# edition: AdamW, a norm behind each convolution, classic captchas alone.) Each bar is two trainings together, read on held-out
-# captchas, and each dot is one of them. The whiskers are 95 % intervals, which know nothing of what a seed does.
-# `last weights` is the recipe's own training, read without its average; and so is `constant rate, last weights`
-# that of the constant rate.
+# Change one thing, train on equally many captchas, and count what is not entirely right of 20,000 captchas, half of them
+# classic ones and half of any size. Each bar is one training. The whiskers are 95 % intervals, which know nothing of
+# what another seed would do. (`last weights` is the recipe's own training, read without its average, and
+# `constant rate, last weights` that of the constant rate.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors
 #
 # if available("ablation"):
 #     ablation = measured("ablation")
-#     print("the recipe:", *ablation["recipe"].split(", "), sep="\n  ")
-#     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+#     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 #     title = f"One ingredient changed, {ablation['pictures']:,} captchas of training"
-#     print("\nnot entirely right:")
 #     plot_errors(axes, ablation["rows"], title)
 #     plt.show()
+#     print("\nthe recipe:", ablation["recipe"])
 
 # %% [markdown]
-# Look at the constant rate. Its last weights make about three times the errors, and their average repairs it: a
-# falling rate and an average do the same job. (We keep both: the average lets us judge a network and save it
-# while the rate is still high.) The other changes all make a few more errors, so few that it may be
-# chance: the whiskers overlap. So we can't say that a bank of glyphs, ink, clipping, practice of `O` and `0`, or full
-# precision helps here, nor that it doesn't. (A bank draws faster, and ink shortens the plateau of lesson 3.) The
-# finished networks saw many times as many captchas. What each ingredient brings in so long a run, we have not measured.
+# Three bars stand out. AdamW alone makes a third more errors than Muon. Colours, in which paper is 1, make more errors
+# than ink. And the last weights of a constant rate make nearly twice as many, but their average is as good as the recipe:
+# a falling rate and an average do the same job. (We keep both: the average lets us judge a network and save it while
+# the rate is still high.) The other bars differ so little that another seed might turn them around.
+#
+# Is practice of `O` and `0` useless, then? After so short a training they are a part of the errors among others. After
+# two million captchas they are most of what is left (lesson 6), and only then does it matter to practise them. A short
+# comparison can't decide about a long run.
 #
 # ## Which head wins?
 #
-# Four heads, CTC as above, and CTC with a GRU: the same recipe (again that of the first edition), captchas and
-# filters, three seeds each, read on 10,000 captchas.
+# Four heads, CTC as above, and CTC with a GRU: the same captchas and filters, three seeds each, read on 10,000 captchas.
+# (These were trained by the recipe of the first edition: AdamW, a norm behind each convolution, classic captchas alone.)
 
 # %% tags=["active-ipynb"]
 # if available("heads"):
 #     heads = measured("heads")
 #     figure, axes = plt.subplots(figsize=(7, 2.4), layout="constrained")
-#     print("not entirely right:")
-#     plot_errors(axes, heads["rows"], "Three kinds of heads")
+#     title = f"Three kinds of heads, {heads['pictures']:,} captchas of training"
+#     plot_errors(axes, heads["rows"], title)
 #     plt.show()
 
 # %% [markdown]
 # CTC without a GRU makes the fewest errors with each of the seeds. Perhaps because its columns share their
 # weights: whatever it learns about a letter in one column it knows in all of them, while four heads learn every
-# letter four times. A GRU adds parameters and brings no gain: random characters give it little to remember. (With 100,000 captchas. The original's GRU saw 5.38 million of them.)
+# letter four times. A GRU adds parameters and brings no gain here: random characters give it little to remember.
 #
 # ---
 #
 # ## What you learned
 #
-# - On a fast GPU, a step may wait for its pictures; a bank of glyphs draws several times as fast, and must
-#   lead to the same errors as the package's drawings.
+# - Measure where a step's time goes. A bank of glyphs draws several times as fast as the package, and must lead to
+#   the same errors; one norm for each block is enough.
+# - Muon gives the kernels of convolutions steps that are orthogonal.
 # - Change one ingredient at a time, and say how long the trainings were and how many seeds they had.
 # - Many short epochs and `BackupAndRestore` make a long run that can be stopped at any time.
 #
@@ -532,8 +478,7 @@ def fit_recipe(model, data: PracticeSequence, steps: int, held_out, folder: Path
 #
 # ## Further reading
 #
-# - [A bag of tricks for image classification](https://arxiv.org/abs/1812.01187), He and others, 2018:
-#   an ablation that shows how much small things add up to.
+# - [A bag of tricks for image classification](https://arxiv.org/abs/1812.01187), He and others, 2018: an ablation.
 # - [Averaging weights leads to wider optima](https://arxiv.org/abs/1803.05407), Izmailov and others, 2018:
 #   why the middle of a tumbling path is a good place.
 # - [Keras: distributed training with TensorFlow](https://keras.io/guides/distributed_training_with_tensorflow/):

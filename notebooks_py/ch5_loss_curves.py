@@ -20,7 +20,7 @@
 # *Lesson 5 of 8 · 20 minutes · needs 3 and 4 · trains a minute*
 #
 # At the end of this lesson you can look at the log of a training and say whether it learns, whether it is done, and what
-# to change next. And you know five mistakes that raise no error.
+# to change next. You also know five mistakes that raise no error.
 
 # %%
 import os
@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 from keras import ops
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from captcha_reader.weights import finished, read_log, read_results
 from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
@@ -50,10 +51,10 @@ from notebooks_py.ch3_ctc import decode_ctc, small_ctc
 # %% [markdown]
 # ## A clean run
 #
-# Keras' `CSVLogger` writes a row after every epoch: the `loss` of the captchas in training, `val_loss` of *held-out* ones,
-# which are never trained with, and `val_acc`, the share of those that are read right. (`val_sizes` is the same for
-# captchas of any size.) We draw each twice. A logarithmic axis gives every halving the same height: from 98 to 99 %
-# right looks like nothing, yet half of the errors are gone.
+# Keras' `CSVLogger` writes a row after every epoch: the `loss` in training, the `val_loss` of *held-out* captchas, which
+# are never trained with, and `val_acc`, the share of them that is read right (`val_sizes` at any size). We draw each
+# twice. A logarithmic axis gives every halving the same height: from 98 to 99 % right looks like nothing, yet half of
+# the errors are gone.
 
 # %%
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
@@ -74,7 +75,9 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
     for axes, (what, (values, scale)) in zip(grid.flat, panels.items(), strict=True):
         axes.plot(done, values, label=[name.removeprefix("val_") for name in values])
         axes.set(title=what, yscale=scale)
-        axes.yaxis.set_major_formatter("{x:g}")
+        if scale == "log":
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set(major_formatter="{x:g}", minor_formatter="")
         axes.set_xlabel("thousands of captchas" if "pictures" in log else "epoch")
         axes.legend().set_visible(len(values.columns) > 1)
     figure.suptitle(title)
@@ -97,16 +100,15 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(log.iloc[[0, 1, -2, -1]].drop(columns="seconds").round(4).to_string(index=False))
 
 # %% [markdown]
-# What seems to be a floor on the left is a slope on the right: the network improves until the learning rate comes near zero.
-# The training loss is the higher one, and that is no mistake. Training practises what is hard, and its loss is a mean over
-# a whole epoch; held-out captchas are read at the end of it, with averaged weights (lesson 4). Compare two losses only if
-# they are measured alike.
+# What seems to be a floor on the left is a slope on the right: the network improves until the learning rate comes near
+# zero. The training loss is higher, and rightly so: it is a mean over an epoch of hard captchas, while held-out ones are
+# read at its end, with averaged weights (lesson 4). Compare losses only if they are measured alike.
 #
 # ## The original's own logs
 #
-# The original's three notebooks print a line after every epoch; `models/original_logs.csv` holds them. Each network was
-# trained at a rate of 0.001, then on from its best weights at a tenth of that. The first stage ended when the held-out
-# loss had not improved for three epochs (four heads) or five (CTC), in PyTorch after thirty epochs.
+# The original's notebooks print a line after every epoch. Each network was trained at a rate of 0.001 and then, behind
+# the dotted line, at a tenth of it. The table lists epochs in which no captcha is read right, or in which the held-out
+# loss is more than six times that of the epoch before (`rise`). Four heads have no `val_acc`.
 
 # %% tags=["active-ipynb"]
 # names = {"cnn": "Four heads", "ctc": "CTC", "ctc_pytorch": "CTC in PyTorch"}
@@ -121,16 +123,6 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #     axes.legend(loc="upper right")
 # rows[2].annotate("plateau", (3, 3.7), (7, 1), arrowprops={"arrowstyle": "->"})
 # plt.show()
-
-# %% [markdown]
-# **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with one of three
-# epochs: three times 128,000 captchas, and not one that is held out is read right. (PyTorch divides the loss by the length of the
-# text. Four times 3.73 is about 15, the plateau of lesson 3, where columns say blank.)
-#
-# **Spikes** of the held-out loss come later, while the training loss falls smoothly. How many times as high is the
-# held-out loss as in the epoch before?
-
-# %% tags=["active-ipynb"]
 # rise = original.val_loss / original.groupby("network").val_loss.shift()
 # original = original.assign(rise=rise.round(1))
 # shown = original.query("rise > 6 or val_acc == 0").drop(columns=["stage", "ms_per_step"])
@@ -139,15 +131,21 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(original.pivot_table("rise", "network", "stage", "max"))
 
 # %% [markdown]
-# In epoch 13 the CTC network reads 69.7 % of the held-out captchas. The training loss is a mean over a thousand
-# batches, while the held-out loss is measured at a single moment: probably the last steps had gone too far, and an epoch later
-# all is well again. Calm comes at the dotted line, where steps are a tenth as long. So let the rate fall, average the
-# weights (lesson 4), and keep the *best* ones (`ModelCheckpoint`), not the last.
+# **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with one of three
+# epochs, of 128,000 captchas each. (PyTorch divides the loss by the length of the text. Four times 3.73 is about 15, the
+# plateau of lesson 3.)
 #
-# ## By heart, and too fast
+# **Spikes** of the held-out loss come later, while the training loss falls smoothly. In epoch 13 the CTC network reads
+# only 69.7 % of the held-out captchas; an epoch later all is well again. The training loss, a mean over a thousand
+# batches, hides this. Held-out captchas are read at a single moment, with the averages of batch normalisation. Probably
+# the last steps had gone too far, or these averages lagged behind the weights. Both come from long steps: at a tenth of
+# the rate the spikes end. So let the rate fall, average the weights (lesson 4), and keep the *best* ones
+# (`ModelCheckpoint`), not the last.
 #
-# The small network of lesson 3 trains three times: with fresh captchas in each epoch; with the same 512 again and again,
-# since without `SetEpoch` the data set stays in its first epoch; and at a learning rate a hundred times as high.
+# ## Overfitting, and steps that are too long
+#
+# The small network of lesson 3 trains three times: with fresh captchas in each epoch; with the same 512 again and again
+# (without `SetEpoch` the data set stays in its first epoch); and at a learning rate a hundred times as high.
 
 # %%
 def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
@@ -182,14 +180,14 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 
 # %% [markdown]
 # With fresh captchas both losses leave the plateau and fall together. With the same 512 the training loss falls to nearly
-# nothing, but the held-out loss turns around: the network learns its captchas *by heart*, and that does not help with
-# others. Only the held-out curve tells. At the high rate the loss begins far above the axis, and the plateau does not
-# end here: the steps are too long.
+# nothing, while the held-out loss soon stops falling: the network learns its captchas *by heart*, which does not help
+# with others. Only the held-out curve shows this *overfitting*. At the high rate the loss begins far above the axis and
+# then hardly leaves the plateau: the steps are too long.
 #
 # ## Accidents that show no error
 #
-# The next five mistakes raise no error, and the loss is a number like any other. We make them with the finished network
-# and captchas that it reads well.
+# Five mistakes raise no error, and the loss is a number like any other. We make them with the finished network and
+# captchas that it reads well.
 #
 # **Softmax before a loss that wants logits.** `keras.losses.CTC` applies one itself:
 
@@ -205,11 +203,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{name:8} loss {float(ctc(y, values)):.1f}")
 
 # %% [markdown]
-# With two of them, a network that reads nearly everything has hardly less loss than zeros, which say nothing. So the curve
-# stays high and nearly flat, whatever is learned.
+# With two softmaxes, a network that reads nearly everything has hardly less loss than zeros, which say nothing. So the
+# curve stays high and nearly flat, whatever is learned.
 #
-# **A character on class 0.** Keras takes the number of labels that are *not 0* as the length of the text, since 0 is
-# the blank. Somebody forgets the `+ 1`, and `A0BC` becomes 10, 0, 11, 12:
+# **A character on class 0.** Somebody forgets the `+ 1`, and `A0BC` becomes 10, 0, 11, 12. But class 0 is the blank, and
+# Keras counts the labels that are *not 0* to know how long a text is. We try three last characters:
 
 # %% tags=["active-ipynb"]
 # for last in (12, 30, 35):
@@ -217,10 +215,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"labels 10, 0, 11, {last}: loss {loss:.1f}")
 
 # %% [markdown]
-# Three labels are not 0, so the last character is lost: whatever it is, the loss stays the same.
+# Three labels are not 0, so Keras looks at the first three alone: whatever the last character is, the loss stays the
+# same, and nobody learns it. Nor can any answer contain the `0`, since decoding drops class 0 as a blank.
 #
-# **Too few columns.** `AAAA` needs seven (lesson 3). With six, its probability is 0 and the loss infinite. PyTorch says so;
-# Keras on TensorFlow gives a large but finite number, which disappears in a mean over many:
+# **Too few columns.** `AAAA` needs seven (lesson 3). With six, its loss is infinite. PyTorch says so; Keras on TensorFlow
+# gives a large but finite number, which disappears in a mean over many:
 
 # %% tags=["active-ipynb"]
 # for columns in (8, 7, 6):
@@ -228,7 +227,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"AAAA in {columns} columns: loss {loss:.0f}")
 
 # %% [markdown]
-# **Workers that all draw the same.** Three processes get a data set that keeps a generator of its own:
+# **Workers that all draw the same.** Three processes get a data set that keeps a random generator of its own:
 
 # %% tags=["active-ipynb"]
 # import multiprocessing
@@ -241,11 +240,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # print(*map("".join, drawn))
 
 # %% [markdown]
-# Each gets a copy in the same state, so one text is drawn three times. Our `stream` depends on the number of
-# the batch instead (lesson 1).
+# Each gets a copy in the same state, so one text is drawn three times. Our `stream` depends on the number of the batch
+# instead (lesson 1).
 #
 # **Reading in training mode.** With `training=True` batch normalisation uses the pictures at hand and not its averages,
-# so an answer depends on what else is in the batch. Each captcha alone:
+# so an answer depends on what else is in the batch. Here each captcha is read alone:
 
 # %% tags=["active-ipynb"]
 # alone = np.stack([network(X[i : i + 1], training=True)[0] for i in range(len(X))])
@@ -254,8 +253,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{right} of {len(X)} read right {name}")
 
 # %% [markdown]
-# There are more errors, and nothing else tells. (Each such call also moves the averages, so this is no longer the
-# network that we loaded.)
+# There are more errors, and nothing else tells.
 #
 # ## What next?
 #
@@ -263,7 +261,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # | --- | --- | --- |
 # | both losses on a plateau at the start | the task is not found yet | look at a batch with your own eyes; ink = 1 (lesson 3) |
 # | both fall together | it learns | let it run |
-# | training falls, held-out does not | it learns by heart | fresh captchas, or move them about (lesson 8) |
+# | training falls, held-out does not | overfitting | fresh captchas, or move them about (lesson 8) |
 # | held-out spikes, training does not | steps are too long | lower the rate, average, keep the best |
 # | both flat, the rate at zero | this training is over | a longer one, a larger network, practice of what is hard |
 # | the loss looks fine, the answers do not | an accident | decode the labels and answers of one batch |
@@ -273,7 +271,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # ## What you learned
 #
 # - A logarithmic axis shows progress that a linear one hides.
-# - A plateau ends when the task is found, and spikes when the rate falls.
+# - A plateau ends when the task is found, and spikes end when the rate falls.
 # - Only held-out captchas tell reading from knowing by heart.
 #
 # ## On your own
@@ -284,14 +282,12 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # 2. In how many epochs of the original is the held-out loss more than twice its lowest value so far (`cummin`)?
 #    *Expected: some in each first stage, none in a second.*
 #    [Solution](solutions.ipynb#lesson-5-exercise-2)
-# 3. Which share of all texts of four characters has a `0` in it, and loses a character if `0` sits on class 0?
+# 3. Which share of all texts has a `0` in it, and loses a character if `0` sits on class 0?
 #    *Expected: one in nine or ten.* [Solution](solutions.ipynb#lesson-5-exercise-3)
 #
 # ## Further reading
 #
 # - [CS231n: babysitting the learning process](https://cs231n.github.io/neural-networks-3/#baby):
 #   the classic collection of curves and what they mean.
-# - [Cyclical learning rates for training neural networks](https://arxiv.org/abs/1506.01186), Smith, 2017:
-#   the idea that a rate should rise before it falls.
 #
 # Next: [6. Tell O from 0](ch6_o0o0.ipynb) · [Solutions](solutions.ipynb)

@@ -19,10 +19,9 @@
 #
 # *Lesson 6 of 8 · 35 minutes · needs 3 · trains nothing*
 #
-# At the end of this lesson you know whether the finished network can tell `O` from `0` or only
-# guesses, which cue survives the warp, and how to find out by an experiment whether the network
-# follows that cue. You also know where its errors are, and whether it knows when it is wrong. You need
-# [lesson 3](ch3_ctc.ipynb); nothing is trained, and a CPU is enough.
+# At the end of this lesson you know whether the finished network can tell `O` from `0` or only guesses, which cue
+# survives the warp, and how an experiment shows whether the network follows that cue. You also know where its errors
+# are, and whether it knows when it is wrong. You need [lesson 3](ch3_ctc.ipynb); a CPU is enough.
 
 # %%
 import os
@@ -39,7 +38,8 @@ import numpy as np
 from PIL import Image
 
 from captcha_reader.drawing import Glyph, draw_captchas, mask_of, stream
-from captcha_reader.texts import ALPHABET, BLANK, LENGTH
+from captcha_reader.reading import scale
+from captcha_reader.texts import ALPHABET, LENGTH, ctc_labels
 from notebooks_py.ch3_ctc import decode_ctc, read_ctc
 
 
@@ -49,18 +49,18 @@ def slash(texts: Sequence[str]) -> list[str]:
 
 
 # %% [markdown]
-# One number decides the pictures, and one how many captchas the last section reads.
+# A seed, and how many captchas the last section reads.
 
 # %% tags=["parameters", "active-ipynb"]
-# SEED = 2019  # any whole number
-# STEPS = 40  # batches of 100 captchas, to see how sure the network is
+# SEED = 2019  # decides the pictures
+# STEPS = 20  # batches of 100 captchas, to see how sure the network is
 
 # %% [markdown]
 # ## Knowledge or luck?
 #
-# The original tutorial ends with a question: can its network really tell `O0O0`, or does it guess? Here
-# are twelve captchas of `O` and `0` alone. Read them yourself before you look at the titles, the answers of the
-# finished network. (Where this lesson shows what was drawn or read, zero has a slash.)
+# The original tutorial ends with a question: can its network really tell `O0O0`, or does it guess? Here are twelve
+# captchas of `O` and `0` alone. Read them yourself before you look at the titles, the answers of the finished network.
+# (In titles and labels of this lesson, zero has a slash.)
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -78,7 +78,7 @@ def slash(texts: Sequence[str]) -> list[str]:
 # plt.show()
 
 # %% [markdown]
-# Now all sixteen strings of `O` and `0`, each drawn many times.
+# Now we draw all sixteen strings of `O` and `0` many times.
 
 # %%
 def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict[str, int]:
@@ -110,17 +110,16 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # plt.show()
 
 # %% [markdown]
-# The whiskers are 95 % intervals. Most of them overlap, so a single high dot means little, but every dot
-# stands far above the dotted line. This is knowledge, of a network that practised this pair (lesson 4).
-# Still, such captchas are harder for it than ordinary ones.
+# The whiskers are 95 % intervals (lesson 2). Most of them overlap, so a single high dot means little, but every dot
+# stands far above the dotted line. This is knowledge, of a network that practised this pair (lesson 4). Still, such
+# captchas are harder for it than ordinary ones.
 #
 # ## What is left to see
 #
 # How can anybody tell them apart? In the font, `0` is narrower than `O`, and their strokes are nearly equal. But the
 # captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners. Then
-# neither the width nor the thickness of a stroke says much. What remains is the *hole*: the zero's is narrower, so it
-# takes a smaller share of the area within the outline, and a stretch, which widens hole and outline alike, does
-# not change this share.
+# neither the width nor the thickness of a stroke says much. What remains is the *hole*: the zero's takes a smaller share
+# of the area within the outline, and a stretch, which widens hole and outline alike, does not change this share.
 #
 # We measure the other share, that of ink. The hole is all pixels with ink above, below, to the left and to the right.
 
@@ -141,8 +140,8 @@ def measure(glyph: Glyph) -> dict[str, float]:
 
 
 # %% [markdown]
-# `stages`, from lesson 1, takes captchas apart. Here are a zero and an `O` of 56 points, each with the median share
-# of its kind: from the font, then only stretched into the box, and last warped, as the package pastes them.
+# `stages`, from lesson 1, takes captchas apart. Here are a typical zero and a typical `O` of 56 points: from the font,
+# stretched into the box, and warped, as the package pastes them.
 
 # %% tags=["active-ipynb"]
 # from matplotlib.colors import ListedColormap
@@ -167,10 +166,9 @@ def measure(glyph: Glyph) -> dict[str, float]:
 
 # %% [markdown]
 # In the font the `O` is wider. Stretched, both fill the same box, but the zero has the smaller hole and more ink for
-# it, also when warped. (All shares grow from left to right: stretching makes soft edges, and the mask of lesson 1
-# turns them into ink.)
+# it, also when warped. (All shares grow from left to right, because soft edges become ink.)
 #
-# These are two glyphs. Now take one number and a threshold: above it we say `0`, and below it `O`, or the other
+# These are two glyphs. Now we choose one number and a threshold: above it we say `0`, and below it `O`, or the other
 # way round. How often is that right?
 
 # %%
@@ -187,7 +185,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 
 
 # %% [markdown]
-# Now 1,500 captchas taken apart, with four glyphs each; the histograms show those of 56 points.
+# We take 1,500 captchas apart, with four glyphs each. The histograms show those of 56 points.
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "glyphs", epoch=0, index=0)
@@ -214,9 +212,9 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 #
 # ## Does the network use it?
 #
-# That a cue *exists* does not mean that the network follows it. To find out, we change the cue and
-# as little else as possible. If a small hole says `0`, an `O` whose strokes grow into its hole should be read as
-# `0`, and a `0` with thinner strokes as `O`. And a captcha made narrower should be read as before.
+# That a cue *exists* does not mean that the network follows it. To find out, we change the cue and as little else as
+# possible. If a small hole says `0`, an `O` whose strokes grow into its hole should be read as `0`, and a `0` with
+# thinner strokes as `O`. And a captcha made narrower should be read as before.
 
 # %%
 def thicken(picture: np.ndarray, quarters: int) -> np.ndarray:
@@ -241,12 +239,12 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 
 
 # %% [markdown]
-# Four times as large, each pixel takes the darkest value around it, and strokes grow; with the brightest
-# they shrink. (So do the dots and the arc.) A captcha that says `OØOP`, changed, and what is read:
+# In a picture four times as large, each pixel takes the darkest value around it, and strokes grow; with the brightest
+# they shrink. (So do the dots and the arc.) Here is a captcha that says `OØOP`, changed, and what is read:
 
 # %% tags=["active-ipynb"]
-# picture = draw_captchas(["O0OP"], stream(SEED, "O0OP", epoch=0, index=36))[0]
-# changed = {f"{q / 2:+} pixels": thicken(picture, q) for q in (-2, -1, 0, 1, 2)}
+# picture = draw_captchas(["O0OP"], stream(SEED, "O0OP", epoch=0, index=20))[0]
+# changed = {f"{q / 2:+g} pixels": thicken(picture, q) for q in (-2, -1, 0, 1, 2)}
 # changed["width 87 %"] = narrow(picture, 26 / 30)
 # answers = read_ctc(model, np.stack(list(changed.values())))
 # titles = [f"{name}: {a}" for name, a in zip(changed, slash(answers), strict=True)]
@@ -254,7 +252,8 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # plt.show()
 
 # %% [markdown]
-# One captcha shows no rule. So we count: how many of the drawn `O`, and of the drawn `0`, are read as `0`?
+# Strokes change the answer, the width does not. But one captcha shows no rule. So we count: how many of the drawn `O`,
+# and of the drawn `0`, are read as `0`?
 
 # %%
 def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) -> list[int]:
@@ -283,18 +282,17 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # plt.show()
 
 # %% [markdown]
-# Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by
-# a pixel, most of the `O` are. (Thicker still, perhaps holes close.) Right: a width of 26/30, the very difference
-# between the two in the font, changes little, although upright strokes get thinner by it. So the network
-# follows neither the width of letters nor the thickness of strokes in pixels. The share of the hole fits best:
-# thicker strokes change it, squeezing does not. Is that *all* that the network uses? We do not know. It is
-# right more often than our single number, so it sees more than that, or measures it better.
+# Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by a pixel,
+# most of the `O` are. Right: a width of 26/30, the very difference between the two in the font, changes little, although
+# upright strokes get thinner by it. So the network follows neither the width of letters nor the thickness of strokes in
+# pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. Is that *all* that the network
+# uses? We do not know. It is right more often than our single number.
 #
 # ## All errors
 #
 # Back to ordinary captchas. `models/ctc_errors.csv` holds all of `classic-100k` that the network reads wrong. A
 # *confusion matrix* counts for each true character (row) what was read (column). Right answers would stand on the
-# diagonal; we leave them out, and answers of another length, which cannot be compared place by place.
+# diagonal; we leave them out, and so we do with answers of another length, which cannot be compared place by place.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import read_errors
@@ -317,98 +315,85 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # axes.set_title(f"{matrix.sum():,} wrong characters in {n:,} captchas, {pair:,} of them O and Ø")
 # plt.show()
 # print(f"not shown: {len(wrong) - len(pairs):,} of {len(wrong):,} wrong answers, of another length")
+# same = str.maketrans("0", "O")
+# left = sum(text.translate(same) != answer.translate(same) for text, answer in wrong)
+# print(f"captchas read right: {share(n - len(wrong), n)}")
+# print(f"if O and 0 were one: {share(n - left, n)}")
 
 # %% [markdown]
-# Two cells in the corner stand out: zero read as `O`, and `O` read as zero.
-#
-# What would be left if nobody cared about `O` against `0`? And where in the captcha are the errors?
-
-# %% tags=["active-ipynb"]
-# figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-# by_position = np.array(results["scores"]["classic-100k"]["right_by_position"])
-# left.bar(range(1, LENGTH + 1), n - by_position)
-# left.set(xlabel="position", ylabel="wrong characters", xticks=range(1, LENGTH + 1))
-# merges, scores = {"as read": {}, "O = Ø": {"0": "O"}, "and 1 = I": {"0": "O", "1": "I"}}, []
-# for same in map(str.maketrans, merges.values()):
-#     scores.append(n - sum(a.translate(same) != b.translate(same) for a, b in wrong))
-# plot_shares(right, list(merges), scores, n, fmt="o")
-# right.set(ylabel="captchas read right (%)", xlim=(-0.5, 2.5))
-# figure.suptitle(f"{len(wrong):,} captchas of {n:,} are read wrong")
-# plt.show()
-
-# %% [markdown]
-# Left: the first position, with a single neighbour, has the fewest errors. (The last has one neighbour, too, but
-# a character too many or too few counts against all places behind it.) Right: if `O` and `0` were one, many
-# errors would be gone; `1` and `I` change next to nothing. Whoever wants fewer errors has to work on `O` and
-# `0`, which is why lesson 4 practises this pair.
+# Two cells in the corner stand out: zero read as `O`, and `O` read as zero. If they were one character, most errors would
+# be gone. So whoever wants fewer errors has to work on this pair, as the practice of lesson 4 does.
 #
 # ## Does it know when it is wrong?
 #
 # The CTC loss of lesson 3 is minus the logarithm of a text's probability. So `exp(-loss)` of the network's own answer
-# is how sure it is of it.
+# is how sure it is of this answer, be it a text or none.
 
 # %%
 def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Read uint8 pictures; return the answers and the probability that the network gives each."""
-    logits = model.predict_on_batch(pictures.astype("float32") / 255)
+    """Read uint8 pictures of one size; return the answers and the network's probability of each."""
+    logits = model.predict_on_batch(scale(pictures).astype("float32") / 255)
     answers = decode_ctc(logits)
-    labels = np.full(logits.shape[:2], BLANK, dtype="int32")
-    for row, answer in zip(labels, answers, strict=True):
-        row[: len(answer)] = [ALPHABET.index(character) + 1 for character in answer]
-    return answers, np.exp(-keras.ops.convert_to_numpy(keras.losses.ctc(labels, logits)))
+    labels = ctc_labels(answers, length=logits.shape[1])
+    losses = keras.ops.convert_to_numpy(keras.losses.ctc(labels, logits))
+    return answers, np.exp(-np.maximum(losses, 0))  # rounding may lead below 0
 
 # %% [markdown]
 # If the network gives a hundred answers 80 % each, and about 80 of them are right, it is *calibrated*. We read the
-# beginning of the test set `classic-10k` and sort the answers by how sure the network was.
+# beginning of three test sets of lesson 3 (in `nothing-1k` there is nothing to read), and sort the answers by how sure the
+# network was.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_calibration
 # from captcha_reader.testsets import draw_test_set
 #
-# correct, sure = [], []
-# for pictures, texts in itertools.islice(draw_test_set("classic-10k"), STEPS):
-#     answers, probabilities = read_surely(model, pictures)
-#     correct += [text == answer for text, answer in zip(texts, answers, strict=True)]
-#     sure += list(np.minimum(probabilities, 1))
-# figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.8), layout="constrained")
-# plot_calibration(left, sure, correct)
-# order, wrong = np.argsort(sure), ~np.array(correct)
-# right.plot(100 * np.arange(1, len(sure) + 1) / len(sure), np.cumsum(wrong[order]))
-# again = np.array(sure) <= 0.99
-# right.plot(100 * again.mean(), wrong[again].sum(), "o", color="crimson")
-# right.set(xlabel="captchas asked again (%)", ylabel="errors avoided")
-# title = f"{again.mean():.1%} asked again, {wrong[again].sum()} of {wrong.sum()} errors avoided"
-# right.set_title(title, color="crimson")
+# batches = {"classic-10k": STEPS, "sizes-10k": 5 * STEPS, "nothing-1k": 5 * STEPS}  # of 100 or 20
+# figure, grid = plt.subplots(2, 2, figsize=(9.4, 7.4), layout="constrained")
+# for axes, (name, count) in zip(grid.flat, batches.items(), strict=False):
+#     correct, sure = [], []
+#     for pictures, texts in itertools.islice(draw_test_set(name), count):
+#         answers, probabilities = read_surely(model, pictures)
+#         correct += [text == answer for text, answer in zip(texts, answers, strict=True)]
+#         sure += list(probabilities)
+#     plot_calibration(axes, sure, correct)
+#     axes.set_title(f"{name}, the first {len(sure):,}")
+#     wrong = ~np.array(correct)[np.argsort(sure)]  # the least sure answer first
+#     again, avoided = np.sum(np.array(sure) <= 0.99), np.cumsum(wrong)
+#     label = f"{name}: {again / len(sure):.1%}, {avoided[again - 1]} of {wrong.sum()}"
+#     asked = 100 * np.arange(1, len(sure) + 1) / len(sure)
+#     grid[1, 1].plot(asked, 100 * avoided / wrong.sum(), "-o", markevery=[again - 1], label=label)
+# grid[1, 1].set(xlabel="pictures asked again (%)", ylabel="errors avoided (%)", xlim=(0, 50))
+# grid[1, 1].legend(title="asked again, errors avoided", loc="lower right")
 # plt.show()
 
 # %% [markdown]
-# Left: on the dotted line, the network would be right exactly as often as it says. Right: a program can do what a
-# person would, and ask for another captcha when it is not sure, beginning with the least sure answers. The more
-# often it asks, the more errors it avoids. The dot stands for asking whenever it is at most 99 % sure.
+# On the dotted line, the network would be right exactly as often as it says. Most answers are in the highest class, and
+# nearly all of these are right, also at other sizes and where there is nothing to read. The lower classes hold few
+# pictures, so their whiskers are long; where a whisker ends below the line, the network is surer than it should be.
+#
+# Lower right: a program can do what a person would, and ask for another captcha when it is not sure, beginning with the
+# least sure answer. The more often it asks, the more errors it avoids. The dots stand for asking whenever it is at most
+# 99 % sure.
 #
 # ---
 #
 # ## What you learned
 #
 # - A right answer is evidence only against a chance of being right: count, and compare with a coin.
-# - Width does not survive a warp that stretches every glyph into the same box; the share of ink
-#   within the outline does.
+# - Width does not survive a warp that stretches every glyph into the same box; the share of ink does.
 # - To learn whether a network follows a cue, change the cue and as little else as possible, and watch.
 # - A confusion matrix shows what to work on, and a calibrated network knows when to ask again.
 #
 # ## On your own
 #
 # 1. Set `drawings` to 20. *Expected: whiskers more than twice as long.* [Solution](solutions.ipynb#lesson-6-exercise-1)
-# 2. Use `try_threshold` on all three sizes at once. *Expected: the share of ink is right less often,
-#    because small glyphs have thicker strokes: whoever does not know the size knows less.*
-#    [Solution](solutions.ipynb#lesson-6-exercise-2)
-# 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: they stay what they are; their
-#    difference is in the shape.* [Solution](solutions.ipynb#lesson-6-exercise-3)
+# 2. Use `try_threshold` on all three sizes at once. *Expected: the share of ink is right less often, because small
+#    glyphs have thicker strokes.* [Solution](solutions.ipynb#lesson-6-exercise-2)
+# 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: they stay what they are; their difference is in the
+#    shape.* [Solution](solutions.ipynb#lesson-6-exercise-3)
 #
 # ## Further reading
 #
-# - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): its last section asks
-#   the question of this lesson.
 # - [On calibration of modern neural networks](https://arxiv.org/abs/1706.04599), Guo and others, 2017: when
 #   you should not take a network's probabilities at face value, and one number that mends them.
 # - [Shortcut learning in deep neural networks](https://arxiv.org/abs/2004.07780), Geirhos and others,

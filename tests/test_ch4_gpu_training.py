@@ -14,6 +14,7 @@ from captcha_reader.practice import Practice
 from captcha_reader.texts import ctc_labels, random_texts
 from captcha_reader.training import settle_norms
 from notebooks_py import ch4_gpu_training as ch4
+from tools.networks import KINDS
 
 TINY = {"filters": (4, 8), "convs": 1, "stride": 4, "momentum": 0.9, "norms": "once"}
 PRACTICE = Practice(1, batch=4, epoch=12, colors=2)
@@ -30,14 +31,14 @@ def test_a_sequence_has_the_batches_of_its_practice():
 
 @pytest.mark.parametrize("kind", ["cnn", "ctc"])
 def test_each_kind_is_built_taught_and_reads_pictures_of_any_size(kind):
-    build, labels, loss, _ = ch4.KINDS[kind].values()
+    build, labels, loss, decode = KINDS[kind].values()
     model = build(**TINY)
     model.compile("adam", loss)
     practice = Practice(1, batch=4, sizes=0.0, colors=2)  # four characters, for four heads
     X, y = ch4.PracticeSequence(practice, labels=labels)[0]
     assert 4 < float(model.compute_loss(y=y, y_pred=model.predict_on_batch(X))) < 1_000
     for height, width in ((80, 170), (50, 170)):
-        answers = ch4.read_pictures(model, np.zeros((2, height, width, 3), np.uint8))
+        answers = ch4.read_pictures(model, np.zeros((2, height, width, 3), np.uint8), decode)
         assert len(answers) == 2 and answers[0] == answers[1]
 
 
@@ -75,7 +76,7 @@ def test_the_rate_climbs_and_comes_to_rest(muon, peak):
 
 @pytest.mark.parametrize(("kind", "muon"), [("cnn", True), ("ctc", True), ("ctc", False)])
 def test_kernels_alone_decay_those_of_convolutions_at_the_rate_of_muon(kind, muon):
-    model = ch4.KINDS[kind]["build"](**TINY)
+    model = KINDS[kind]["build"](**TINY)
     ch4.compile_recipe(model, 100, rate=0.1, muon=muon, fall=False)
     variables = model.trainable_variables
     for variable in variables:
@@ -151,7 +152,7 @@ def test_the_file_is_the_average_and_reads_as_logged(trainer, whole):
     folder, seen = whole
     model = keras.models.load_model(folder / "averaged.keras")
     assert not model.compiled
-    model.compile(loss=ch4.KINDS["ctc"]["loss"])
+    model.compile(loss=keras.losses.CTC())
     log = pd.read_csv(folder / "log.csv")
     assert log.epoch.tolist() == [0, 1, 2] and len(seen) == STEPS
     loss = model.evaluate(trainer.pictures.astype("float32") / 255, trainer.y, verbose=0)

@@ -14,7 +14,7 @@ from notebooks_py.ch2_cnn import build_cnn
 from notebooks_py.ch3_ctc import build_ctc
 from tools import evaluate, lessons, publish
 
-MARKS = f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n"
+MARKS = f"before\n{2 * (publish.BEGIN + 'old' + publish.END)}\nafter\n"
 WRONG = (("O0OP", "OOOP"), ("1NAN", ""), ("0012", "0O1A2"))
 FACTS = {"pictures": 150_000, "seconds": 7_200, "parameters": 99, "device": "CPU", "cores": 2}
 

@@ -44,7 +44,7 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setattr(ch4, "SLIM", TINY)
     monkeypatch.setitem(study.RECIPE, "practice", {"batch": 32, "sizes": 0.0})
     fit = ch4.fit_recipe
-    monkeypatch.setattr(ch4, "fit_recipe", lambda *x: fit(*x, callbacks=[Count()]))
+    monkeypatch.setattr(ch4, "fit_recipe", lambda *x, **y: fit(*x, callbacks=[Count()], **y))
     Count.steps.clear()
 
     def call(what, *words):

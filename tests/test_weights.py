@@ -8,8 +8,8 @@ import pytest
 from captcha_reader import weights
 from captcha_reader.scores import Score, evaluate, wilson
 from captcha_reader.weights import MODELS, Missing, finished, sha256
-from notebooks_py.ch4_gpu_training import read_pictures
 from tools import train
+from tools.evaluate import reader
 
 
 @pytest.mark.parametrize(("name", "part", "whole"), [
@@ -20,7 +20,7 @@ def test_what_ships_reads_what_it_says(name, part, whole):
     """Within what chance allows; lessons 2, 3 and 7 count `classic` and `wide` again."""
     model, results = finished(name)
     assert results["parameters"] == model.count_params()
-    score, published = evaluate(lambda x: read_pictures(model, x), part), results["scores"][whole]
+    score, published = evaluate(reader(MODELS / f"{name}.keras"), part), results["scores"][whole]
     low, high = wilson(score.right, score.n, z=3.3)  # 99.9 %
     assert low < published["right"] / published["n"] < high
 

@@ -23,9 +23,9 @@ def few_glyphs(seed: int, epoch: int, colors: int) -> GlyphBank:
 
 
 def build(settings: dict):
-    from notebooks_py import ch4_gpu_training as ch4
+    from tools.networks import KINDS
 
-    network = ch4.KINDS[settings["model"]]["build"]
+    network = KINDS[settings["model"]]["build"]
     return network(filters=(4,), convs=1, stride=4, norms="once")
 
 

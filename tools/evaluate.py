@@ -31,13 +31,15 @@ def reader(path: Path, size: str = "slim") -> Callable:
         import keras
 
         from notebooks_py import ch4_gpu_training as ch4
+        from tools.networks import KINDS
     model = keras.models.load_model(path, compile=False)
     last = model.layers[-1].output.shape[-1]  # one head, or the answers of a column and the blank
     characters = last - (model.name == "ctc")
     if characters != len(ALPHABET):
         raise ValueError(f"{path} knows {characters} characters, and the test sets have "
                          f"{len(ALPHABET)}: {ALPHABET}")  # fmt: skip
-    return lambda pictures: ch4.read_pictures(model, pictures)
+    decode = KINDS[model.name]["decode"]
+    return lambda pictures: ch4.read_pictures(model, pictures, decode)
 
 
 def main() -> int:

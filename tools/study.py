@@ -165,13 +165,14 @@ def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> l
 
     from captcha_reader.training import check_backup, settle_norms
     from notebooks_py import ch4_gpu_training as ch4
+    from tools.networks import KINDS
 
     settings = {"seed": seed, "pictures": pictures} | RECIPE | changes
     digest = hashlib.sha256(json.dumps([settings, runs.code_hash()]).encode()).hexdigest()
     folder, job = RUNS / digest[:16], Practice(seed, **settings["practice"])
     if (finished := folder / f"{judge}.json").exists():
         return json.loads(finished.read_text())["rows"]
-    kind, steps = ch4.KINDS[settings["kind"]], round(pictures / job.batch)
+    kind, steps = KINDS[settings["kind"]], round(pictures / job.batch)
     with runs.locked(folder), Ahead(job) as draw:
         runs.write_json(folder / runs.RUN, {"settings": settings, "steps": steps})
         check_backup(folder / "backup")
@@ -179,13 +180,13 @@ def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> l
         keras.mixed_precision.set_dtype_policy(settings["precision"])
         keras.utils.set_random_seed(seed)
         model = kind["build"](**ch4.SLIM | settings["network"])
-        ch4.compile_recipe(model, steps, **settings["recipe"])
+        ch4.compile_recipe(model, steps, loss=kind["loss"], **settings["recipe"])
         data = ch4.PracticeSequence(job, draw, kind["labels"])
-        ch4.fit_recipe(model, data, steps, {}, folder)
+        ch4.fit_recipe(model, data, steps, {}, folder, decode=kind["decode"])
         log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
         facts = {"seed": seed, "seconds": round(log.seconds.sum())}
         facts["parameters"] = model.count_params()
-        read = partial(ch4.read_pictures, model)
+        read = partial(ch4.read_pictures, model, decode=kind["decode"])
         rows = [{"name": name} | facts | evaluate(read, judge).record()]
         if name in LAST:
             data.epoch = 0  # the same sample, whenever the run goes on

@@ -34,6 +34,11 @@ from tools import options, runs
 
 VALID = 5_000  # held-out captchas of each kind that are read after each epoch
 QUICK = 1_000  # as many where the budget is in minutes
+DEFAULTS = {  # of each model; O and 0 are most of what is left to learn in a long run
+    "cnn": {"budget": 2_000_000, "sizes": 0.0, "hard": 0.5},
+    "ctc": {"budget": 2_400_000, "sizes": 0.5, "hard": 0.2},
+    "pytorch": {"budget": 4_000_000, "sizes": 0.0, "hard": 0.2},
+}
 
 
 def captchas_or_minutes(text: str) -> int | str:
@@ -48,22 +53,21 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     """Return the parser of a command line; its defaults are those of the model named there."""
     parser = options.parser("train", "Train a network from nothing, or go on after a stop.")
     add, share = parser.add_argument, options.share
-    models, precisions = ("cnn", "ctc", "pytorch"), ("auto", "float32", "mixed_bfloat16")
-    add("--model", default="ctc", choices=models, help="four heads, CTC, or that of lesson 7")
+    precisions = "auto", "float32", "mixed_bfloat16"
+    add("--model", default="ctc", choices=DEFAULTS, help="four heads, CTC, or that of lesson 7")
     add("--size", default="slim", choices=("slim", "full"), help="full is the original's")
-    add("--budget", type=captchas_or_minutes, help="captchas, or minutes as in 20min; cnn: 4000000")
+    add("--budget", type=captchas_or_minutes, help="captchas, or minutes as in 20min")
     add("--seed", default=2019, type=options.whole, help="decides captchas and first weights")
     add("--sizes", type=share, help="share of batches in any size, for ctc alone")
-    add("--hard", default=0.2, type=share, help="share of captchas with many O and 0")
+    add("--hard", type=share, help="share of captchas with many O and 0")
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
     add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
     add("--workers", type=options.whole, default=1, help="processes that draw; 0: no other process")
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
-    parser.set_defaults(budget=2_400_000, sizes=0.5, processes=processes)
-    if parser.parse_args(words).model != "ctc":
-        parser.set_defaults(budget=4_000_000, sizes=0.0)
+    parser.set_defaults(processes=processes, **DEFAULTS["ctc"])  # these are shown by --help
+    parser.set_defaults(**DEFAULTS[parser.parse_args(words).model])
     return parser
 
 
@@ -152,10 +156,10 @@ def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float
 
 def build(settings: dict):
     """Build the Keras network that the settings name."""
-    from notebooks_py import ch4_gpu_training as ch4
+    from tools import networks
 
-    size = ch4.SLIM if settings["size"] == "slim" else ch4.FULL[settings["model"]]
-    return ch4.KINDS[settings["model"]]["build"](**size)
+    size = networks.SIZES[settings["model"]][settings["size"]]
+    return networks.KINDS[settings["model"]]["build"](**size)
 
 
 def seconds_a_step(model, data) -> float:
@@ -174,24 +178,26 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
 
     from captcha_reader.training import check_backup, every_device
     from notebooks_py import ch4_gpu_training as ch4
+    from tools.networks import KINDS
 
     keras.mixed_precision.set_dtype_policy(settings["precision"])
-    job = practice(settings)
+    job, kind = practice(settings), KINDS[settings["model"]]
 
     def new_model(steps: int):
         keras.utils.set_random_seed(settings["seed"])
         with every_device():
             model = build(settings)
-            ch4.compile_recipe(model, steps, settings["rate"])
+            ch4.compile_recipe(model, steps, settings["rate"], kind["loss"])
         return model
 
     with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
-        data = ch4.PracticeSequence(job, draw, ch4.KINDS[settings["model"]]["labels"])
+        data = ch4.PracticeSequence(job, draw, kind["labels"])
         record = open_run(lambda: seconds_a_step(new_model(1_000), data))
         check_backup(out / "backup")
         model = new_model(record["steps"])
         print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
-        ch4.fit_recipe(model, data, record["steps"], held_out(settings), out)
+        held = held_out(settings)
+        ch4.fit_recipe(model, data, record["steps"], held, out, decode=kind["decode"])
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
     finished.set_weights(model.get_weights())  # the average, with which the training ends
