@@ -68,10 +68,11 @@ read: setup ## read a captcha; FILE=picture.png LENGTH=4 ALPHABET=0123456789, MO
 demo: setup ## open a page on this machine that reads captchas in the browser; PORT=8000
 	@$(PY) -m tools.demo $(PARAMETERS)
 
-site: setup .venv/.site ## write the lessons as pages of a website to build/site
+site: setup .venv/.site ## write the website to build/site: the lessons, and the page of make demo
 	@$(call takes)rm -rf build/site && mkdir -p build/pages
 	@$(SPHINX) -b html build/pages build/site
-	@echo "site: open build/site/index.html, or put the folder on a web server"
+	@$(PY) -c "from pathlib import Path; from tools import demo; demo.build(Path('build/site/demo'))"
+	@echo "site: put build/site on a web server, or open build/site/index.html (the demo needs a server)"
 
 links: setup .venv/.site ## check the links to other sites
 	@$(call takes)mkdir -p build/pages
@@ -106,8 +107,9 @@ refresh: setup ## run what changed at full size, write outputs and pictures; FOR
 	@$(PY) -m tools.refresh $(PARAMETERS)
 
 lab: setup ## open the lessons in JupyterLab
-	@$(call takes)JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
-		--LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	@$(call takes)JUPYTER_PATH="$(CURDIR)/tools/jupyter" JUPYTER_CONFIG_PATH="$(CURDIR)/tools/jupyter" \
+		$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks/ch0_one_page.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lint: setup ## check style, layout, and the rules for lessons that need no run
 	@$(call takes)$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m tools.gates

@@ -1,11 +1,8 @@
 """The page of `make demo` reads in a browser what Python reads, and asks no other host."""
 
 import base64
-import contextlib
 import json
-import os
 import re
-import threading
 import webbrowser
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
@@ -14,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 from conftest import saved
+from demo_server import build_demo, serve
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -47,15 +45,6 @@ COUNT = """window.urls = window.shift = 0;
         .observe({ type: "layout-shift", buffered: true });"""
 
 
-@contextlib.contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder; the address is what `with` gives."""
-    with demo.open_server(folder) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
 def write_network(path: Path, alphabet: str) -> Path:
     """Write the finished network with an alphabet of one's own, as `make export` does."""
     onnx = pytest.importorskip("onnx")
@@ -70,14 +59,7 @@ def write_network(path: Path, alphabet: str) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page as `make demo` builds it."""
-    try:
-        demo.package()
-    except OSError as error:
-        if "GITHUB_ACTIONS" in os.environ:
-            raise
-        pytest.skip(str(error))
-    demo.build(folder := tmp_path_factory.mktemp("demo") / "page")
-    return folder
+    return build_demo(tmp_path_factory.mktemp("demo") / "page")
 
 
 def visit(browser: Browser, address: str, width: int = 360, height: int = 740) -> Page:

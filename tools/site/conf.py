@@ -1,16 +1,21 @@
 """How Sphinx makes the site of the lessons: `make site`.
 
-The README, the notebooks with their outputs, and how to contribute become pages. A link that leads
-nowhere is an error. Once pyproject.toml names the repository's address, pages have buttons for it
-and for Colab, and links to files that are no pages lead there.
+The start page has a card for each lesson; the notebooks with their outputs, the README, and how to
+contribute become pages. A link that leads nowhere is an error. Once pyproject.toml names the
+repository's address, pages have buttons for it and for Colab, and links to files that are no pages
+lead there.
 """
 
+import base64
+import html
 import posixpath
 import re
 import shutil
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from PIL import Image
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
@@ -19,8 +24,10 @@ from tools import lessons
 
 ROOT = lessons.ROOT
 ADDRESS = lessons.address(ROOT) if lessons.has_address(ROOT) else ""
-FILES = {  # what becomes a page, beside the lessons
-    "index.md": "README.md",
+OWNER, _, NAME = ADDRESS.removeprefix("https://github.com/").partition("/")
+PAGES = Path(__file__).parent / "pages"  # written for the site alone; links in them lead to pages
+FILES = {  # what becomes a page, beside those and the lessons
+    "about.md": "README.md",
     "zh.md": "README.zh.md",
     "contributing.md": ".github/CONTRIBUTING.md",
     "dependencies.md": ".github/DEPENDENCIES.md",
@@ -32,30 +39,49 @@ CONTENTS = """
 :glob:
 :caption: Lessons
 notebooks/ch*
+notebooks/[!c]*
+next
 ```
 ```{toctree}
 :hidden:
-:glob:
 :caption: More
-notebooks/[!c]*
+About these lessons <about>
 zh
-*
+contributing
+dependencies
+original
 ```
 """
+# A lesson's promise in the README; its title and minutes, in its first cell.
+PROMISE = re.compile(r"^\| \[.*?\]\(notebooks/(\w+)\.ipynb\).*? \| (.+) \| \d+ \|$", re.M)
+HEAD = re.compile(r"# (\d\. .+)\n\n\*Lesson \d of \d · (\d+ minutes)")
+PROMISES = {
+    name: f"{text[0].upper()}{text[1:]}."
+    for name, text in PROMISE.findall((ROOT / "README.md").read_text("utf-8"))
+}
+COVERS = {  # in the code of the figure that a card shows; elsewhere it is the first
+    "ch1_captcha_preview": "captchas.png",
+    "ch2_cnn": "six channels",
+    "ch4_gpu_training": "One rise",
+    "ch5_loss_curves": "Captchas in training",
+    "ch6_o0o0": "the share of ink",
+}
 TITLE = re.compile(r"title[=(]\s*f?\"([^{\"]+)\"")  # of a figure, in the code that draws it
 
-project = html_title = "Read captchas with deep learning"
+project = html_title = "Captcha lessons"
 extensions = ["myst_nb", "sphinx_copybutton"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
-html_theme_options = {"navbar_persistent": [], "footer_content_items": []}
-html_static_path = ["static"]
+html_theme_options = {"navbar_persistent": [], "footer_content_items": ["licence.html"]}
+html_static_path, templates_path = ["static"], ["templates"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
 html_show_copyright = html_show_sphinx = html_use_index = False
 html_math_renderer = "mathml"  # browsers lay it out themselves, without a download
 if ADDRESS:
+    html_baseurl = f"https://{OWNER}.github.io/{NAME}/"
     html_theme_options |= {
         "repository_url": ADDRESS,
         "repository_branch": "main",
@@ -64,10 +90,33 @@ if ADDRESS:
         "launch_buttons": {"colab_url": "https://colab.research.google.com"},
     }
     html_context = {
-        "files": FILES,
+        "files": FILES | {path.name: f"tools/site/pages/{path.name}" for path in PAGES.iterdir()},
         "edit_page_provider_name": "GitHub",
         "edit_page_url_template": ADDRESS + "/edit/main/{{ files.get(file_name, file_name) }}",
     }
+
+
+def card(lesson: lessons.Lesson, folder: Path) -> str:
+    """Return a lesson's card as an item of a list, and write its picture into `folder`."""
+    notebook = lesson.read()
+    title, minutes = HEAD.match(notebook.cells[0].source).groups()
+    outputs = [
+        (cell.source, output.data["image/png"])
+        for _, cell in lessons.code_cells(notebook)
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    _, picture = max(outputs, key=lambda pair: COVERS.get(lesson.name, "") in pair[0])
+    lessons.write(folder / f"{lesson.name}.png", base64.b64decode(picture))
+    return f"""\
+- ![picture from lesson {lesson.number}]({folder.name}/{lesson.name}.png)
+
+  [{title}]({lesson})
+
+  {PROMISES[lesson.name]}
+
+  *{minutes}*
+"""
 
 
 def stage(app: Sphinx) -> None:
@@ -78,8 +127,18 @@ def stage(app: Sphinx) -> None:
         shutil.copytree(ROOT / folder, app.srcdir / folder, ignore=hidden)
     for page, path in FILES.items():
         shutil.copy(ROOT / path, app.srcdir / page)
-    with open(app.srcdir / "index.md", "a", encoding="utf-8") as front:
-        front.write(CONTENTS)
+    shutil.copytree(PAGES, app.srcdir, dirs_exist_ok=True)
+    taught = [lesson for lesson in lessons.find(ROOT) if lesson.name in PROMISES]
+    start = (
+        (PAGES / "index.md")
+        .read_text("utf-8")
+        .format(
+            first=taught[0],
+            repository=f"[the repository]({ADDRESS})" if ADDRESS else "the repository",
+            cards="\n".join(card(lesson, Path(app.srcdir, "cards")) for lesson in taught),
+        )
+    )
+    (app.srcdir / "index.md").write_text(start + CONTENTS, "utf-8")
 
 
 def mend_links(app: Sphinx, page: nodes.document) -> None:
@@ -100,7 +159,10 @@ def mend_links(app: Sphinx, page: nodes.document) -> None:
 
 
 def describe_pictures(app: Sphinx, page: nodes.document) -> None:
-    """Give what a cell draws its titles as alt text; no picture is loaded from another host."""
+    """Give what a cell draws its titles as alt text; no picture is loaded from another host.
+
+    Sphinx makes a picture with a width a link to itself.
+    """
     cells = [x for x in page.findall(nodes.container) if x.get("nb_element") == "cell_code"]
     for cell in cells:
         titles = TITLE.findall(next(cell.findall(nodes.literal_block)).astext())
@@ -109,6 +171,10 @@ def describe_pictures(app: Sphinx, page: nodes.document) -> None:
     for picture in list(page.findall(nodes.image)):
         if "://" in picture["uri"]:
             picture.replace_self(nodes.Text(picture["alt"]))
+        elif not picture["uri"].startswith("cards/"):
+            width = Image.open(app.srcdir / picture["uri"]).width
+            picture["width"] = f"{width}px"
+            picture["classes"] += ["wide"] if width > 600 else []
 
 
 def write_math(writer: HTML5Translator, formula: nodes.math | nodes.math_block) -> None:
@@ -117,10 +183,24 @@ def write_math(writer: HTML5Translator, formula: nodes.math | nodes.math_block) 
     raise nodes.SkipNode
 
 
-def name_language(app: Sphinx, page: str, template: str, context: dict, *_: object) -> None:
-    """Say which page is in Chinese."""
+def describe_page(app: Sphinx, page: str, template: str, context: dict, *_: object) -> None:
+    """Say what a page is about, and which one is in Chinese."""
     if page == "zh":
         context["language"] = "zh-Hans"
+    name = page.removeprefix("notebooks/")
+    about = PROMISES.get(name, lessons.project(ROOT)["description"]).replace("`", "")
+    tags = {"description": about}
+    if ADDRESS:
+        title = html.unescape(context.get("title", project))
+        image = f"{html_baseurl}_images/reading.png"
+        tags |= {"og:title": title, "og:description": about, "og:image": image}
+    head = [
+        f'<meta {"property" if ":" in name else "name"}="{name}" content="{html.escape(text)}">'
+        for name, text in tags.items()
+    ]
+    if ADDRESS and page == "404":  # it answers in every folder
+        head.append(f'<base href="{html_baseurl}">')
+    context["metatags"] = context.get("metatags", "") + "\n".join(head)
 
 
 def setup(app: Sphinx) -> None:
@@ -128,5 +208,5 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", stage)
     app.connect("doctree-read", mend_links)
     app.connect("doctree-read", describe_pictures)
-    app.connect("html-page-context", name_language)
+    app.connect("html-page-context", describe_page)
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
