@@ -429,14 +429,14 @@ def fit_recipe(
 #     print("\nthe recipe:", ablation["recipe"])
 
 # %% [markdown]
-# Three bars stand out. AdamW alone makes a third more errors than Muon. Colours, in which paper is 1, make more errors
-# than ink. And the last weights of a constant rate make nearly twice as many, but their average is as good as the recipe:
-# a falling rate and an average do the same job. (We keep both: the average lets us judge a network and save it while
-# the rate is still high.) The other bars differ so little that another seed might turn them around.
+# Four bars stand out. AdamW alone makes a third more errors than Muon. Colours, in which paper is 1, make more errors
+# than ink. Whoever practises classic captchas alone fails at other sizes. And the last weights of a constant rate make
+# nearly twice as many errors, but their average is as good as the recipe: a falling rate and an average do the same job.
+# (We keep both: the average lets us judge a network and save it while the rate is still high.) The other bars differ so
+# little that another seed might turn them around.
 #
-# Is practice of `O` and `0` useless, then? After so short a training they are a part of the errors among others. After
-# two million captchas they are most of what is left (lesson 6), and only then does it matter to practise them. A short
-# comparison can't decide about a long run.
+# Is practice of `O` and `0` useless, then? After so short a training, other errors are still as many. In a long run the
+# others go, and most of what is left is `O` and `0` (lesson 6). So a short comparison can't decide about a long run.
 #
 # ## Which head wins?
 #
