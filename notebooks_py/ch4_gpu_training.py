@@ -435,8 +435,8 @@ def fit_recipe(
 # (We keep both: the average lets us judge a network and save it while the rate is still high.) The other bars differ so
 # little that another seed might turn them around.
 #
-# Is practice of `O` and `0` useless, then? After so short a training, other errors are still as many. In a long run the
-# others go, and most of what is left is `O` and `0` (lesson 6). So a short comparison can't decide about a long run.
+# Is practice of `O` and `0` useless, then? The finished network saw more than twenty times as many captchas, and most of
+# its errors are `O` and `0` (lesson 6). So a short comparison can't decide about a long run.
 #
 # ## Which head wins?
 #
