@@ -61,7 +61,7 @@ PROMISES = {
 }
 COVERS = {  # in the code of the figure that a card shows; elsewhere it is the first
     "ch1_captcha_preview": "captchas.png",
-    "ch2_cnn": "six channels",
+    "ch2_cnn": "four channels",
     "ch4_gpu_training": "One rise",
     "ch5_loss_curves": "Captchas in training",
     "ch6_o0o0": "the share of ink",
