@@ -58,7 +58,7 @@ from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 # %% [markdown]
 # ## Where does a step go?
 #
-# A training step needs a batch of captchas, and a network that learns from it. That of our long runs is `SLIM`: its
+# A training step needs a batch of captchas, and a network that learns from it. Our long runs use the network `SLIM`: its
 # first convolution moves by two pixels, and its early blocks, where pictures are large, have few filters.
 
 # %%
@@ -76,8 +76,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 
 # %% [markdown]
-# We time the drawing of 64 captchas by the package and by a bank of glyphs, which comes next, and a step with a norm
-# behind each convolution, as in the original, and with one norm in each block.
+# We time two things: drawing 64 captchas, by the package or by a bank of glyphs (which comes next), and one training step,
+# with batch normalisation after every convolution, as in the original, or once in a block.
 
 # %% tags=["active-ipynb", "machine"]
 # import matplotlib.pyplot as plt
@@ -100,13 +100,13 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# Compare the bars of a colour. A bank draws several times as fast. And on a CPU, batch normalisation takes more time than
-# you would think, because Keras computes it in many passes over memory. So our blocks have one norm, behind the pooling,
-# where a quarter of the pixels are left.
+# Compare the bars of a colour. A bank draws several times as fast as the package. And the difference between the blue bars
+# is time for normalisation alone, a large part of a step on a CPU. So our blocks have one norm, behind the pooling,
+# where fewer pixels are left.
 #
-# On a GPU the blue bars shrink and the orange ones do not, so the network may wait for its captchas. That is why
-# `make train` draws in a process of its own, which works ahead while the network learns (`Ahead` in
-# [practice.py](../captcha_reader/practice.py)).
+# A GPU computes the steps faster, but it does not draw, so there (we have not measured it) the network may wait for its
+# captchas. That is why `make train` draws in a process of its own, which works ahead while the network learns (`Ahead`
+# in [practice.py](../captcha_reader/practice.py)).
 #
 # ## Draw several times as fast
 #
@@ -131,7 +131,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # The upper one. But the eye is no test. The captchas of a simpler bank, whose glyphs are drawn in white and coloured
 # afterwards, look the same, too. Yet the package thins the edges of strokes, more so in dark colours, and how much of a
 # letter is ink is what tells `0` from `O` (lesson 6). So a finished network judges both banks, on captchas of `O` and `0`
-# alone: does it mistake one for the other as often as on the package's pictures?
+# alone. Does it mistake one for the other as often as on the package's pictures? And how many of these captchas are right?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, measured
@@ -139,16 +139,17 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # if available("bank"):
 #     for name, counts in measured("bank")["pictures"]["128x64"].items():
 #         print(name)
-#         for what in ("right", "0 as O", "O as 0"):
-#             print(f"    {what:7} {share(*counts[what])}")
+#         for what in ("0 as O", "O as 0", "O and 0 alone"):
+#             print(f"    {what:14} {share(*counts[what])}")
 
 # %% [markdown]
-# Our bank agrees with the package within what chance allows. On captchas of the white bank the network takes `O` for `0`
-# far more often. So training may use our bank, while test sets are always drawn by the package.
+# On captchas of our bank the network confuses the two as often as on those of the package, within what chance allows. (It
+# reads a little more of these captchas right, and we do not know why.) On those of the white bank it takes `O` for `0` far
+# more often. So training may use our bank, while test sets are always drawn by the package.
 #
 # ## The recipe
 #
-# ### Practise what people have
+# ### Practise on what people have
 #
 # Half of the batches hold the main task, 128x64 with four characters. In the other half sizes are random, texts have up
 # to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*: mirrored captchas,
@@ -158,7 +159,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #
 # Batch normalisation trains with the mean of a *batch*, and reads with an average over many. If each batch held one kind
 # of captcha only, the two would differ. So in the batches of the main task, too, every fifth captcha has another size.
-# All these shares are settings of a `Practice`.
+# All these shares are settings of a `Practice`. In the figure, batches 0 and 5 are of the main task.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
@@ -223,14 +224,17 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 # %% [markdown]
 # ### Muon
 #
-# Adam treats every number of a kernel on its own. But a kernel is a matrix: it takes what lies under the
-# window, `h * w * in` numbers, to `out` channels. The gradient of such a matrix is mostly one direction, and a
-# step along it makes the filters alike. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) replaces the
-# momentum by the nearest *orthogonal* matrix, so that all directions move equally far. Five steps of a
-# polynomial, due to Newton and Schulz, come near enough to it.
+# An *optimizer* such as Adam turns gradients into steps. Adam treats every weight on its own. But the weights of a
+# convolution, its *kernel*, are a matrix: it takes what lies under the window, `h * w * in` numbers, to `out` channels.
+# The gradient of such a matrix is mostly one direction, and a step along it makes the filters alike.
+# [Muon](https://kellerjordan.github.io/posts/muon/) (2024) takes the *momentum*, an average of the latest gradients, and
+# replaces it by the nearest *orthogonal* matrix, in which every filter has length 1 and a product of 0 with the others.
+# So all directions move equally far. Five steps of a polynomial, due to Newton and Schulz, come near enough to it.
 #
-# Keras has Muon, but only for variables of two dimensions: without a word, it would leave all our convolutions to
-# Adam. Three methods cure that. The last layer, biases and norms stay with AdamW.
+# Keras has Muon, but only for variables of two dimensions: it would leave all our convolutions to Adam, without a
+# warning. Three methods cure that. The first lets kernels in, the second flattens them to a matrix, and the third scales
+# the step by the sides of this matrix, as Muon's author does. The last layer, biases and norms stay with AdamW, which is
+# Adam with weight decay.
 
 # %%
 class Muon(keras.optimizers.Muon):
@@ -249,8 +253,7 @@ class Muon(keras.optimizers.Muon):
 
 
 # %% [markdown]
-# A kernel of four filters for windows of 3x3, two of them nearly alike, and what Muon makes of it. Orthogonal means
-# that every filter has length 1 and a product of 0 with the others:
+# Here are the products of four filters for windows of 3x3, two of them nearly alike, before Muon and after it:
 
 # %% tags=["active-ipynb"]
 # kernel = np.random.default_rng(SEED).normal(size=(3, 3, 1, 4)).astype("float32")
@@ -353,7 +356,7 @@ def fit_recipe(
         data.steps = batches
         if epochs and batches:  # whole epochs, then what is left
             model.fit(data, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0)
-    settle_norms(model, sample)  # fit ends with the average
+    settle_norms(model, sample)  # when fit ends, Keras puts the average into the weights
 
 # %% [markdown]
 # Does it work? A tiny network trains for two epochs without a break. A second one is stopped in the middle
@@ -413,9 +416,9 @@ def fit_recipe(
 # ## Which ingredient pays?
 #
 # Change one thing, train on equally many captchas, and count what is not entirely right of 20,000 captchas, half of them
-# classic ones and half of any size. Each bar is one training. The whiskers are 95 % intervals, which know nothing of
-# what another seed would do. (`last weights` is the recipe's own training, read without its average, and
-# `constant rate, last weights` that of the constant rate.)
+# classic ones and half of any size. Each bar with its dot is one training. The whiskers are 95 % intervals, which know
+# nothing of what another seed would do. (`last weights` is the recipe's own training, read without its average, and
+# `constant rate, last weights` that of the constant rate. Batches of 128 have a rate of 0.03, as larger batches want.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors
@@ -426,12 +429,12 @@ def fit_recipe(
 #     title = f"One ingredient changed, {ablation['pictures']:,} captchas of training"
 #     plot_errors(axes, ablation["rows"], title)
 #     plt.show()
-#     print("\nthe recipe:", ablation["recipe"])
 
 # %% [markdown]
-# Four bars stand out. AdamW alone makes a third more errors than Muon. Colours, in which paper is 1, make more errors
-# than ink. Whoever practises classic captchas alone fails at other sizes. And the last weights of a constant rate make
-# nearly twice as many errors, but their average is as good as the recipe: a falling rate and an average do the same job.
+# Four bars stand out. AdamW alone makes a third more errors than Muon. A network fed with colours, in which paper is 1,
+# makes more than one fed with ink. With classic captchas alone there are more than twice as many, since half of the
+# captchas that are counted have other sizes. And the last weights of a constant rate make nearly twice as many errors,
+# but their average is as good as the recipe: a falling rate and an average do the same job.
 # (We keep both: the average lets us judge a network and save it while the rate is still high.) The other bars differ so
 # little that another seed might turn them around.
 #

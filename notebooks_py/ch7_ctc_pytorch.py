@@ -174,7 +174,7 @@ class CTCNet(nn.Module):
         self.logits = nn.Linear(2 * lstm if lstm else features, len(ALPHABET) + 1)
         for part in self.modules():
             if isinstance(part, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_uniform_(part.weight, nonlinearity="relu")  # Keras: he_uniform
+                nn.init.kaiming_uniform_(part.weight, nonlinearity="relu")  # as he_uniform
 
     def forward(self, pictures):
         x = self.blocks(pictures)  # (n, filters, rows, columns)
@@ -193,7 +193,7 @@ SLIM = {"filters": (24, 48, 96, 192), "convs": 2}  # as in lesson 4
 #
 # ## The loss
 #
-# `F.ctc_loss` wants log-probabilities; given logits, it computes nonsense without a word. For each captcha it wants two
+# `F.ctc_loss` wants log-probabilities; given logits, it computes nonsense without a warning. For each captcha it wants two
 # lengths: how many steps to read, and how many labels to expect. And its own mean divides each loss by the length of the
 # text, so we take the losses one by one (`"none"`) and average them as Keras does.
 
@@ -401,7 +401,8 @@ def read_pictures(model, pictures):
 #
 # `state_dict` has tensors by name: the parameters, and *buffers* such as running averages, which no gradient changes.
 # The architecture is not in it, so build the network first, then load. `weights_only=True` refuses a file with anything
-# but tensors. `models/pytorch.pt` is a slim network that one command trained from nothing. It reads the same twelve captchas:
+# but tensors. `models/pytorch.pt` is a slim network that one command trained from nothing, with averaged weights as in
+# lesson 4, which our loop left out. It reads the same twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -436,7 +437,9 @@ def read_pictures(model, pictures):
 # the gradients of all processes in each step. So every process has to draw *other* captchas, and only one may write
 # files. `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network in this way: with
 # `n` processes a batch has an `n`-th of the captchas, and process `r` draws the batches `r`, `r + n`, `r + 2n`, ... Each
-# process normalises by the mean of its own batch, so the weights are nearly, but not quite, those of one process.
+# process normalises by the mean of its own batch, so the weights are nearly, but not quite, those of one process. With
+# `--nnodes` and an address, `torchrun` does the same on several machines. The loop is in
+# [train_torch.py](../tools/train_torch.py).
 #
 # ---
 #
