@@ -135,12 +135,12 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # epochs, of 128,000 captchas each. (PyTorch divides the loss by the length of the text. Four times 3.73 is about 15, the
 # plateau of lesson 3.)
 #
-# **Spikes** of the held-out loss come later, while the training loss falls smoothly. In epoch 13 the CTC network reads
-# only 69.7 % of the held-out captchas; an epoch later all is well again. The training loss, a mean over a thousand
-# batches, hides this. Held-out captchas are read at a single moment, with the averages of batch normalisation. Probably
-# the last steps had gone too far, or these averages lagged behind the weights. Both come from long steps: at a tenth of
-# the rate the spikes end. So let the rate fall, average the weights (lesson 4), and keep the *best* ones
-# (`ModelCheckpoint`), not the last.
+# **Spikes** of the held-out loss come later. In epoch 13 the CTC network reads only 69.7 % of the held-out captchas; an
+# epoch later all is well again, and the training loss shows little of it. Why? The training loss is a mean over a thousand
+# batches, each normalised by its own mean. Held-out captchas are read at a single moment, with the running averages of
+# batch normalisation. Probably the last steps had gone too far, or these averages lagged behind the weights. Both come
+# from long steps: at a tenth of the rate the spikes end. So let the rate fall, average the weights (lesson 4), and keep
+# the *best* ones (`ModelCheckpoint`), not the last.
 #
 # ## Overfitting, and steps that are too long
 #
@@ -219,28 +219,27 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # same, and nobody learns it. Nor can any answer contain the `0`, since decoding drops class 0 as a blank.
 #
 # **Too few columns.** `AAAA` needs seven (lesson 3). With six, its loss is infinite. PyTorch says so; Keras on TensorFlow
-# gives a large but finite number, which disappears in a mean over many:
+# gives a large but finite number, which is lost in the mean of an epoch. For a network that knows nothing:
 
 # %% tags=["active-ipynb"]
 # for columns in (8, 7, 6):
-#     loss = float(ctc(ctc_labels(["AAAA"]), logits[:1, :columns]))
+#     loss = float(ctc(ctc_labels(["AAAA"]), 0 * logits[:1, :columns]))
 #     print(f"AAAA in {columns} columns: loss {loss:.0f}")
 
 # %% [markdown]
-# **Workers that all draw the same.** Three processes get a data set that keeps a random generator of its own:
+# **Workers that all draw the same.** A data set goes to each worker process as a copy, by `pickle`. What if it keeps a
+# random generator of its own?
 
 # %% tags=["active-ipynb"]
-# import multiprocessing
+# import pickle
 # import random
-# from functools import partial
 #
 # generator = random.Random(SEED)
-# with multiprocessing.get_context("spawn").Pool(3) as workers:
-#     drawn = workers.map(partial(generator.choices, k=4), [ALPHABET] * 3, chunksize=1)
-# print(*map("".join, drawn))
+# copies = [pickle.loads(pickle.dumps(generator)) for _ in range(3)]  # what three processes get
+# print(*("".join(copy.choices(ALPHABET, k=4)) for copy in copies))
 
 # %% [markdown]
-# Each gets a copy in the same state, so one text is drawn three times. Our `stream` depends on the number of the batch
+# The copies are in the same state, so one text is drawn three times. Our `stream` depends on the number of the batch
 # instead (lesson 1).
 #
 # **Reading in training mode.** With `training=True` batch normalisation uses the pictures at hand and not its averages,
@@ -253,7 +252,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{right} of {len(X)} read right {name}")
 
 # %% [markdown]
-# There are more errors, and nothing else tells.
+# There are more errors, and nothing else tells. (These calls also moved the averages, so load the network anew.)
 #
 # ## What next?
 #
@@ -264,7 +263,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # | training falls, held-out does not | overfitting | fresh captchas, or move them about (lesson 8) |
 # | held-out spikes, training does not | steps are too long | lower the rate, average, keep the best |
 # | both flat, the rate at zero | this training is over | a longer one, a larger network, practice of what is hard |
-# | the loss looks fine, the answers do not | an accident | decode the labels and answers of one batch |
+# | loss and answers do not fit together | an accident | decode the labels and answers of one batch |
 #
 # ---
 #

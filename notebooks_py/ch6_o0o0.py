@@ -119,9 +119,10 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # How can anybody tell them apart? In the font, `0` is narrower than `O`, and their strokes are nearly equal. But the
 # captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners. Then
 # neither the width nor the thickness of a stroke says much. What remains is the *hole*: the zero's takes a smaller share
-# of the area within the outline, and a stretch, which widens hole and outline alike, does not change this share.
+# of the area within the outline, and a stretch, which widens hole and outline alike, hardly changes this share.
 #
-# We measure the other share, that of ink. The hole is all pixels with ink above, below, to the left and to the right.
+# We measure the other share, that of ink. The hole is all pixels with ink above, below, to the left and to the right. (The
+# soft edges of a stretched letter become ink, which adds some to both characters.)
 
 # %%
 def ink_and_hole(glyph: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +167,7 @@ def measure(glyph: Glyph) -> dict[str, float]:
 
 # %% [markdown]
 # In the font the `O` is wider. Stretched, both fill the same box, but the zero has the smaller hole and more ink for
-# it, also when warped. (All shares grow from left to right, because soft edges become ink.)
+# it, also when warped.
 #
 # These are two glyphs. Now we choose one number and a threshold: above it we say `0`, and below it `O`, or the other
 # way round. How often is that right?
@@ -207,7 +208,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 # plt.show()
 
 # %% [markdown]
-# The width is hardly better than a coin: on the left, one hill lies on the other. The share of ink is right for most
+# The width is little better than a coin: on the left, one hill lies on the other. The share of ink is right for most
 # glyphs, least often for small ones. On the right are two hills, and the number fails only where they overlap.
 #
 # ## Does the network use it?
@@ -218,7 +219,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 
 # %%
 def thicken(picture: np.ndarray, quarters: int) -> np.ndarray:
-    """Make all strokes thicker (or thinner, below 0) by this many quarter pixels on each side."""
+    """Make strokes thicker (or thinner, below 0): each side moves by `quarters` / 4 pixels."""
     if not quarters:
         return picture
     height, width = picture.shape[:2]
@@ -283,10 +284,10 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by a pixel,
-# most of the `O` are. Right: a width of 26/30, the very difference between the two in the font, changes little, although
-# upright strokes get thinner by it. So the network follows neither the width of letters nor the thickness of strokes in
-# pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. Is that *all* that the network
-# uses? We do not know. It is right more often than our single number.
+# most of the `O` are. Right: in the font a zero is 26 pixels wide where an `O` has 30. A captcha squeezed that much is read
+# nearly as before, although upright strokes get thinner by it. So the network follows neither the width of letters nor
+# the thickness of strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. Is
+# that *all* that the network uses? We do not know. It is right more often than our single number.
 #
 # ## All errors
 #
@@ -322,12 +323,12 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 
 # %% [markdown]
 # Two cells in the corner stand out: zero read as `O`, and `O` read as zero. If they were one character, most errors would
-# be gone. So whoever wants fewer errors has to work on this pair, as the practice of lesson 4 does.
+# be gone. So whoever wants fewer errors has to work on this pair.
 #
 # ## Does it know when it is wrong?
 #
 # The CTC loss of lesson 3 is minus the logarithm of a text's probability. So `exp(-loss)` of the network's own answer
-# is how sure it is of this answer, be it a text or none.
+# is how sure it is of this answer, even if the answer is "no text".
 
 # %%
 def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np.ndarray]:

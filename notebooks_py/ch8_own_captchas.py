@@ -93,8 +93,9 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # %% [markdown]
 # Every picture is scaled to a height of 64. Before that, a frame is cut off where a straight edge separates it from
 # paper of another colour; and if a picture is light on dark, its inverse is read, too. Upside down, an `H` is still an
-# `H`, and a `3` looks like an `E`; the low percentage is a warning. How often does each of these work? `make study
-# WHAT=kinds` read a thousand pictures of each kind. Where there is no text of ours, "nothing" is right.
+# `H`, and a `3` looks like an `E`; the low percentage is a warning. Does a wrong answer always come with one? `make study
+# WHAT=kinds` read a thousand pictures of each kind. Where there are no digits or capitals, "nothing" is right. The last
+# column counts wrong answers of which the network was more than 90 % sure.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -102,10 +103,12 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #
 # if available("kinds"):
 #     for kind, row in measured("kinds")["rows"].items():
-#         print(f"{kind:34} {share(row['right'], row['n'])}")
+#         sure = row["wrong, surer than 90 %"]
+#         print(f"{kind:34} {share(row['right'], row['n'])} {sure:4}")
 
 # %% [markdown]
-# Small letters are the weak spot: many are read as if they were capitals. And six characters need more room than 128x64
+# On captchas of this style a sure answer is hardly ever wrong (lesson 6 says more). Small letters are the weak spot: many are
+# read as if they were capitals, and often with certainty. And six characters need more room than 128x64
 # offers.
 #
 # ## Any size, any length
@@ -128,7 +131,7 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # print("columns:", *(network(np.zeros((1, 64, width, 3))).shape[1] for width in (128, 192)))
 
 # %% [markdown]
-# A picture that is half as wide again has half as many columns more.
+# A picture of 1.5 times the width has 1.5 times the columns, up to 40.
 #
 # ## Only digits, please
 #
@@ -287,8 +290,9 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # ```
 #
 # does all of this. It takes the alphabet from your texts, lists all that is wrong before it trains, makes pictures wide
-# enough for their texts (lesson 5 says why), and ends with the share of held-out pictures that are read right, some that
-# are not, and two files: `mine.keras`, and `mine.onnx` to read with.
+# enough for their texts (lesson 5 says why), and ends with the share of held-out pictures that are read right, and some
+# that are not. It writes `mine.keras` and `mine.onnx`, and prints the line that reads with them: `make read
+# FILE=picture.png MODEL=` and the path, or `read_captcha(picture, model=)` in Python.
 #
 # ## How many labels do you need?
 #
@@ -318,8 +322,9 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # %% [markdown]
 # With 200 labels, finished weights and moves, nearly all pictures of these styles are read, and with 1,000 labels only a
 # few in a thousand are not. So begin with two hundred, and label more if too few held-out pictures are read, as in our
-# own style above. From nothing, 200 labels do not teach small letters at all, while they do teach digits. Moving the
-# pictures helps most where labels are few.
+# own style above. (`make tune` holds out a fifth of yours, so it trains on four fifths.) From nothing, 200 labels do not
+# teach small letters at all, while they do teach digits. With finished weights, moving the pictures helps most where labels
+# are few.
 #
 # ## Take it with you
 #
