@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 6. Tell O from 0
 #
-# *Lesson 6 of 8 · 35 minutes · needs 3 · trains nothing*
+# *Lesson 6 of 8 · 30 minutes · needs 3 · trains nothing*
 #
 # At the end of this lesson you know whether the finished network can tell `O` from `0` or only guesses, which cue
 # survives the warp, and how an experiment shows whether the network follows that cue. You also know where its errors
