@@ -338,10 +338,10 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 
 # %% [markdown]
 # The last line says by how many percentage points our result differs from the original's, with the interval of this
-# difference in brackets. If 0 lay in this interval, the difference might be chance. Here 0 lies outside, so this
-# network reads fewer captchas right than the original, which saw many more in training. Nor has our network practised
-# the proportions of scaled letters, so it reads fewer of `default` and `preview` right. (We counted the first line
-# just now; `make evaluate MODEL=cnn SET=classic-10k` counts another.)
+# difference in brackets. If 0 lay in this interval, the difference might be chance. Here 0 lies outside, so this network
+# reads more captchas right than the original did, after half as many captchas of training. But it has not practised the
+# proportions of scaled letters, so it reads fewer of `default` and `preview` right. (We counted the first line just now;
+# `make evaluate MODEL=cnn SET=classic-10k` counts another.)
 #
 # ## Keep the model
 #

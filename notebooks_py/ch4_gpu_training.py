@@ -101,7 +101,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 # %% [markdown]
 # Compare the bars of a colour. A bank draws several times as fast as the package. And the difference between the blue bars
-# is time for normalisation alone, a large part of a step on a CPU. So our blocks have one norm, behind the pooling,
+# is time for normalisation alone, a good part of a step on a CPU. So our blocks have one norm, behind the pooling,
 # where fewer pixels are left.
 #
 # A GPU computes the steps faster, but it does not draw, so there (we have not measured it) the network may wait for its
