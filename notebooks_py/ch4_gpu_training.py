@@ -418,7 +418,7 @@ def fit_recipe(
 # Change one thing, train on equally many captchas, and count what is not entirely right of 20,000 captchas, half of them
 # classic ones and half of any size. Each bar with its dot is one training. The whiskers are 95 % intervals, which know
 # nothing of what another seed would do. (`last weights` is the recipe's own training, read without its average, and
-# `constant rate, last weights` that of the constant rate. Batches of 128 have a rate of 0.03, as larger batches want.)
+# `constant rate, last weights` that of the constant rate. Batches of 128 have a higher rate, too, as larger batches want.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors

@@ -131,7 +131,7 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # print("columns:", *(network(np.zeros((1, 64, width, 3))).shape[1] for width in (128, 192)))
 
 # %% [markdown]
-# A picture of 1.5 times the width has 1.5 times the columns, up to 40.
+# A picture that is 50 % wider has 50 % more columns, up to 40.
 #
 # ## Only digits, please
 #
