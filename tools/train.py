@@ -37,7 +37,7 @@ QUICK = 1_000  # as many where the budget is in minutes
 DEFAULTS = {  # of each model; O and 0 are most of what is left to learn in a long run
     "cnn": {"budget": 1_800_000, "sizes": 0.0, "hard": 0.5},
     "ctc": {"budget": 2_400_000, "sizes": 0.5, "hard": 0.2},
-    "pytorch": {"budget": 4_000_000, "sizes": 0.0, "hard": 0.2},
+    "pytorch": {"budget": 1_000_000, "sizes": 0.0, "hard": 0.5},
 }
 
 
