@@ -37,7 +37,7 @@ from captcha_reader.drawing import draw_wide, stream
 from captcha_reader.texts import ALPHABET, HEIGHT, WIDE_WIDTH, encode, random_texts
 
 # %% [markdown]
-# There is one seed for everything, and two numbers say how long the training takes.
+# You may change these three numbers.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
@@ -47,9 +47,9 @@ from captcha_reader.texts import ALPHABET, HEIGHT, WIDE_WIDTH, encode, random_te
 # %% [markdown]
 # ## Wider pictures
 #
-# The original has a [twin in PyTorch](https://github.com/ypwhs/captcha_break/blob/master/ctc_pytorch.ipynb) of its CTC
-# network, which read 99.57 % of 12,800 captchas, its best result. Its pictures are 192 pixels wide instead of 128, and
-# so are ours in this lesson. What difference does that make?
+# The original's best result, 99.57 % of 12,800 captchas read right, comes from a [twin of its CTC network in
+# PyTorch](https://github.com/ypwhs/captcha_break/blob/master/ctc_pytorch.ipynb). That twin reads pictures 192 pixels
+# wide instead of 128, and so does our network. What difference does the width make?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -70,15 +70,13 @@ from captcha_reader.texts import ALPHABET, HEIGHT, WIDE_WIDTH, encode, random_te
 # plt.show()
 
 # %% [markdown]
-# In 128 pixels nearly every text has to be squeezed, in 192 about one in three. So this is another task: compare results
-# on wide pictures only with each other.
+# At 128 pixels nearly every text has to be squeezed, at 192 about one in three. So wide captchas are a different
+# task: compare results on them only with each other.
 #
 # ## Batches by name
 #
-# In PyTorch, the channels of a picture come first. Our pictures have one channel, ink, by the formula of lesson 2.
-#
-# A data set is anything with `__getitem__`. Here an item is a whole batch, because in lesson 1 it is the *batch* that
-# has a name.
+# In PyTorch, the channels of a picture come first. Our pictures have one channel, ink, as in lesson 2. A data set is
+# anything with `__getitem__`. Here an item is a whole batch, because in lesson 1 it is the *batch* that has a name.
 
 # %%
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue look: BT.601
@@ -108,8 +106,8 @@ class CaptchaBatches(Dataset):
 
 
 # %% [markdown]
-# A *sampler* tells the loader which items to ask for, and a list of names will do. `batch_size=None` says that an item
-# is a batch already. For training, a bank of glyphs draws (lesson 4).
+# A `DataLoader` asks the data set for the items in its *sampler*, and a list of names will do. `batch_size=None` says
+# that an item is already a batch. For training, a bank of glyphs draws the captchas (lesson 4).
 
 # %% tags=["active-ipynb"]
 # from functools import partial
@@ -124,14 +122,14 @@ class CaptchaBatches(Dataset):
 #     print(f"epoch {epoch}, batch {index}:", *decode(labels[:5] - 1), tuple(ink.shape))
 
 # %% [markdown]
-# Another epoch has other captchas, and the first name, asked for again, gives the first batch again. With `num_workers=2`
-# two processes draw, each with its own *copy* of the data set. If the data set counted epochs by itself, the copies would
-# not hear of a new one, and the same pictures would come again, without any error.
+# The same name gives the same batch again, and another epoch has other captchas. The epoch is part of the name
+# because with `num_workers=2` two processes draw, each with its own *copy* of the data set, and these copies would
+# not hear of a new epoch.
 #
 # ## The network
 #
-# The blocks are those of lesson 2, built by the same loop. But a layer of PyTorch has to be told how many channels
-# come in, so we keep track of them.
+# The blocks are those of lesson 2, built by the same loop. But a PyTorch layer has to be told how many channels come
+# in, so we keep track of them.
 
 # %%
 def blocks(channels, filters, convs, stride, tall, norms):
@@ -152,9 +150,9 @@ def blocks(channels, filters, convs, stride, tall, norms):
 
 
 # %% [markdown]
-# A network is a class. `__init__` makes the layers, and `forward` connects them, in Python that runs anew for each
-# batch. `flatten` and `permute` turn the last feature map into one vector for each column. The **columns come first**,
-# as PyTorch's CTC loss and its LSTM expect. (An LSTM is a relative of lesson 3's GRU.)
+# A network is a class. `__init__` makes the layers, and `forward` connects them, in plain Python that runs for every
+# batch. `flatten` and `permute` turn the last feature map into one vector for each column. The **columns come
+# first**, as PyTorch's CTC loss and its LSTM (a relative of lesson 3's GRU) expect.
 
 # %%
 class CTCNet(nn.Module):
@@ -193,9 +191,9 @@ SLIM = {"filters": (24, 48, 96, 192), "convs": 2}  # as in lesson 4
 #
 # ## The loss
 #
-# `F.ctc_loss` wants log-probabilities; given logits, it computes nonsense without a warning. For each captcha it wants two
-# lengths: how many steps to read, and how many labels to expect. And its own mean divides each loss by the length of the
-# text, so we take the losses one by one (`"none"`) and average them as Keras does.
+# `F.ctc_loss` expects log-probabilities; given logits, it computes nonsense without a warning. It also wants two
+# lengths for each captcha: how many steps to read, and how many labels to expect. Its own mean divides each loss by
+# the length of the text, so we take the losses one by one (`"none"`) and average them as Keras does.
 
 # %%
 def ctc_loss(logits, labels):
@@ -206,8 +204,8 @@ def ctc_loss(logits, labels):
 
 
 # %% [markdown]
-# The toy of lesson 3 has random logits for six steps and three classes. Does PyTorch give the same losses as Keras? And
-# what do the two say to `AAAA`, which needs seven steps?
+# Does PyTorch give the same losses as Keras for the toy example of lesson 3, with its six steps and three classes?
+# And what about `AAAA`, which needs seven steps?
 
 # %% tags=["active-ipynb"]
 # from notebooks_py import ch3_ctc as lesson3
@@ -219,13 +217,13 @@ def ctc_loss(logits, labels):
 #     print(f"{lesson3.spell(label, 'AB'):4}  {by_keras:.2f} by Keras, {ours:.2f} by PyTorch")
 
 # %% [markdown]
-# The first three losses agree. In six steps `AAAA` has no alignment, so PyTorch's loss is infinite, while that of Keras
-# on TensorFlow is merely large.
+# The first three losses agree. In six steps `AAAA` has no alignment, so PyTorch's loss is infinite, while that of
+# Keras on TensorFlow is merely large.
 #
 # ## The optimizer
 #
-# Lesson 4 explains Muon: a kernel is a matrix, and its step is the momentum, made orthogonal by five steps of a
-# polynomial. `torch.optim.Muon` takes only variables of two dimensions, and refuses our kernels. So we write our own:
+# Muon (lesson 4) treats a kernel as a matrix and makes its momentum orthogonal, by five steps of a polynomial.
+# `torch.optim.Muon` takes only variables of two dimensions and refuses our kernels, so we write our own:
 
 # %%
 def orthogonal(matrix):
@@ -261,7 +259,7 @@ class Muon(torch.optim.Optimizer):
 
 
 # %% [markdown]
-# As in lesson 4, Muon moves the kernels of convolutions, AdamW moves the rest at 0.15 times the rate, and the rate
+# As in lesson 4, Muon moves the kernels of convolutions and AdamW moves the rest, at 0.15 times the rate. The rate
 # climbs and falls once.
 
 # %%
@@ -283,8 +281,8 @@ def recipe(model, steps, rate=0.02):
 # %% [markdown]
 # ## The loop
 #
-# This is what `fit` did for you. For each batch: compute the loss, forget the old gradients (PyTorch *adds* new ones to
-# them), compute new ones, take a step, move the rate.
+# This is what `fit` did for you. For each batch: compute the loss, forget the old gradients (PyTorch would *add* the
+# new ones to them), compute new ones, take a step, and move the rate.
 
 # %%
 def train(model, batches, optimizers, cycles):
@@ -301,9 +299,10 @@ def train(model, batches, optimizers, cycles):
 
 
 # %% [markdown]
-# `train` is a generator: it trains only while somebody takes its losses, as `list` does below. We use an NVIDIA GPU if
-# there is one. (On Apple's, PyTorch may [lack CTC](https://github.com/pytorch/pytorch/issues/153976).) No picture comes
-# twice, so each loss is one on captchas not seen before.
+# `train` is a generator: it trains only while something takes its losses, as `list` does below. The network runs on
+# an NVIDIA GPU if there is one. (On Apple's, PyTorch may
+# [lack CTC](https://github.com/pytorch/pytorch/issues/153976).) No picture comes twice, so each loss is that of new
+# captchas.
 
 # %% tags=["active-ipynb", "trained"]
 # from tqdm import tqdm
@@ -323,13 +322,13 @@ def train(model, batches, optimizers, cycles):
 # plt.show()
 
 # %% [markdown]
-# Just above the dotted line lies the plateau of lesson 3, a short one, where nearly all columns say blank. Below the
-# line the network tells characters apart.
+# Just above the dotted line lies the plateau of lesson 3, where nearly all columns say blank. Here it is short. Below
+# the line, the network tells characters apart.
 #
 # ## Read
 #
-# Greedy decoding takes two lines: the best class of each column, one of each run of equals, no blanks. The reader takes
-# pictures as bytes and switches to `eval` mode (more on that below), and `inference_mode` spares the bookkeeping for
+# Greedy decoding takes two lines: find each column's likeliest class, merge equal neighbours, and drop the blanks.
+# `read_pictures` switches to `eval` mode (more on that below), and `inference_mode` spares the bookkeeping for
 # gradients.
 
 # %%
@@ -365,10 +364,10 @@ def read_pictures(model, pictures):
 # %% [markdown]
 # ## Two modes
 #
-# In training, batch normalisation uses the mean of *this* batch; in reading, a running average. Keras chooses for each
-# call. A PyTorch network *is* in one of two modes, `train()` or `eval()`, until you switch. If you forget `eval()`,
-# nothing complains. What does it cost, and does it matter how many captchas are read at once? (A copy of the network
-# reads, because in train mode even reading changes the running averages.)
+# In training, batch normalisation uses the mean of *this* batch; in reading, a running average. Keras chooses between
+# them at each call, while a PyTorch network stays in one of two modes, `train()` or `eval()`, until you switch. If
+# you forget `eval()`, you get no warning. What does that cost, and does it matter how many captchas are read at once?
+# (We read with a copy, because in train mode even reading changes the running averages.)
 
 # %% tags=["active-ipynb", "machine"]
 # import copy
@@ -391,18 +390,15 @@ def read_pictures(model, pictures):
 # plt.show()
 
 # %% [markdown]
-# In eval mode a captcha is read the same, whatever lies beside it. In train mode it is not, and fewest are right if each
-# is read alone, because the mean is then that of a single picture. (Bars are 95 % intervals.)
-#
-# The running average has a `momentum` in both libraries: PyTorch's 0.1 is the share of the new batch, Keras' 0.99 that of
-# the old average. So PyTorch's default is 0.9 in Keras, which the small networks of lessons 2 and 3 had to ask for.
+# In train mode, what is read depends on the other captchas in the batch, and fewest are right when each is read
+# alone, because the mean is then that of a single picture. (Bars are 95 % intervals.)
 #
 # ## Keep the weights
 #
-# `state_dict` has tensors by name: the parameters, and *buffers* such as running averages, which no gradient changes.
-# The architecture is not in it, so build the network first, then load. `weights_only=True` refuses a file with anything
-# but tensors. `models/pytorch.pt` is a slim network that one command trained from nothing, with averaged weights as in
-# lesson 4, which our loop left out. It reads the same twelve captchas:
+# A `state_dict` holds tensors by name: the parameters, and *buffers* such as running averages. It does not hold the
+# architecture, so build the network first, then load. `weights_only=True` refuses a file with anything but tensors.
+# `models/pytorch.pt` is a slim network that one command trained from nothing, with averaged weights as in lesson 4,
+# which our loop left out. It reads the same twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -425,42 +421,40 @@ def read_pictures(model, pictures):
 #     print(f"wide-10k against the original: {difference(*ours, 12_745, 12_800)}")
 
 # %% [markdown]
-# The `wide` test sets are drawn like our thousand captchas, for everybody the same. The last line is the difference from
-# the original's 99.57 %, with its interval; the original saw many times as many captchas in training. (`judge` decided
-# which network is the finished one, so it is no test.)
+# The `wide` test sets are drawn like our thousand captchas. The last line is the difference from the original's
+# 99.57 %, with its interval; the original saw many times as many captchas in training. (`judge` decided which network
+# is the finished one, so it is no test.)
 #
 # To *go on* with a training, also store the `state_dict` of the optimizers and of the cycles.
 #
 # ## Several processes, several machines
 #
-# `torchrun` starts the same program several times, and `DistributedDataParallel`, wrapped around the network, averages
-# the gradients of all processes in each step. So every process has to draw *other* captchas, and only one may write
-# files. `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network in this way: with
-# `n` processes a batch has an `n`-th of the captchas, and process `r` draws the batches `r`, `r + n`, `r + 2n`, ... Each
-# process normalises by the mean of its own batch, so the weights are nearly, but not quite, those of one process. With
-# `--nnodes` and an address, `torchrun` does the same on several machines. The loop is in
-# [train_torch.py](../tools/train_torch.py).
+# `torchrun` starts the same program several times, and `DistributedDataParallel`, wrapped around the network,
+# averages the gradients of all processes in each step. So every process has to draw *other* captchas: of `n`
+# processes, number `r` draws the batches `r`, `r + n`, `r + 2n`, ... And only one may write files.
+# `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network in this way; with
+# `--nnodes` and an address, it does so on several machines. The loop is in [train_torch.py](../tools/train_torch.py).
 #
 # ---
 #
 # ## What you learned
 #
-# `fit` hides a short loop: loss, `zero_grad`, `backward`, step, rate. And here somebody who moves from one library to the
-# other stumbles, often without any error:
+# `fit` hides a short loop: loss, `zero_grad`, `backward`, step, rate. These differences trip up anyone who moves
+# between the two libraries, often without any error:
 #
 # | | Keras, lessons 2 and 3 | PyTorch |
 # | --- | --- | --- |
 # | pictures | (n, height, width, channels) | (n, channels, height, width) |
 # | logits of a sequence | (n, steps, classes) | (steps, n, classes) |
 # | a kernel | (height, width, in, out) | (out, in, height, width) |
-# | padding, steps of two | `"same"`: one pixel right and below | `1`: on all four sides |
+# | padding, with a stride of two | `"same"`: one pixel right and below | `1`: on all four sides |
 # | CTC takes | labels, then logits | log-probabilities, labels, two lengths |
 # | its mean over a batch | of the losses | of loss divided by text length |
 # | the blank | class 0 | class 0, or another that you name |
 # | a text that does not fit | a large, finite loss (on TensorFlow) | an infinite loss |
 # | first weights of a convolution | `he_uniform`, asked for in lesson 2 | smaller ones, unless you ask |
 # | training or reading | set by each call | a switch that stays |
-# | batch normalisation: `momentum` | share of the past, 0.99 | share of the present, 0.1 |
+# | batch normalisation: `momentum` | share of the old average, 0.99 | share of the new batch, 0.1 |
 # | its `epsilon` | `1e-3` | `1e-5` |
 #
 # ## On your own

@@ -54,8 +54,9 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # %% [markdown]
 # ## One picture
 #
-# `read_captcha` takes a file, bytes, a PIL image or an array, of any size and kind, and returns the text and how sure the
-# network is. (On the command line: `captcha-reader captcha.png`.) We give it one captcha in six forms.
+# `read_captcha` takes a picture of any size and kind, as a file, bytes, a PIL image or an array. It returns the text
+# and how sure the network is. (On the command line: `captcha-reader captcha.png`.) Here it reads one captcha in six
+# forms:
 
 # %% tags=["active-ipynb"]
 # import logging
@@ -91,11 +92,12 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # plt.show()
 
 # %% [markdown]
-# Every picture is scaled to a height of 64. Before that, a frame is cut off where a straight edge separates it from
-# paper of another colour; and if a picture is light on dark, its inverse is read, too. Upside down, an `H` is still an
-# `H`, and a `3` looks like an `E`; the low percentage is a warning. Does a wrong answer always come with one? `make study
-# WHAT=kinds` read a thousand pictures of each kind. Where there are no digits or capitals, "nothing" is right. The last
-# column counts wrong answers of which the network was more than 90 % sure.
+# Every picture is scaled to a height of 64. Before that, a frame is cut off, and if a picture is light on dark, its
+# inverse is read, too. Upside down, an `H` is still an `H`, and a `3` looks like an `E`, but the low percentage is a
+# warning. Does a wrong answer always come with one?
+#
+# `make study WHAT=kinds` read a thousand pictures of each kind. Where there are no digits or capitals, "nothing" is
+# right. The last column counts wrong answers of which the network was more than 90 % sure.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -107,15 +109,14 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #         print(f"{kind:34} {share(row['right'], row['n'])} {sure:4}")
 
 # %% [markdown]
-# On captchas of this style a sure answer is hardly ever wrong (lesson 6 says more). Small letters are the weak spot: many are
-# read as if they were capitals, and often with certainty. And six characters need more room than 128x64
-# offers.
+# On captchas of this style a sure answer is hardly ever wrong (lesson 6 says more). Lower case is the weak spot: it
+# is often read as capitals, and often with certainty. And six characters need more room than 128x64 offers.
 #
 # ## Any size, any length
 #
-# The four heads of lesson 2 read four characters. The network of lesson 3 asks every column the same question, so nothing
-# in its weights knows how long a text is, or how wide a picture. And it has practised many sizes and lengths (lesson 4).
-# `read_pictures` scales pictures to a height of 64, as `read_captcha` does.
+# The four heads of lesson 2 always read four characters. The network of lesson 3 asks every column the same question,
+# so the same weights serve for any length of text and any width of picture. And the finished network has practised
+# many of both (lesson 4).
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
@@ -131,14 +132,14 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # print("columns:", *(network(np.zeros((1, 64, width, 3))).shape[1] for width in (128, 192)))
 
 # %% [markdown]
-# A picture that is 50 % wider has 50 % more columns, up to 40.
+# There is one column for every 8 pixels of width, up to 40.
 #
 # ## Only digits, please
 #
-# Perhaps your captchas have digits alone. Then answers for letters can only do harm, such as `O` for `0`. The alphabet is
-# in the last layer, which has one column of weights for each character and one for the blank. So we build the same
-# network with another last layer, and keep the weights of the characters that both alphabets share. New characters begin
-# with random weights.
+# Perhaps your captchas have only digits. Then answers with letters can only do harm, such as `O` for `0`. The
+# alphabet is in the last layer, which has one column of weights for each character and one for the blank. So we build
+# the same network with another last layer, and keep the weights of the characters that both alphabets share. New
+# characters begin with random weights.
 
 # %%
 def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
@@ -157,7 +158,7 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 
 
 # %% [markdown]
-# Two hundred captchas of digits, without any training:
+# Two hundred captchas of digits, read without any training:
 
 # %% tags=["active-ipynb"]
 # DIGITS = "0123456789"
@@ -172,9 +173,9 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 # %% [markdown]
 # ## A folder of labelled pictures
 #
-# Put your captchas into a folder. A name begins with the text, as in `7KQ2_001.png`; or a `labels.csv` has the columns
-# `file` and `text`. We draw 250 in a style that our network has never seen: another font, letters in colours of their
-# own, and lines across. Two files don't belong there:
+# Put your captchas into a folder. Begin each file's name with its text, as in `7KQ2_001.png`, or add a `labels.csv`
+# with the columns `file` and `text`. We draw 250 in a style that our network has never seen: another font, letters in
+# different colours, and lines across. Two more files don't belong there:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.folders import BadFiles, read_folder, split
@@ -194,8 +195,8 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 #     print(str(error).replace(str(folder), "foreign"))
 
 # %% [markdown]
-# All that is wrong is listed at once. Without the two files it works. `split` takes a fifth of the *texts* for testing, so
-# that no text is on both sides.
+# All problems are listed at once. Without these two files, the folder can be read. `split` holds out a fifth of the
+# *texts* for testing, so that no text is on both sides.
 
 # %% tags=["active-ipynb"]
 # for path in strangers:
@@ -213,8 +214,9 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 # %% [markdown]
 # ## Move pictures about
 #
-# With few pictures a network soon knows them by heart (lesson 5). So each time, a picture is turned, stretched and shifted
-# a little. Together these are one affine map, which says where in the old picture each new pixel comes from.
+# With few pictures, a network soon knows them by heart (lesson 5). So we turn, stretch and shift a picture a little
+# each time it is used. Together, these three moves are one affine map, which says where in the old picture each new
+# pixel comes from.
 
 # %%
 def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
@@ -234,7 +236,7 @@ def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
 
 
 # %% [markdown]
-# One picture, and what becomes of it:
+# One picture, and five moved copies:
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "moves", epoch=0, index=0)
@@ -245,8 +247,8 @@ def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
 # %% [markdown]
 # ## Fine-tuning
 #
-# The finished weights know strokes, corners and how to read from left to right; what they have to learn is a new look. To
-# train them further on other pictures is called *fine-tuning*. We use lesson 4's recipe.
+# The finished network knows strokes, corners and how to read from left to right; it only has to learn a new look.
+# Training it further on other pictures is called *fine-tuning*. We use lesson 4's recipe.
 
 # %%
 def own_captchas(
@@ -278,8 +280,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # assert STEPS < 200 or right > len(test) / 3
 
 # %% [markdown]
-# More than half of them are read, with 200 labels. How sure is this percentage? The interval in the title is wide, because
-# only fifty pictures were held out. Four times as many would halve it.
+# With 200 labels, more than half of the held-out pictures are read right. The interval in the title is wide because
+# there are only fifty of them; four times as many would halve it.
 #
 # ## One command
 #
@@ -289,16 +291,15 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # make tune FOLDER=my_captchas
 # ```
 #
-# does all of this. It takes the alphabet from your texts, lists all that is wrong before it trains, makes pictures wide
-# enough for their texts (lesson 5 says why), and ends with the share of held-out pictures that are read right, and some
-# that are not. It writes `mine.keras` and `mine.onnx`, and prints the line that reads with them: `make read
-# FILE=picture.png MODEL=` and the path, or `read_captcha(picture, model=)` in Python.
+# does all of this with the alphabet of your texts, and ends with the share of held-out pictures that are read right.
+# It writes `mine.keras` and `mine.onnx`, and prints the command that reads with them. In Python, say
+# `read_captcha(picture, model="path/to/mine.onnx")`.
 #
 # ## How many labels do you need?
 #
-# And what would it be without finished weights, or without moves? `make study WHAT=tuning` trained on 200 and more
-# pictures of three other styles (small letters on a wave, digits on noise, and those of the package svg-captcha), and read
-# 1,000 others of each. Training on 200 pictures took about twenty seconds.
+# What if you started from nothing, or did not move the pictures? `make study WHAT=tuning` trained on 200 or more
+# pictures of three other styles (lower case on a wave, digits on noise, and those of the package svg-captcha), and
+# read 1,000 others of each.
 
 # %% tags=["active-ipynb"]
 # import pandas as pd
@@ -320,17 +321,16 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #     print(f"{row.style}, 200 labels, {row.name}: {share(row.right, row.n)}")
 
 # %% [markdown]
-# With 200 labels, finished weights and moves, nearly all pictures of these styles are read, and with 1,000 labels only a
-# few in a thousand are not. So begin with two hundred, and label more if too few held-out pictures are read, as in our
-# own style above. (`make tune` holds out a fifth of yours, so it trains on four fifths.) From nothing, 200 labels do not
-# teach small letters at all, while they do teach digits. With finished weights, moving the pictures helps most where labels
-# are few.
+# With finished weights and moves, 200 labels are enough to read nearly all pictures of these styles. So begin with
+# 250 labels, of which `make tune` holds out a fifth, and label more if too few of those are read right. From nothing,
+# 200 labels do not teach lower case at all, while they do teach digits. With finished weights, moving the pictures
+# helps most where labels are few.
 #
 # ## Take it with you
 #
-# [ONNX](https://onnx.ai) is a file format for networks that many programs run. `make export` wrote `models/ctc.onnx`:
-# uint8 pictures go in, and for each column the probabilities come out, and the likeliest class. ONNX Runtime reads the
-# file, without Keras and TensorFlow. Does Keras say the same?
+# [ONNX](https://onnx.ai) is a file format for networks that many programs can run. `make export` wrote
+# `models/ctc.onnx`: uint8 pictures go in, and the probabilities and the likeliest class of each column come out. ONNX
+# Runtime needs neither Keras nor TensorFlow to run it. Are the texts the same as with Keras?
 
 # %% tags=["active-ipynb"]
 # import onnxruntime
@@ -356,8 +356,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # assert np.abs(probabilities - theirs).max() < 1e-4
 
 # %% [markdown]
-# It does. (The numbers are the sixteen answers in the first picture, 0 for the blank.) ONNX runs in browsers, too: `make
-# demo` opens a page on your machine that reads the captchas you drop on it. No picture leaves the page.
+# They are. (The numbers are the sixteen answers for the first picture, with 0 for the blank.) ONNX runs in browsers,
+# too: `make demo` opens a page on your machine that reads the captchas you drop on it. No picture leaves the page.
 #
 # That was the last lesson. You have drawn captchas, read them in two ways, trained for real, found what is hard, and
 # taken the network with you. Use it on captchas that you drew or own.
@@ -366,9 +366,9 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #
 # ## What you learned
 #
-# - CTC reads any length: weights know neither the width of a picture nor the length of a text.
-# - The alphabet is in the last layer alone; what both alphabets share can be kept.
-# - Finished weights pay where labels are few, and so does moving pictures about.
+# - CTC reads any length: the same weights serve for any width of picture and any length of text.
+# - The alphabet is in the last layer alone; the weights of shared characters can be kept.
+# - Where labels are few, it pays to start from finished weights and to move the pictures about.
 # - An ONNX file runs without Keras.
 #
 # ## On your own
