@@ -20,7 +20,7 @@
 # *Lesson 3 of 8 · 40 minutes · needs 1 and 2 · trains two minutes*
 #
 # At the end of this lesson you know how a network learns the *order* of characters when nobody tells it where they are,
-# and why its accuracy may stay at 0 for a while, and a small network of yours reads all 36 characters after two
+# and why its accuracy may stay at 0 for a while. And a small network of yours reads all 36 characters after two
 # minutes. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb). A CPU is enough.
 
 # %%
@@ -54,8 +54,8 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, SMALL, blocks, to_ink
 # ## One answer for each column
 #
 # Each of the four heads of lesson 2 has to learn for itself where its character stands. The network of this lesson
-# gives 16 answers from left to right, one for each column of 8 pixels, and also looks at the pixels around the column.
-# *Every* column is asked the same question: which character do you see?
+# gives 16 answers from left to right, one for each column of 8 pixels and what lies around it. *Every* column is asked
+# the same question: which character do you see?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -72,12 +72,11 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, SMALL, blocks, to_ink
 # plt.show()
 
 # %% [markdown]
-# Sixteen answers stand for four characters: a letter fills several columns, and between two letters there may be
-# nothing to say. So there is one more answer, the **blank**, which means "nothing new here". The blank is class 0, and
-# the characters are 1 to 36.
+# A letter fills several columns, and between two letters there may be nothing to say. So there is one more answer, the
+# **blank**, which means "nothing new here". The blank is class 0, and the characters are 1 to 36.
 #
-# *Connectionist temporal classification* (CTC) has a rule for turning the answers into a text: first merge equal
-# neighbours, then take the blanks away. We say that the answers *collapse* to the text.
+# *Connectionist temporal classification* (CTC) turns the answers into a text by a simple rule: first merge equal
+# neighbours, then drop the blanks. We say that the answers *collapse* to the text.
 
 # %%
 def collapse(path: Sequence[int]) -> list[int]:
@@ -92,7 +91,7 @@ def spell(path: Sequence[int], alphabet: str = ALPHABET) -> str:
 
 
 # %% [markdown]
-# Here are some answers of six columns over the alphabet `AB`, and what they mean:
+# Here is what some answers of six columns mean, if the alphabet is `AB`:
 
 # %% tags=["active-ipynb"]
 # for path in [(0, 1, 1, 0, 2, 0), (1, 2, 2, 2, 2, 2), (1, 0, 1, 1, 0, 2), (0, 0, 0, 0, 0, 0)]:
@@ -115,7 +114,7 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 
 
 # %% [markdown]
-# In four steps, blank, `A` and `B` make 81 paths. These paths say `AB`:
+# Which paths of four steps say `AB`?
 
 # %% tags=["active-ipynb"]
 # found = alignments([1, 2], steps=4, classes=3)
@@ -136,13 +135,13 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 
 # %% [markdown]
 # Every character takes at least one step, and two equal neighbours need a blank between them, or they would be merged.
-# So `AAAA` needs four steps and three more. With fewer it has no alignment at all.
+# So `AAAA` needs four steps for its letters and three for blanks.
 #
 # ## The loss, by hand
 #
 # The network gives 37 numbers for each column, called *logits*, and a softmax makes probabilities of them. The
-# probability of a path is the product over its answers, the probability of a text is the **sum over all its
-# alignments**, and the loss is minus the logarithm of this sum.
+# probability of a path is the product of the probabilities of its answers, the probability of a text is the **sum over
+# all its alignments**, and the loss is minus the logarithm of this sum.
 
 # %%
 def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
@@ -157,7 +156,7 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
 
 
 # %% [markdown]
-# We take six steps, three classes and random logits. Does Keras compute the same loss?
+# Does Keras compute the same loss? We take six steps, three classes and random logits.
 
 # %% tags=["active-ipynb"]
 # logits = np.random.default_rng(SEED).normal(size=(6, 3)).astype("float32")
@@ -168,11 +167,11 @@ def loss_by_hand(probabilities: np.ndarray, label: Sequence[int]) -> float:
 #     print(f"{spell(label, 'AB'):3}  {by_hand:.4f} by hand, {keras_loss:.4f} by Keras")
 
 # %% [markdown]
-# It does. But 16 steps and 37 classes have 37 to the power of 16 paths, far too many to list. The *forward algorithm*
-# fills in a small table instead, the *lattice*. Its rows are the characters of the text, with a blank before, between
-# and after them, and its columns are the steps. A cell holds the probability of being in this row at this step, summed
-# over all ways to get there. In each step a path stays in its row, goes down by one, or jumps over a blank between two
-# different characters.
+# It does. But 16 steps and 37 classes make 37 to the power of 16 paths, far too many to list. So the *forward
+# algorithm* fills in a small table, the *lattice*. Its rows are the characters of the text, with a blank before,
+# between and after them, and its columns are the steps. A cell holds the probability of being in this row at this step,
+# summed over all ways to get there. In each step a path stays in its row, goes down by one, or jumps over a blank
+# between two different characters.
 
 # %%
 def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
@@ -187,7 +186,7 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 
 # %% [markdown]
-# Here is the lattice of `AB` for the same random logits. The title shows how the cell with the arrows is computed.
+# Here is the lattice of `AB` for the same logits. The title shows how the cell with the arrows is computed.
 
 # %% tags=["active-ipynb"]
 # sums = lattice(chances, [1, 2])
@@ -209,18 +208,17 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 # %% [markdown]
 # A path that is in `B` in step 2 was in `A`, in the blank or in `B` before. So these three numbers are added, and
-# multiplied by the probability of `B` in this step. In the end a path is in `B` or in the blank behind it, so the sum
-# of the two framed cells is the probability of `AB`. The thirty numbers of the lattice give the same loss as all 729
-# paths.
+# multiplied by the probability of `B`. At the end a path is in `B` or in the blank after it, so the two framed cells
+# add up to the probability of `AB`. The thirty numbers of the lattice give the same loss as all 729 paths.
 #
 # ## The network
 #
 # The blocks are those of lesson 2, except that the last two poolings halve the height alone (`tall=2`), so that 16
 # columns remain. Each column becomes a vector, and a dense layer turns each vector into 37 logits.
 #
-# In the original, two *bidirectional GRUs* come before the dense layer, small networks that carry a memory from column
-# to column, in both directions. In a sentence, such a memory helps to guess a smudged word from its neighbours. But
-# captchas are random, so three characters say nothing about the fourth, and our network has no GRU.
+# The original has two *bidirectional GRUs* before the dense layer: small networks that carry a memory from column to
+# column, in both directions. In a sentence, such a memory helps to guess a smudged word. But in a random text, three
+# characters say nothing about the fourth, so our network has no GRU.
 
 # %%
 def build_ctc(
@@ -244,7 +242,7 @@ def build_ctc(
 
 
 # %% [markdown]
-# Ours is as small as that of lesson 2:
+# Ours is as small as the network that you trained in lesson 2:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import diagram, fresh_folder, show_shapes
@@ -263,7 +261,7 @@ def build_ctc(
 # %% [markdown]
 # ## From logits to text
 #
-# To take the likeliest answer of each column and then collapse is called *greedy* decoding. Keras can also do *beam
+# *Greedy* decoding takes the likeliest answer of each column and lets these answers collapse. Keras also has *beam
 # search* (`strategy="beam_search"`), which follows the hundred best texts and adds up the paths of each.
 
 # %%
@@ -288,8 +286,8 @@ def column_chances(model: keras.Model, picture: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown]
-# Two callbacks will watch the training. The first reads held-out captchas after each epoch and logs the share that is
-# entirely right. The second keeps the answers to a single picture.
+# Two callbacks will watch the training. One reads held-out captchas after each epoch, and the other keeps the answers
+# to a single picture.
 
 # %%
 class Evaluate(keras.callbacks.Callback):
@@ -320,11 +318,11 @@ class Snapshots(keras.callbacks.Callback):
 # %% [markdown]
 # ## The plateau
 #
-# Readers of the original wrote that the loss no longer falls, and that the accuracy stays at 0. Such a stretch of
-# training is called a *plateau*. We train a small network three times on the same captchas: on
-# colours (paper is 1) at the original's learning rate, on colours at three times this rate, and on ink (ink is 1) at the
-# higher rate. (`global_clipnorm` shortens long *gradients*, which say how to change each weight, so that one unusual
-# batch does little harm.)
+# Readers of the original wrote that their loss no longer fell, and that the accuracy stayed at 0. Such a stretch of
+# training is called a *plateau*. We train a small network three times on the same captchas: on colours (paper is 1) at
+# the original's learning rate, on colours at three times this rate, and on ink (ink is 1) at the higher rate.
+# (*Gradients* say how to change each weight. `global_clipnorm` shortens long ones, so that one unusual batch does
+# little harm.)
 
 # %%
 def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
@@ -336,7 +334,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
     return model
 
 # %% [markdown]
-# The figure shows the loss of every fifth batch:
+# How long does the plateau last?
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.bank import GlyphBank
@@ -360,7 +358,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
 # plateau, a little above the dotted line: as long as nearly all columns say blank, a picture hardly tells the network
 # which of them are wrong. In a larger network this can last for epochs. Here the plateau is shortest with ink = 1,
-# perhaps because an empty column is then nearly all zeros, so that any letter in a column stands out.
+# perhaps because an empty column is then nearly all zeros, so that any letter stands out.
 #
 # ## Watch it learn
 #
@@ -389,9 +387,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # print(f"{EPOCHS + 1} epochs, {batches * 32:,} pictures")
 
 # %% [markdown]
-# How did the answers to our first picture change? Right below the picture stands the likeliest answer of each column,
-# with `-` for the blank. Each row of the chart below is one answer that was likely at some time, and the darker a cell,
-# the surer the network is.
+# How did the answers to our first picture change? Below the picture stands the likeliest answer of each column. Each
+# row of the chart is one answer, and the darker a cell, the surer the network is.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import animate_columns, likely_rows, plot_columns
@@ -414,8 +411,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # ![A moving picture: the sixteen answers to one captcha, in the course of the training](../imgs/ctc.gif)
 #
 # First all columns say blank, then one character after another appears, though nobody ever told the network where
-# characters are. What does it read now, in captchas that the package draws? The first two rows show captchas as they
-# come, and the last row the first four that are read wrong.
+# characters are. What does it read now, in captchas that the package draws? The last row shows the first four that are
+# read wrong.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import show_captchas
@@ -435,10 +432,9 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #
 # ## With more patience
 #
-# `models/ctc.keras` is a network of this kind, a little wider and with two convolutions in a block. One command
-# trained it by the recipe of lesson 4, on captchas of many sizes. You know most test sets from lesson 2. `sizes` has
-# captchas of one to six characters, 50 to 100 pixels high and two to three times as wide, and `nothing` has pictures
-# without a text, for which an empty text is the right answer.
+# `models/ctc.keras` is a finished network of this kind, a little wider and with two convolutions in a block. One
+# command trained it by the recipe of lesson 4, on captchas of many sizes. Two test sets are new: `sizes` has captchas
+# of one to six characters in many sizes, and `nothing` has pictures without a text, for which an empty answer is right.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -459,7 +455,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# Again 0 lies outside the interval, so it is hardly by chance that the original's result is a little better.
+# In the last line 0 lies outside the interval, so it is hardly by chance that the original's result is a little better.
 #
 # ## Sixteen answers under the picture
 #
@@ -480,42 +476,39 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("O0OP", drawing=0)
 
 # %% [markdown]
-# Where two rows of one column are both blue, the network is not sure: in the column of the `0` it gives the `O` a small
-# chance as well.
-#
-# Now write a text of your own, and draw it again with another number.
+# Where a column has two blue cells, the network is not sure: in the column of the `0` it gives the `O` a small chance
+# as well. Now try a text of your own, and another number for another drawing.
 
 # %% tags=["active-ipynb"]
 # show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
 
 # %% [markdown]
-# Between one letter `A` and the next there is always a blank. (Two answers `A` without a blank between them are one
-# letter.)
+# Between one letter `A` and the next there is always a blank; answers `A` side by side are one letter.
 #
 # ---
 #
 # ## What you learned
 #
-# - CTC asks every column the same question and counts all alignments of the right text as right, so
-#   nobody has to say where the characters are.
-# - `AAAA` needs seven steps: a blank between equal neighbours.
-# - On a plateau the loss gets nowhere: most columns say blank. Here ink = 1 and larger steps shorten it.
+# - CTC asks every column the same question and counts all alignments of the right text as right, so nobody has to say
+#   where the characters are.
+# - `AAAA` needs seven steps, because equal neighbours need a blank between them.
+# - On a plateau the loss gets nowhere, as most columns say blank. Here ink = 1 and larger steps shorten it.
 #
 # ## On your own
 #
-# 1. Build the network for pictures of 192x64 pixels. How many steps has it, and how many equal characters
-#    can it read at most? *Expected: 24 steps, for 12 characters and 11 blanks.*
+# 1. Build the network for pictures of 192x64 pixels. How many steps does it have, and how many equal characters can it
+#    read at most? *Expected: 24 steps, for 12 characters and 11 blanks.*
 #    [Solution](solutions.ipynb#lesson-3-exercise-1)
-# 2. Train `small_ctc(SEED, False, 1e-3)` for ten times as many batches. *Expected: the plateau is over after a
-#    hundred batches.* [Solution](solutions.ipynb#lesson-3-exercise-2)
-# 3. Decode the answers of your own network with `strategy="beam_search"`. *Expected: a few more are
-#    right; a finished network gains next to nothing.* [Solution](solutions.ipynb#lesson-3-exercise-3)
+# 2. Train `small_ctc(SEED, ink=False, rate=1e-3)` for 200 batches, and plot the losses. *Expected: the plateau is over
+#    after a hundred batches.* [Solution](solutions.ipynb#lesson-3-exercise-2)
+# 3. Decode the answers of your own network with `strategy="beam_search"`. *Expected: a few more are right; a finished
+#    network gains next to nothing.* [Solution](solutions.ipynb#lesson-3-exercise-3)
 #
 # ## Further reading
 #
 # - [Sequence modeling with CTC](https://distill.pub/2017/ctc/): the best explanation there is.
-# - [Connectionist temporal classification](https://www.cs.toronto.edu/~graves/icml_2006.pdf), Graves and
-#   others, 2006: sections 3 and 4 are what we did by hand.
+# - [Connectionist temporal classification](https://www.cs.toronto.edu/~graves/icml_2006.pdf), Graves and others, 2006:
+#   sections 3 and 4 are what we did by hand.
 # - [keras.losses.CTC](https://keras.io/api/losses/probabilistic_losses/#ctc-class): what it expects.
 # - [Keras' OCR example](https://keras.io/examples/vision/captcha_ocr/): CTC for another kind of captcha.
 #

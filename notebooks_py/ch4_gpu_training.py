@@ -49,7 +49,7 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 
 # %% [markdown]
-# A seed, and the length of the short trainings in this lesson.
+# You may change these two numbers.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures and the first weights
@@ -58,8 +58,8 @@ from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 # %% [markdown]
 # ## Where does a step go?
 #
-# A training step needs a batch of captchas, and a network that learns from it. Our long runs use the network `SLIM`: its
-# first convolution moves by two pixels, and its early blocks, where pictures are large, have few filters.
+# A training step needs a batch of captchas, and a network that learns from it. Our long runs use the network `SLIM`:
+# its first convolution moves by two pixels, and its early blocks, where pictures are large, have few filters.
 
 # %%
 SLIM = {"filters": (24, 48, 96, 192), "stride": 2, "norms": "once"}
@@ -76,8 +76,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 
 # %% [markdown]
-# We time two things: drawing 64 captchas, by the package or by a bank of glyphs (which comes next), and one training step,
-# with batch normalisation after every convolution, as in the original, or once in a block.
+# We time both: drawing 64 captchas, by the package or by a bank of glyphs, and a step of the network, with batch
+# normalisation after every convolution or once in a block.
 
 # %% tags=["active-ipynb", "machine"]
 # import matplotlib.pyplot as plt
@@ -100,19 +100,14 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# Compare the bars of a colour. A bank draws several times as fast as the package. And the difference between the blue bars
-# is time for normalisation alone, a good part of a step on a CPU. So our blocks have one norm, behind the pooling,
-# where fewer pixels are left.
-#
-# A GPU computes the steps faster, but it does not draw, so there (we have not measured it) the network may wait for its
-# captchas. That is why `make train` draws in a process of its own, which works ahead while the network learns (`Ahead`
-# in [practice.py](../captcha_reader/practice.py)).
+# A bank draws several times as fast as the package. The difference between the blue bars goes into normalisation alone,
+# so our blocks have one norm each, behind the pooling, where fewer pixels are left. And `make train` draws in a process
+# of its own while the network learns (`Ahead` in [practice.py](../captcha_reader/practice.py)).
 #
 # ## Draw several times as fast
 #
-# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps them: the
-# package draws every character a few times in each of sixty colours, and then captchas of any size are composed from
-# these glyphs by the package's own rules. Which row is the package's?
+# Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps a few of
+# every character in each of sixty colours, and composes captchas of any size from them. Which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -128,10 +123,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# The upper one. But the eye is no test. The captchas of a simpler bank, whose glyphs are drawn in white and coloured
-# afterwards, look the same, too. Yet the package thins the edges of strokes, more so in dark colours, and how much of a
-# letter is ink is what tells `0` from `O` (lesson 6). So a finished network judges both banks, on captchas of `O` and `0`
-# alone. Does it mistake one for the other as often as on the package's pictures? And how many of these captchas are right?
+# The upper one. But the eye is no test, because `0` and `O` differ so little. So a finished network reads captchas of
+# these two alone: the package's, those of our bank, and those of a simpler bank, whose glyphs are drawn in white and
+# coloured afterwards. How often does it mistake one for the other?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, measured
@@ -143,23 +137,21 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"    {what:14} {share(*counts[what])}")
 
 # %% [markdown]
-# On captchas of our bank the network confuses the two as often as on those of the package, within what chance allows. (It
-# reads a little more of these captchas right, and we do not know why.) On those of the white bank it takes `O` for `0` far
-# more often. So training may use our bank, while test sets are always drawn by the package.
+# With our bank the network confuses the two as often as with the package, within what chance allows. (It also reads a
+# few more captchas right, and we do not know why.) With the white bank it takes `O` for `0` far more often. So training
+# may use our bank, but test sets are always drawn by the package.
 #
 # ## The recipe
 #
 # ### Practise on what people have
 #
 # Half of the batches hold the main task, 128x64 with four characters. In the other half sizes are random, texts have up
-# to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*: mirrored captchas,
-# letters in lower case, noise, a photo. Its label is the empty text. Every picture is scaled to a height of 64, and those
-# of a batch become equally wide. And a network that mixes up two letters gets more of those to read: in a part of the
-# captchas most characters are `O` or `0`.
+# to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*, such as noise or a
+# photo: its label is the empty text. Every picture is scaled to a height of 64, and those of a batch become equally
+# wide. And what is hard needs more practice: in a fifth of the captchas most characters are `O` or `0`.
 #
-# Batch normalisation trains with the mean of a *batch*, and reads with an average over many. If each batch held one kind
-# of captcha only, the two would differ. So in the batches of the main task, too, every fifth captcha has another size.
-# All these shares are settings of a `Practice`. In the figure, batches 0 and 5 are of the main task.
+# Each share is a setting of `Practice`. In the figure, batches 0 and 5 are of the main task. Even there every fifth
+# captcha has another size, so that the means of batch normalisation fit both kinds.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
@@ -199,7 +191,7 @@ class PracticeSequence(keras.utils.PyDataset):
 
 
 # %% [markdown]
-# To read, a network wants its pictures scaled in the same way.
+# A picture to be read has to be scaled in the same way.
 
 # %%
 def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -> list[str]:
@@ -209,8 +201,8 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 
 
 # %% [markdown]
-# The finished network of this repository learned from such batches, and is `SLIM`. How much smaller is it than the
-# original? And does it read the upper row from above?
+# The finished network of lesson 3 is `SLIM`, trained on such batches. How much smaller is it than the original? And
+# does it read the upper row from above?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
@@ -224,17 +216,16 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 # %% [markdown]
 # ### Muon
 #
-# An *optimizer* such as Adam turns gradients into steps. Adam treats every weight on its own. But the weights of a
-# convolution, its *kernel*, are a matrix: it takes what lies under the window, `h * w * in` numbers, to `out` channels.
-# The gradient of such a matrix is mostly one direction, and a step along it makes the filters alike.
-# [Muon](https://kellerjordan.github.io/posts/muon/) (2024) takes the *momentum*, an average of the latest gradients, and
+# An *optimizer* turns gradients into steps. Adam treats every weight on its own. But the weights of a convolution, its
+# *kernel*, form a matrix, which turns the `h * w * in` numbers under the window into `out` channels. Its gradient
+# points mostly in one direction, and a step along it makes the filters alike.
+# [Muon](https://kellerjordan.github.io/posts/muon/) takes the *momentum*, an average of the latest gradients, and
 # replaces it by the nearest *orthogonal* matrix, in which every filter has length 1 and a product of 0 with the others.
-# So all directions move equally far. Five steps of a polynomial, due to Newton and Schulz, come near enough to it.
+# So all directions move equally far. Five steps of a polynomial come near enough to this matrix.
 #
-# Keras has Muon, but only for variables of two dimensions: it would leave all our convolutions to Adam, without a
-# warning. Three methods cure that. The first lets kernels in, the second flattens them to a matrix, and the third scales
-# the step by the sides of this matrix, as Muon's author does. The last layer, biases and norms stay with AdamW, which is
-# Adam with weight decay.
+# Keras has Muon, but only for variables of two dimensions: it would leave our convolutions to Adam, without a warning.
+# Three methods change that. The first lets kernels in, the second flattens them to a matrix, and the third scales the
+# step by the sides of this matrix. Biases, norms and the last layer stay with AdamW, which is Adam with weight decay.
 
 # %%
 class Muon(keras.optimizers.Muon):
@@ -253,7 +244,7 @@ class Muon(keras.optimizers.Muon):
 
 
 # %% [markdown]
-# Here are the products of four filters for windows of 3x3, two of them nearly alike, before Muon and after it:
+# Here are the products of four filters of 3x3, two of them nearly alike, before Muon and after it:
 
 # %% tags=["active-ipynb"]
 # kernel = np.random.default_rng(SEED).normal(size=(3, 3, 1, 4)).astype("float32")
@@ -264,15 +255,15 @@ class Muon(keras.optimizers.Muon):
 #     print(name, (filters.T @ filters).round(1), sep="\n")
 
 # %% [markdown]
-# Ones on the diagonal and zeros elsewhere, roughly: five steps of the polynomial are not exact, and need not be.
+# There are ones on the diagonal and zeros elsewhere, roughly, and that is enough.
 #
 # ### One cycle, averaged
 #
-# - *One cycle.* The learning rate climbs for a short while, because the first gradients of a random network
-#   point anywhere. Then it is large, and falls to zero along half a cosine, so that the weights come to rest.
-# - *Weight decay.* The optimizer shrinks the weights a little in each step, so that none grows without need.
-# - *Average.* It also keeps a moving average of the weights over up to 500 steps. While the rate is
-#   high, the weights tumble around a good place; their average lies in the middle of it.
+# - *One cycle.* The learning rate climbs for a short while, because the first gradients of a random network point
+#   anywhere. Then it falls to zero along half a cosine, so that the weights come to rest.
+# - *Weight decay.* Each step also shrinks the weights a little, so that none grows without need.
+# - *Average.* While the rate is high, the weights tumble around a good place. The optimizer keeps their moving average,
+#   which lies in the middle.
 
 # %%
 RATE = 0.02  # of Muon at its peak
@@ -319,16 +310,16 @@ def compile_recipe(
 # plt.show()
 
 # %% [markdown]
-# The average is for reading, not for learning. So the callback `Average` puts it into the network after each epoch, reads
-# held-out captchas, saves it, and puts the network's own weights back. For the averaged weights, `settle_norms` measures
-# the means and variances of batch normalisation anew.
+# The average is for reading, not for learning. So after each epoch the callback `Average` reads held-out captchas with
+# the averaged weights and saves them, and then training goes on with the network's own weights. (`settle_norms`
+# measures the means and variances of batch normalisation anew for the average.)
 #
 # ## Stop, and go on
 #
-# Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch,
-# and goes on from there, so a long run of many short epochs never loses more than one of them. `Resume` is that
-# callback with one change: a new state takes the place of the old one only when it is whole. `Average`,
-# `settle_norms` and `Resume` are in [training.py](../captcha_reader/training.py); here they are put together.
+# Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch, and
+# goes on from there, so a run of many short epochs never loses more than one of them. `Resume` is that callback, made
+# safe against a stop in the middle of saving. `Average`, `settle_norms` and `Resume` are in
+# [training.py](../captcha_reader/training.py); here they are put together.
 
 # %%
 def fit_recipe(
@@ -359,8 +350,8 @@ def fit_recipe(
     settle_norms(model, sample)  # when fit ends, Keras puts the average into the weights
 
 # %% [markdown]
-# Does it work? A tiny network trains for two epochs without a break. A second one is stopped in the middle
-# of the second epoch, as if by Ctrl-C, and a third one finds its folder and goes on.
+# Does it work? A tiny network trains for two epochs without a break. A second one is stopped in the middle of the
+# second epoch, as if by Ctrl-C, and a third one finds its folder and goes on.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -396,29 +387,27 @@ def fit_recipe(
 # print(f"the largest difference between {len(whole)} arrays of weights: {apart}")
 
 # %% [markdown]
-# Not a bit is different: half an epoch was trained twice, on the same captchas. (A GPU adds in another order each time,
-# so there the weights are only close.) `make train` does just this: the same command goes on where it was stopped.
+# Not a bit is different. (A GPU adds numbers in another order each time, so there the weights are only close.)
+# `make train` does just this: type the same command again, and the training goes on.
 #
 # ## A GPU, or several
 #
-# Keras takes a GPU if it finds one, and TensorFlow takes all of its memory at once; with *memory growth*, switched on at
-# the top of this lesson, it takes only what it needs.
+# Keras takes a GPU if it finds one, and TensorFlow takes all of its memory at once; with *memory growth*, switched on
+# at the top of this lesson, it takes only what it needs.
 #
-# Several GPUs share each batch: every one computes a part of it, and the gradients are added up. For that a
-# network is built within TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX; `make train`
-# takes the one that fits (`every_device` in [training.py](../captcha_reader/training.py)).
+# Several GPUs share each batch: every one computes a part of it, and the gradients are added up. `make train` does this
+# with TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX. For several machines, lesson 7 has
+# PyTorch's `torchrun`.
 #
-# **Half precision.** With the policy `mixed_bfloat16` layers compute with 16 bits, while the weights and the loss
-# keep 32. It pays where the hardware computes so: on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's
-# GPUs since 2020. Elsewhere 16 bits are emulated, which takes many times as long. So `make train` looks at the
-# device first, and says `float32` where it has to.
+# **Half precision.** With the policy `mixed_bfloat16` layers compute with 16 bits, while the weights and the loss keep
+# 32. That is faster on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020. Elsewhere it takes
+# many times as long, so `make train` looks at the device first.
 #
 # ## Which ingredient pays?
 #
-# Change one thing, train on equally many captchas, and count what is not entirely right of 20,000 captchas, half of them
-# classic ones and half of any size. Each bar with its dot is one training. The whiskers are 95 % intervals, which know
-# nothing of what another seed would do. (`last weights` is the recipe's own training, read without its average, and
-# `constant rate, last weights` that of the constant rate. Batches of 128 have a higher rate, too, as larger batches want.)
+# An *ablation* changes one ingredient, trains on equally many captchas, and counts the errors on 20,000 held-out ones.
+# Each dot is one training, and the whiskers are 95 % intervals, which say nothing about other seeds. (`last weights`
+# means without the average. Batches of 128 have a higher rate, too.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors
@@ -431,20 +420,18 @@ def fit_recipe(
 #     plt.show()
 
 # %% [markdown]
-# Four bars stand out. AdamW alone makes a third more errors than Muon. A network fed with colours, in which paper is 1,
-# makes more than one fed with ink. With classic captchas alone there are more than twice as many, since half of the
-# captchas that are counted have other sizes. And the last weights of a constant rate make nearly twice as many errors,
-# but their average is as good as the recipe: a falling rate and an average do the same job.
-# (We keep both: the average lets us judge a network and save it while the rate is still high.) The other bars differ so
-# little that another seed might turn them around.
+# Three bars stand out. With classic captchas alone there are more than twice as many errors, since half of the captchas
+# that are counted have other sizes. The last weights of a constant rate make nearly twice as many, but their average is
+# as good as the recipe: a falling rate and an average do the same job. And AdamW alone makes a third more than Muon.
+# The other bars differ less, and another seed might turn most of them around.
 #
-# Is practice of `O` and `0` useless, then? The finished network saw more than twenty times as many captchas, and most of
-# its errors are `O` and `0` (lesson 6). So a short comparison can't decide about a long run.
+# A short comparison can't decide about a long run, though. Practice of `O` and `0` changes little here, but most errors
+# of the finished network, which saw more than twenty times as many captchas, are `O` and `0` (lesson 6).
 #
 # ## Which head wins?
 #
-# Four heads, CTC as above, and CTC with a GRU: the same captchas and filters, three seeds each, read on 10,000 captchas.
-# (These were trained by the recipe of the first edition: AdamW, a norm behind each convolution, classic captchas alone.)
+# Four heads, CTC, and CTC with a GRU learned from the same captchas, with three seeds each (by an earlier recipe,
+# without Muon, on classic captchas alone).
 
 # %% tags=["active-ipynb"]
 # if available("heads"):
@@ -455,37 +442,33 @@ def fit_recipe(
 #     plt.show()
 
 # %% [markdown]
-# CTC without a GRU makes the fewest errors with each of the seeds. Perhaps because its columns share their
-# weights: whatever it learns about a letter in one column it knows in all of them, while four heads learn every
-# letter four times. A GRU adds parameters and brings no gain here: random characters give it little to remember.
+# CTC without a GRU makes the fewest errors with each of the seeds. Perhaps that is because its columns share their
+# weights: what is learned about a letter in one column is known in all of them, while four heads learn every letter
+# four times.
 #
 # ---
 #
 # ## What you learned
 #
-# - Measure where a step's time goes. A bank of glyphs draws several times as fast as the package, and must lead to
-#   the same errors; one norm for each block is enough.
-# - Muon gives the kernels of convolutions steps that are orthogonal.
-# - Change one ingredient at a time, and say how long the trainings were and how many seeds they had.
+# - Measure where a step's time goes. A bank of glyphs saves most of the drawing, and one norm for each block is enough.
+# - Muon gives convolutions steps that are orthogonal.
 # - Many short epochs and `BackupAndRestore` make a long run that can be stopped at any time.
+# - Change one ingredient at a time, and say how long the trainings were and how many seeds they had.
 #
 # ## On your own
 #
-# 1. Train a network of your own with `make train MODEL=ctc BUDGET=20min`, stop it with Ctrl-C, and type
-#    the same command again. *Expected: it goes on, and loses at most one epoch.*
-#    [Solution](solutions.ipynb#lesson-4-exercise-1)
-# 2. Draw the learning rate of a run of 10,000 steps with a peak of 0.01. *Expected: the same
-#    shape, half as high.* [Solution](solutions.ipynb#lesson-4-exercise-2)
-# 3. Look at the texts of `Practice(SEED, sizes=0, hard=1)`. *Expected: about three quarters of the characters are
-#    `O` or `0`.* [Solution](solutions.ipynb#lesson-4-exercise-3)
+# 1. Train a network of your own with `make train MODEL=ctc BUDGET=20min`, stop it with Ctrl-C, and type the same
+#    command again. *Expected: it goes on, and loses at most one epoch.* [Solution](solutions.ipynb#lesson-4-exercise-1)
+# 2. Draw the learning rate of a run of 10,000 steps with a peak of 0.01. *Expected: the same shape, half as high.*
+#    [Solution](solutions.ipynb#lesson-4-exercise-2)
+# 3. Look at the texts of `Practice(SEED, sizes=0, hard=1)`. *Expected: about three quarters of the characters are `O`
+#    or `0`.* [Solution](solutions.ipynb#lesson-4-exercise-3)
 #
 # ## Further reading
 #
 # - [A bag of tricks for image classification](https://arxiv.org/abs/1812.01187), He and others, 2018: an ablation.
-# - [Averaging weights leads to wider optima](https://arxiv.org/abs/1803.05407), Izmailov and others, 2018:
-#   why the middle of a tumbling path is a good place.
-# - [Keras: distributed training with TensorFlow](https://keras.io/guides/distributed_training_with_tensorflow/):
-#   several GPUs, in the words of its authors.
+# - [Averaging weights leads to wider optima](https://arxiv.org/abs/1803.05407), Izmailov and others, 2018.
+# - [Keras: distributed training with TensorFlow](https://keras.io/guides/distributed_training_with_tensorflow/).
 # - [Mixed precision in Keras](https://keras.io/api/mixed_precision/): what is 16 bits and what is not.
 #
 # Next: [5. Read loss curves](ch5_loss_curves.ipynb) · [Solutions](solutions.ipynb)
