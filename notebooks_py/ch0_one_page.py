@@ -79,7 +79,7 @@ def to_grey(pictures):
 
 
 # %% [markdown]
-# Here are twelve captchas. The title above each is its text.
+# Here are twelve captchas, each below its text.
 
 # %% tags=["active-ipynb"]
 # keras.utils.set_random_seed(SEED)
@@ -88,8 +88,8 @@ def to_grey(pictures):
 # plt.show()
 
 # %% [markdown]
-# Now we draw twenty thousand, which takes about a minute. Each character becomes a number from 1 to 36. The 0 is kept
-# for another purpose, as you will see in a moment.
+# Now we draw twenty thousand, which takes about a minute. Each character becomes a number from 1 to 36; you will see in
+# a moment what the 0 is for.
 
 # %% tags=["active-ipynb"]
 # texts, pictures = draw(32 * STEPS)
@@ -150,7 +150,7 @@ def build():
 # %% [markdown]
 # ## Read
 #
-# Take the likeliest answer of each column, merge equal neighbours, drop every 0, and what remains is the text.
+# Take the likeliest answer of each column, merge equal neighbours, drop every 0, and the text remains.
 
 # %%
 def read(model, pictures):
@@ -167,8 +167,8 @@ def wilson(right, n, z=1.96):
 
 # %% [markdown]
 # Now the network reads two thousand captchas that it has never seen. A captcha counts as right only if all four
-# characters are right. We show the first twelve: a green title is a right answer, and a red one gives the wrong answer
-# and the true text.
+# characters are right. Above the first twelve captchas, a right answer is green; a wrong one is red, and the true text
+# follows it.
 
 # %% tags=["active-ipynb", "trained"]
 # texts, pictures = draw(2_000)
@@ -180,8 +180,8 @@ def wilson(right, n, z=1.96):
 # plt.show()
 
 # %% [markdown]
-# Nearly all titles are green. Two thousand other captchas would give a slightly different share, so Wilson's interval
-# says which true accuracies fit such a count.
+# Nearly all titles are green. Two thousand other captchas would give a slightly different share. The interval,
+# Wilson's, says which true accuracies fit such a count.
 #
 # Why does this work? What is in a captcha, what do the blocks see, and how does a network learn where characters are
 # when it is told only their order? Eight lessons take this page apart, and end with a network that reads captchas of

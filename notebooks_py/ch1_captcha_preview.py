@@ -19,8 +19,8 @@
 #
 # *Lesson 1 of 8 · 25 minutes · needs a little Python · trains nothing*
 #
-# At the end of this lesson you have an endless, reproducible stream of captchas in the shape that a network needs,
-# and you know what makes them hard to read. You need a little Python and NumPy. Running it all takes a minute.
+# At the end of this lesson you have an endless, reproducible stream of captchas in the shape that a network needs, and
+# you know what makes them hard to read. Running it all takes a minute.
 
 # %%
 import os
@@ -38,7 +38,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 
 # %% [markdown]
-# All captchas of this lesson follow from one number, the *seed*. If you change it, you get other captchas.
+# All captchas in this lesson follow from one number, the *seed*. Change it, and you get other captchas.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # the year of the tutorial that this one grew out of
@@ -46,8 +46,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # ## One captcha
 #
-# A captcha is a picture of a text that people can read, and that programs should not be able to read. The package
-# `captcha` draws ours: four characters out of 36, the digits and the capital letters.
+# A captcha is a picture of a text that people can read and programs should not. The package `captcha` draws ours: four
+# characters out of 36, the digits and the capital letters.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -65,7 +65,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #
 # ## A page of them
 #
-# Here are 24 captchas of 128x64 pixels, a size that is large enough to read and quick to compute with.
+# Here are 24 captchas of 128x64 pixels, large enough to read and quick to compute with.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder, show_captchas
@@ -84,8 +84,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # Cover the titles and try to read them. Can you tell `0` from `O`? Lesson 6 is about this pair.
 #
 # A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each batch its own
-# random generator, seeded by a *name* of four parts: the seed, the *split* (what the captchas are for, such as
-# `train` or `valid`), the epoch and the number of the batch. Here are the first five texts of some batches:
+# random generator, seeded by a *name* of four parts: the seed, the *split* (what the captchas are for), the epoch and
+# the number of the batch. Here are the first five texts of some batches:
 
 # %% tags=["active-ipynb"]
 # for name in [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("valid", 0, 0), ("train", 0, 0)]:
@@ -93,14 +93,13 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"{split}, epoch {epoch}, batch {index}:", random_texts(stream(SEED, *name), 5))
 
 # %% [markdown]
-# The same name gives the same captchas, in whatever order we ask. Captchas for training and for testing have different
-# names, so they never come from the same stream.
+# The same name gives the same captchas, in whatever order we ask. Training and testing never share a name.
 #
 # ## The anatomy of a captcha
 #
-# `stages` draws one captcha and keeps the steps in between. Each letter is drawn in one of three sizes, turned by up
-# to 30 degrees to either side, and *warped*: it is stretched into a box whose corners are moved at random. In the
-# figure, each column is one character:
+# `stages` draws one captcha and keeps the steps in between. Each letter is drawn in one of three sizes, turned by up to
+# 30 degrees, and *warped*: stretched into a box whose corners are moved at random. Each column of the figure is one
+# character:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import stages
@@ -124,10 +123,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but both are
 # stretched into boxes of the same size.
 #
-# Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to
-# 255. The package makes the mask from the letter's own brightness, times 1.97. The next figure does this to one
-# letter in four colours; the number above a mask is its most frequent level other than 0. Which letter will be
-# palest?
+# Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to 255.
+# The package makes the mask from the letter's own brightness. Here is one letter in four colours; the number above a
+# mask is its main level. Which letter will be palest?
 
 # %% tags=["active-ipynb"]
 # from PIL import Image
@@ -151,8 +149,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# The darkest one! A black letter would not be seen at all. And the mask has hard edges, where the letter had soft
-# ones. Now we put all letters together:
+# The darkest one! A black letter would not be seen at all. Now we put all letters together:
 
 # %% tags=["active-ipynb"]
 # widths = [stage.width for stage in anatomy.pictures.values()]  # all to one scale
@@ -165,15 +162,15 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # *Pasted*: about half of the letters have a space before them, and each slides back over its neighbour by up to a
-# quarter of a letter. *Squeezed*: what is too wide is made to fit. Then come 30 *dots* and an *arc*, darker than the
-# letters here because no mask makes them pale, and a filter that *smooths* all edges.
+# quarter of a letter. *Squeezed*: a row that is too wide is made to fit. Then come 30 *dots* and an *arc*, which are
+# darker than the letters because no mask makes them pale, and a filter that *smooths* all edges.
 #
 # ## Why captcha 0.7.0?
 #
-# We use version `0.7.0` of the package. By its source code, it draws nearly as the version of the
-# [original tutorial](https://github.com/ypwhs/captcha_break) of 2019 did, so we can compare our results. The newer
-# `0.7.1` can't be seeded, and because of a slip in a formula the corners of its boxes hardly move. How far do they move
-# on average, for a letter of 56 points?
+# By its source code, version `0.7.0` draws nearly as the package did for the
+# [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so we can compare our results. The newer `0.7.1`
+# can't be seeded, and because of a slip in a formula the corners of its boxes hardly move. How far do they move on
+# average, for a letter of 56 points?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import CLASSIC, MODERN
@@ -183,14 +180,14 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"captcha {name}: {np.mean(moves):.1f} pixels in each direction")
 
 # %% [markdown]
-# `MODERN` draws as 0.7.1 does, but takes its random numbers from our generator; some test sets are drawn so.
+# `MODERN` draws as 0.7.1 does, but from our seeded generator.
 #
 # ## From text to labels, and back
 #
 # A network answers with numbers, so each character becomes its place in the alphabet, counted from 0. The network of
-# lesson 2 has four outputs, called *heads*, one for each position, and each head answers with 36 probabilities. So the
-# right answer is also written as 36 numbers, a single 1 at the place of the character and 0 everywhere else. Such a
-# row is called *one-hot*.
+# lesson 2 has four outputs, called *heads*, one for each position. Each head answers with 36 probabilities, so the
+# right answer is also written as 36 numbers, a 1 at the place of the character and 0 everywhere else. Such a row is
+# called *one-hot*.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.texts import decode_heads
@@ -204,13 +201,11 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # ## `CaptchaSequence`
 #
-# A network that sees the same pictures again and again learns them by heart. So we draw **on the fly**, each batch
-# just before it is needed, and no picture comes twice.
-#
-# In Keras, a data set that is made while training runs is a `PyDataset`: it knows how many batches an epoch has, and
-# how to make batch number `index`. Ours asks `stream` for the generator with the right name, draws texts, then
-# pictures, and divides the bytes by 255. Labels come in two kinds: `"one-hot"` for the four heads of lesson 2, and
-# `"ctc"` for lesson 3, whole numbers from 1 to 36, because there the 0 means "nothing new here".
+# A network that sees the same pictures again and again learns them by heart. So we draw **on the fly**, each batch just
+# before it is needed. In Keras, such a data set is a `PyDataset`: it knows how many batches an epoch has, and how to
+# make batch number `index`. Ours asks `stream` for the batch's generator, draws texts and pictures, and divides the
+# bytes by 255. Labels are `"one-hot"` for lesson 2, or `"ctc"` for lesson 3: whole numbers from 1 to 36, because there
+# the 0 means "nothing new here".
 
 # %%
 class CaptchaSequence(keras.utils.PyDataset):
@@ -247,7 +242,7 @@ class CaptchaSequence(keras.utils.PyDataset):
 
 
 # %% [markdown]
-# Here is a first batch. The axes of `X` are batch, height, width and colour.
+# Here is a first batch:
 
 # %% tags=["active-ipynb"]
 # data = CaptchaSequence(batch_size=128, steps=10, seed=SEED)
@@ -259,14 +254,13 @@ class CaptchaSequence(keras.utils.PyDataset):
 # print("as CTC labels:", CaptchaSequence(1, 1, SEED, labels="ctc")[0][1].tolist())
 
 # %% [markdown]
-# The titles agree with the pictures, so pictures and labels belong together. The CTC labels are those of the first
-# text, `NSED`: each is the place in the alphabet plus 1.
+# The titles agree with the pictures, so the labels are right. The CTC labels are those of the first text, `NSED`: each
+# is the place in the alphabet plus 1.
 #
 # ## A new epoch, new pictures
 #
-# When an epoch ends, the data set has to move on, or the network would see the same pictures again. A *callback*, code
-# that Keras calls during training, takes care of that. (`fit` would also shuffle the batches, by a generator that our
-# seed does not reach, so we switch the shuffling off.)
+# After each epoch the data set has to move on to new pictures. A *callback*, code that Keras calls during training,
+# does this. (We also switch off the shuffling of `fit`, which does not follow our seed.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):
@@ -290,9 +284,8 @@ class SetEpoch(keras.callbacks.Callback):
 # %% [markdown]
 # ## Two workers or eight
 #
-# With `workers=8` Keras draws in eight threads, and nobody knows which of them is ready first. Are the batches still
-# the same? To find out, we take a network that only averages the colours of each captcha. Its answers show which
-# captchas arrive, and in which order.
+# With `workers=8` Keras draws in eight threads, and any of them may be ready first. Are the batches still the same, and
+# in the same order? To find out, we send them through a network that only averages the colours of each captcha:
 
 # %% tags=["active-ipynb"]
 # picture = keras.Input((64, 128, 3))
@@ -304,19 +297,17 @@ class SetEpoch(keras.callbacks.Callback):
 # print("the same with 2 workers, and with 8:", [np.array_equal(one, other) for other in others])
 
 # %% [markdown]
-# They are the same: each batch depends on its name alone, and Keras hands the batches out in order. So the number of
-# workers changes only how fast they come. (With `use_multiprocessing=True` Keras starts processes instead of threads,
-# and they have to *import* the class from `notebooks_py.ch1_captcha_preview`.)
+# They are the same: each batch depends on its name alone, and Keras hands the batches out in order. More workers only
+# make them come faster.
 #
 # ---
 #
 # ## What you learned
 #
-# - A captcha is made in steps: letters drawn, turned, warped, pasted through a mask of their own brightness,
-#   squeezed, then dots, an arc and a filter.
+# - A captcha is made in steps: letters are drawn, turned, warped, pasted through a mask of their own brightness, and
+#   squeezed. Then come dots, an arc and a filter.
 # - Data is reproducible if each batch depends on a *name* alone: two workers or eight draw the same.
-# - `CaptchaSequence` gives pictures as float32 in [0, 1] and labels as four one-hot arrays, or as
-#   whole numbers for CTC.
+# - `CaptchaSequence` gives pictures in [0, 1], and labels as four one-hot arrays or as whole numbers for CTC.
 #
 # ## On your own
 #

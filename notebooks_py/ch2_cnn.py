@@ -20,8 +20,7 @@
 # *Lesson 2 of 8 · 30 minutes · needs 1 · trains two minutes*
 #
 # At the end of this lesson you have built the first network of the original tutorial, trained a small one until it
-# reads most captchas of digits, and measured what this network and a finished one can read. You need
-# [lesson 1](ch1_captcha_preview.ipynb), which draws the data. A CPU is enough.
+# reads most captchas of digits, and measured what this network and a finished one can read. A CPU is enough.
 
 # %%
 import os
@@ -48,8 +47,8 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # %% [markdown]
 # ## An easier task first
 #
-# We train on captchas of *digits* only. Because the package draws slowly, we take a `GlyphBank`: it keeps letters that
-# the package drew, and composes them by the package's own rules, several times as fast.
+# We train on captchas of *digits* only. The package draws slowly, so we take a `GlyphBank`: it keeps letters that the
+# package drew, and composes them by the package's own rules, several times as fast.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -70,13 +69,13 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 #
 # The first half of the network looks for patterns. A *convolution* slides small windows, its *filters*, over the
 # picture. A filter consists of *weights*, numbers that are learned in training, and gives a large number wherever the
-# picture has the pattern that the weights describe. What one filter gives for all places is a *channel*. *ReLU*
+# picture has the pattern that the weights describe. All the numbers that one filter gives are a *channel*. *ReLU*
 # replaces negative numbers by 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation*
 # keeps the numbers near 0 and of the same spread.
 #
 # A *block* has one or two convolutions of 3x3 pixels and a pooling, so it halves the height and the width. One block
-# after another finds strokes, then corners, then pieces of letters. The original has a normalisation after every
-# convolution; our own networks have one in each block, which is faster.
+# after another finds strokes, then corners, then pieces of letters. The original normalises after every convolution;
+# our own networks do it once in each block, which is faster.
 
 # %%
 def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
@@ -102,7 +101,7 @@ def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
 
 # %% [markdown]
 # The original feeds colours, in which paper is 1 and ink is less. We feed one number for each pixel, 0 for white paper
-# and 1 for black ink, by a fixed formula for the brightness that the eye sees. Lesson 3 shows what this is good for.
+# and 1 for black ink, by a standard formula for brightness. Lesson 3 shows why.
 
 # %%
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue look: BT.601
@@ -114,9 +113,9 @@ def to_ink(picture):
 
 
 # %% [markdown]
-# The second half gives the answers. All numbers of the last block go to four *heads*, one for each position. A head
-# has a *dense* layer, which computes a score for each character, a weighted sum of all these numbers, and a
-# *softmax*, which turns the scores into probabilities that add up to one.
+# The second half gives the answers. All numbers of the last block go to four *heads*, one for each position. In each
+# head a *dense* layer computes a score for each character, a weighted sum of all these numbers, and a *softmax* turns
+# the scores into probabilities that add up to one.
 
 # %%
 CLASSES = len(ALPHABET)
@@ -155,7 +154,7 @@ def build_cnn(
 # print(f"{full.count_params():,} parameters")
 
 # %% [markdown]
-# The three numbers below a box are height, width and channels: the picture shrinks, while the number of channels grows.
+# The numbers below a box are height, width and channels: the picture shrinks, while the number of channels grows.
 # *Parameters* are all the numbers that a network consists of.
 #
 # The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network, `SMALL`: four
@@ -165,10 +164,10 @@ def build_cnn(
 # ## Train
 #
 # Training changes the weights a little after each batch, so that the *loss* becomes smaller. Our loss is minus the
-# natural logarithm of the probability that the network gave to the right answer, in *nats*, summed over the four
-# heads. A common rule for such changes is called *Adam*, and the *learning rate* says how large its steps are. Like the
-# original, we train at one rate, and then once more from the best weights at a tenth of it: the large steps bring us
-# near the goal, and the small ones right to it.
+# natural logarithm of the probability of the right answer, in *nats*, summed over the four heads. *Adam* is a common
+# rule for such changes, and the *learning rate* says how large its steps are. Like the original, we train at one rate,
+# and then once more from the best weights at a tenth of it: the large steps bring us near the goal, and the small ones
+# right to it.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -190,10 +189,9 @@ def build_cnn(
 # print(f"{model.count_params():,} parameters, {len(valid) * 128} held-out pictures")
 
 # %% [markdown]
-# *Held-out* pictures (`valid`) are not used for training, only for checking it. Keras calls the callbacks during
-# training: `SetEpoch` asks for new pictures in every epoch, `EarlyStopping` ends a longer training when the loss on
-# held-out pictures has not improved for three epochs, `CSVLogger` writes the log, and `ModelCheckpoint` keeps the best
-# weights. Now the network learns:
+# *Held-out* pictures (`valid`) are not used for training, only for checking it. Among the callbacks, `EarlyStopping`
+# would end a longer training after three epochs without a better held-out loss, `CSVLogger` writes the log, and
+# `ModelCheckpoint` keeps the best weights. Now the network learns:
 
 # %% tags=["active-ipynb"]
 # def compile_at(rate):
@@ -211,8 +209,7 @@ def build_cnn(
 # print(f"{EPOCHS + 1} epochs of {STEPS} batches, {(EPOCHS + 1) * STEPS * 32:,} pictures")
 
 # %% [markdown]
-# The dotted line is blind guessing: all ten digits get the same probability, which is a loss of ln 10 at each of the
-# four positions.
+# The dotted line is blind guessing: all ten digits get the same probability, which is a loss of ln 10 at each position.
 
 # %% tags=["active-ipynb", "trained"]
 # import pandas as pd
@@ -234,7 +231,7 @@ def build_cnn(
 # ## Read
 #
 # The held-out pictures are new, but their letters come from the same bank. The real test is on captchas that the
-# package itself draws. Their pictures come in bytes from 0 to 255:
+# package itself draws, in bytes from 0 to 255:
 
 # %%
 def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABET) -> list[str]:
@@ -242,8 +239,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
     return decode_heads(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
 # %% [markdown]
-# Here are the first twelve of a thousand captchas. A title is what the network read, green if it is right. A captcha
-# counts as right only if *all* its characters are right.
+# Here are the first twelve of a thousand captchas. A title is the network's answer, green if it is right. A captcha
+# counts only if *all* its characters are right.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -273,8 +270,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #
 # ## With more patience
 #
-# `models/cnn.keras` is a finished network with four heads for all 36 characters, a slim form of the large network
-# above. One command trained it from random weights, by the recipe of lesson 4. Here it reads twelve captchas:
+# `models/cnn.keras` is a finished network for all 36 characters, a slim form of the large network above. One command
+# trained it, by the recipe of lesson 4. Here it reads twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, finished
@@ -289,8 +286,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     print(f"`{results['command']}` trained it")
 
 # %% [markdown]
-# What do the blocks of this network see? We send the first captcha through the four blocks, and show those four
-# channels of each block that differ most from place to place. The brighter a cell, the larger its number.
+# What do the blocks of this network see? We send the first captcha through them, and show the four channels of each
+# block that differ most from place to place. The brighter a cell, the larger its number.
 
 # %% tags=["active-ipynb"]
 # if available("cnn"):
@@ -314,14 +311,13 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 
 # %% [markdown]
 # After the first block we can still read the letters, and each channel is brighter at some edges than at others. After
-# the last block, a channel has only 2 x 4 cells, in which we recognise nothing, but all channels together are enough
-# for the heads.
+# the last block a channel has only 2 x 4 cells, in which we recognise nothing, but all channels together are enough for
+# the heads.
 #
-# A result should be repeatable. So test sets have *names*, and the name decides every picture: `classic-1k` is a
-# thousand captchas and `classic-10k` ten thousand, from streams from which no training ever draws. The `classic`
-# captchas are drawn by captcha 0.7.0, and the `modern` ones by 0.7.1, which warps letters less. `default` and
-# `preview` are drawn at 160x60 and 170x80, and scaled to the 128x64 that four heads need. (`judge` decided which
-# network is the finished one, so it is no longer a fair test.)
+# A result should be repeatable, so test sets have *names*, and the name decides every picture: `classic-1k` is a
+# thousand captchas, from streams that no training uses. `classic` is drawn by captcha 0.7.0, and `modern` as 0.7.1
+# draws, which warps letters less. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to the 128x64 that
+# four heads need. (`judge` decided which network is the finished one, so it is no longer a fair test.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -338,15 +334,14 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 
 # %% [markdown]
 # The last line says by how many percentage points our result differs from the original's, with the interval of this
-# difference in brackets. If 0 lay in this interval, the difference might be chance. Here 0 lies outside, so this network
-# reads more captchas right than the original did, after half as many captchas of training. But it has not practised the
-# proportions of scaled letters, so it reads fewer of `default` and `preview` right. (We counted the first line just now;
-# `make evaluate MODEL=cnn SET=classic-10k` counts another.)
+# difference in brackets. If 0 lay inside, the difference might be chance. It does not, so this network reads more
+# captchas right than the original did, after half as many captchas of training. But it has not practised scaled
+# letters, so it reads fewer of `default` and `preview` right.
 #
 # ## Keep the model
 #
-# One file holds both the architecture and the weights. Your network of digits was compiled, so the file would also
-# hold the memory of Adam, several numbers for each weight. A new `Model` around the same layers leaves this out.
+# One file holds both the architecture and the weights. For a compiled network like yours, the file would also hold
+# Adam's memory, several numbers for each weight. A new `Model` around the same layers leaves this out.
 
 # %% tags=["active-ipynb"]
 # path = FOLDER / "digits.keras"
