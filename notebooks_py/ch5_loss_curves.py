@@ -19,8 +19,8 @@
 #
 # *Lesson 5 of 8 · 20 minutes · needs 3 and 4 · trains a minute*
 #
-# At the end of this lesson you can look at the log of a training and say whether it learns, whether it is done, and what
-# to change next. You also know five mistakes that raise no error.
+# At the end of this lesson you can look at the log of a training and say whether the network learns, whether it is done,
+# and what to change next. You also know five mistakes that raise no error.
 
 # %%
 import os
@@ -51,10 +51,10 @@ from notebooks_py.ch3_ctc import decode_ctc, small_ctc
 # %% [markdown]
 # ## A clean run
 #
-# Keras' `CSVLogger` writes a row after every epoch: the `loss` in training, the `val_loss` of *held-out* captchas, which
-# are never trained with, and `val_acc`, the share of them that is read right (`val_sizes` at any size). We draw each
-# twice. A logarithmic axis gives every halving the same height: from 98 to 99 % right looks like nothing, yet half of
-# the errors are gone.
+# After every epoch Keras' `CSVLogger` writes the training `loss`, the `val_loss` of *held-out* captchas, and `val_acc`,
+# the share of these that is read right (`val_sizes` is for captchas of any size). We draw each twice. On a linear axis,
+# from 98 to 99 % right looks like nothing, yet half of the errors are gone. On a logarithmic axis every halving has the
+# same height.
 
 # %%
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
@@ -85,7 +85,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 
 # %% [markdown]
-# This is the log of lesson 3's finished network, which one command trained from nothing:
+# Here is the log of lesson 3's finished network, which one command trained from nothing:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -100,15 +100,15 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(log.iloc[[0, 1, -2, -1]].drop(columns="seconds").round(4).to_string(index=False))
 
 # %% [markdown]
-# What seems to be a floor on the left is a slope on the right: the network improves until the learning rate comes near
-# zero. The training loss is higher, and rightly so: it is a mean over an epoch of hard captchas, while held-out ones are
-# read at its end, with averaged weights (lesson 4). Compare losses only if they are measured alike.
+# The curves that look flat on the left still slope on the right: the network improves until the learning rate is near
+# zero. The training loss is higher because its captchas are harder, and because the held-out captchas are read with
+# averaged weights (lesson 4). So the gap between the two says little.
 #
 # ## The original's own logs
 #
-# The original's notebooks print a line after every epoch. Each network was trained at a rate of 0.001 and then, behind
-# the dotted line, at a tenth of it. The table lists epochs in which no captcha is read right, or in which the held-out
-# loss is more than six times that of the epoch before (`rise`). Four heads have no `val_acc`.
+# The notebooks of the original tutorial print a line after every epoch. Each network was trained at a rate of 0.001 and
+# then, to the right of the dotted line, at a tenth of it. The table lists epochs in which no captcha is read right, or
+# the held-out loss is more than six times that of the epoch before (`rise`).
 
 # %% tags=["active-ipynb"]
 # names = {"cnn": "Four heads", "ctc": "CTC", "ctc_pytorch": "CTC in PyTorch"}
@@ -131,21 +131,20 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(original.pivot_table("rise", "network", "stage", "max"))
 
 # %% [markdown]
-# **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with one of three
-# epochs, of 128,000 captchas each. (PyTorch divides the loss by the length of the text. Four times 3.73 is about 15, the
-# plateau of lesson 3.)
+# **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with one that lasts
+# three epochs.
 #
 # **Spikes** of the held-out loss come later. In epoch 13 the CTC network reads only 69.7 % of the held-out captchas; an
-# epoch later all is well again, and the training loss shows little of it. Why? The training loss is a mean over a thousand
-# batches, each normalised by its own mean. Held-out captchas are read at a single moment, with the running averages of
-# batch normalisation. Probably the last steps had gone too far, or these averages lagged behind the weights. Both come
-# from long steps: at a tenth of the rate the spikes end. So let the rate fall, average the weights (lesson 4), and keep
-# the *best* ones (`ModelCheckpoint`), not the last.
+# epoch later all is well again. The training loss hardly shows it, because it is a mean over a thousand batches.
+# Probably the last steps before a spike went too far, or the running averages of batch normalisation, with which
+# held-out captchas are read, lagged behind the weights. Both come from long steps: at a tenth of the rate the spikes
+# end. So let the rate fall, average the weights (lesson 4), and keep the *best* weights (`ModelCheckpoint`), not the
+# last.
 #
 # ## Overfitting, and steps that are too long
 #
-# The small network of lesson 3 trains three times: with fresh captchas in each epoch; with the same 512 again and again
-# (without `SetEpoch` the data set stays in its first epoch); and at a learning rate a hundred times as high.
+# We train the small network of lesson 3 three times: on fresh captchas in every epoch, on the same 512 again and again
+# (without `SetEpoch` every epoch repeats the first), and on fresh ones at a learning rate a hundred times as high.
 
 # %%
 def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
@@ -179,17 +178,17 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # plt.show()
 
 # %% [markdown]
-# With fresh captchas both losses leave the plateau and fall together. With the same 512 the training loss falls to nearly
-# nothing, while the held-out loss soon stops falling: the network learns its captchas *by heart*, which does not help
-# with others. Only the held-out curve shows this *overfitting*. At the high rate the loss begins far above the axis and
-# then hardly leaves the plateau: the steps are too long.
+# With fresh captchas both losses fall together. With the same 512 the training loss falls to nearly nothing, while the
+# held-out loss soon stops falling: the network learns its captchas *by heart*, and only the held-out curve shows this
+# *overfitting*. At the high rate the steps are too long: the loss starts far above the axis, and then hardly leaves the
+# plateau.
 #
 # ## Accidents that show no error
 #
-# Five mistakes raise no error, and the loss is a number like any other. We make them with the finished network and
-# captchas that it reads well.
+# Now we make five mistakes on purpose. None of them raises an error.
 #
-# **Softmax before a loss that wants logits.** `keras.losses.CTC` applies one itself:
+# **Softmax before a loss that wants logits.** `keras.losses.CTC` applies a softmax itself. What if the
+# network does so, too?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -203,8 +202,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{name:8} loss {float(ctc(y, values)):.1f}")
 
 # %% [markdown]
-# With two softmaxes, a network that reads nearly everything has hardly less loss than zeros, which say nothing. So the
-# curve stays high and nearly flat, whatever is learned.
+# With two softmaxes, the loss of the finished network is not much lower than that of zeros, which say nothing. So the
+# curve stays high and nearly flat, whatever the network learns.
 #
 # **A character on class 0.** Somebody forgets the `+ 1`, and `A0BC` becomes 10, 0, 11, 12. But class 0 is the blank, and
 # Keras counts the labels that are *not 0* to know how long a text is. We try three last characters:
@@ -215,11 +214,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"labels 10, 0, 11, {last}: loss {loss:.1f}")
 
 # %% [markdown]
-# Three labels are not 0, so Keras looks at the first three alone: whatever the last character is, the loss stays the
-# same, and nobody learns it. Nor can any answer contain the `0`, since decoding drops class 0 as a blank.
+# Three labels are not 0, so Keras looks at the first three alone. The last character makes no difference, and is never
+# learned.
 #
-# **Too few columns.** `AAAA` needs seven (lesson 3). With six, its loss is infinite. PyTorch says so; Keras on TensorFlow
-# gives a large but finite number, which is lost in the mean of an epoch. For a network that knows nothing:
+# **Too few columns.** `AAAA` needs seven (lesson 3). With six, its loss is infinite. PyTorch says so, but Keras on
+# TensorFlow gives a large number, which gets lost in the mean of an epoch. For a network that knows nothing:
 
 # %% tags=["active-ipynb"]
 # for columns in (8, 7, 6):
@@ -227,8 +226,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"AAAA in {columns} columns: loss {loss:.0f}")
 
 # %% [markdown]
-# **Workers that all draw the same.** A data set goes to each worker process as a copy, by `pickle`. What if it keeps a
-# random generator of its own?
+# **Workers that all draw the same.** Each worker process gets a copy of the data set, made by `pickle`. What if the data
+# set keeps a random generator of its own?
 
 # %% tags=["active-ipynb"]
 # import pickle
@@ -239,11 +238,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # print(*("".join(copy.choices(ALPHABET, k=4)) for copy in copies))
 
 # %% [markdown]
-# The copies are in the same state, so one text is drawn three times. Our `stream` depends on the number of the batch
+# All copies are in the same state, so one text is drawn three times. Our `stream` depends on the number of the batch
 # instead (lesson 1).
 #
-# **Reading in training mode.** With `training=True` batch normalisation uses the pictures at hand and not its averages,
-# so an answer depends on what else is in the batch. Here each captcha is read alone:
+# **Reading in training mode.** With `training=True`, batch normalisation uses the mean and variance of the batch instead
+# of its running averages, so an answer depends on what else is in the batch. Here each captcha is read alone:
 
 # %% tags=["active-ipynb"]
 # alone = np.stack([network(X[i : i + 1], training=True)[0] for i in range(len(X))])
@@ -252,36 +251,36 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{right} of {len(X)} read right {name}")
 
 # %% [markdown]
-# There are more errors, and nothing else tells. (These calls also moved the averages, so load the network anew.)
+# More captchas are read wrong, and no message tells you.
 #
 # ## What next?
 #
 # | you see | it means | do next |
 # | --- | --- | --- |
-# | both losses on a plateau at the start | the task is not found yet | look at a batch with your own eyes; ink = 1 (lesson 3) |
+# | both losses on a plateau at the start | it does not read yet | look at a batch yourself; ink = 1 (lesson 3) |
 # | both fall together | it learns | let it run |
-# | training falls, held-out does not | overfitting | fresh captchas, or move them about (lesson 8) |
+# | training falls, held-out does not | overfitting | fresh captchas, or shifted ones (lesson 8) |
 # | held-out spikes, training does not | steps are too long | lower the rate, average, keep the best |
-# | both flat, the rate at zero | this training is over | a longer one, a larger network, practice of what is hard |
-# | loss and answers do not fit together | an accident | decode the labels and answers of one batch |
+# | both flat, the rate at zero | the training is over | train longer, or a larger network, or on more of what is hard |
+# | loss and answers do not fit together | one of the five mistakes | decode the labels and answers of one batch |
 #
 # ---
 #
 # ## What you learned
 #
 # - A logarithmic axis shows progress that a linear one hides.
-# - A plateau ends when the task is found, and spikes end when the rate falls.
-# - Only held-out captchas tell reading from knowing by heart.
+# - Spikes of the held-out loss end when the learning rate falls.
+# - Only held-out captchas show whether a network reads, or knows its captchas by heart.
 #
 # ## On your own
 #
-# 1. Plot the log of your own run of lesson 2: `plot_log(pd.read_csv(path), "Mine")`, where `path` is
+# 1. Plot the log of your own run of lesson 2 with `plot_log(pd.read_csv(path), "Mine")`, where `path` is
 #    `"../build/lessons/ch2_cnn/run-001/cnn.csv"`. *Expected: four accuracies, one for each head.*
 #    [Solution](solutions.ipynb#lesson-5-exercise-1)
 # 2. In how many epochs of the original is the held-out loss more than twice its lowest value so far (`cummin`)?
 #    *Expected: some in each first stage, none in a second.*
 #    [Solution](solutions.ipynb#lesson-5-exercise-2)
-# 3. Which share of all texts has a `0` in it, and loses a character if `0` sits on class 0?
+# 3. What share of all texts has a `0`, and so loses a character if `0` is on class 0?
 #    *Expected: one in nine or ten.* [Solution](solutions.ipynb#lesson-5-exercise-3)
 #
 # ## Further reading

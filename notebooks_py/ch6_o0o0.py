@@ -20,8 +20,8 @@
 # *Lesson 6 of 8 · 30 minutes · needs 3 · trains nothing*
 #
 # At the end of this lesson you know whether the finished network can tell `O` from `0` or only guesses, which cue
-# survives the warp, and how an experiment shows whether the network follows that cue. You also know where its errors
-# are, and whether it knows when it is wrong. You need [lesson 3](ch3_ctc.ipynb); a CPU is enough.
+# survives the warp, and how an experiment shows whether the network follows that cue. You also know where the network's
+# errors are, and whether it knows when it is wrong. You need [lesson 3](ch3_ctc.ipynb); a CPU is enough.
 
 # %%
 import os
@@ -59,8 +59,8 @@ def slash(texts: Sequence[str]) -> list[str]:
 # ## Knowledge or luck?
 #
 # The original tutorial ends with a question: can its network really tell `O0O0`, or does it guess? Here are twelve
-# captchas of `O` and `0` alone. Read them yourself before you look at the titles, the answers of the finished network.
-# (In titles and labels of this lesson, zero has a slash.)
+# captchas of `O` and `0` alone. Read them yourself before you look at the titles, which show the finished network's
+# answers. (In the titles and labels of this lesson, zero has a slash.)
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -110,19 +110,19 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # plt.show()
 
 # %% [markdown]
-# The whiskers are 95 % intervals (lesson 2). Most of them overlap, so a single high dot means little, but every dot
-# stands far above the dotted line. This is knowledge, of a network that practised this pair (lesson 4). Still, such
-# captchas are harder for it than ordinary ones.
+# The whiskers are 95 % intervals (lesson 2), and all of them are far above the dotted line. So the network, which
+# practised this pair (lesson 4), can tell `O` from `0`. Still, such captchas are harder for it than ordinary ones.
 #
 # ## What is left to see
 #
-# How can anybody tell them apart? In the font, `0` is narrower than `O`, and their strokes are nearly equal. But the
-# captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners. Then
-# neither the width nor the thickness of a stroke says much. What remains is the *hole*: the zero's takes a smaller share
-# of the area within the outline, and a stretch, which widens hole and outline alike, hardly changes this share.
+# How can anybody tell the two apart? In the font, `0` is narrower than `O`, and their strokes are about equally thick.
+# But the captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners.
+# After that, neither the width nor the thickness of a stroke says much. What remains is the *hole*: in a zero, it takes
+# up a smaller share of the area within the outline. Stretching hardly changes this share, because it widens hole and
+# outline alike.
 #
-# We measure the other share, that of ink. The hole is all pixels with ink above, below, to the left and to the right. (The
-# soft edges of a stretched letter become ink, which adds some to both characters.)
+# We measure the other share, that of ink. A pixel without ink belongs to the hole if there is ink above it, below it, to
+# its left and to its right.
 
 # %%
 def ink_and_hole(glyph: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -166,11 +166,11 @@ def measure(glyph: Glyph) -> dict[str, float]:
 # plt.show()
 
 # %% [markdown]
-# In the font the `O` is wider. Stretched, both fill the same box, but the zero has the smaller hole and more ink for
-# it, also when warped.
+# In the font the `O` is wider. Stretched, both fill the same box, but the zero has the smaller hole and the larger share
+# of ink, even after the warp. (Soft edges count as ink, so both shares grow.)
 #
-# These are two glyphs. Now we choose one number and a threshold: above it we say `0`, and below it `O`, or the other
-# way round. How often is that right?
+# These are only two glyphs. Now we choose one number and a threshold: above it we say `0` and below it `O`, or the
+# other way round. How often is that right?
 
 # %%
 def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
@@ -208,14 +208,14 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 # plt.show()
 
 # %% [markdown]
-# The width is little better than a coin: on the left, one hill lies on the other. The share of ink is right for most
-# glyphs, least often for small ones. On the right are two hills, and the number fails only where they overlap.
+# The width is little better than a coin: on the left, the two hills coincide. The share of ink is right for most glyphs,
+# least often for small ones. On the right, it fails only where the two hills overlap.
 #
 # ## Does the network use it?
 #
 # That a cue *exists* does not mean that the network follows it. To find out, we change the cue and as little else as
-# possible. If a small hole says `0`, an `O` whose strokes grow into its hole should be read as `0`, and a `0` with
-# thinner strokes as `O`. And a captcha made narrower should be read as before.
+# possible. If a small hole says `0`, an `O` with thicker strokes should be read as `0`, a `0` with thinner strokes as
+# `O`, and a captcha made narrower as before.
 
 # %%
 def thicken(picture: np.ndarray, quarters: int) -> np.ndarray:
@@ -240,8 +240,9 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 
 
 # %% [markdown]
-# In a picture four times as large, each pixel takes the darkest value around it, and strokes grow; with the brightest
-# they shrink. (So do the dots and the arc.) Here is a captcha that says `OØOP`, changed, and what is read:
+# To make strokes grow, we enlarge the picture and give each pixel the darkest value around it; with the brightest value
+# they shrink. (So do the dots and the arc.) Here is a captcha that says `OØOP`, changed in five ways, and what the
+# network reads:
 
 # %% tags=["active-ipynb"]
 # picture = draw_captchas(["O0OP"], stream(SEED, "O0OP", epoch=0, index=20))[0]
@@ -253,7 +254,7 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # plt.show()
 
 # %% [markdown]
-# Strokes change the answer, the width does not. But one captcha shows no rule. So we count: how many of the drawn `O`,
+# The strokes change the answer, the width does not. But one captcha is no proof. So we count: how many of the drawn `O`,
 # and of the drawn `0`, are read as `0`?
 
 # %%
@@ -265,7 +266,7 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 
 
 # %% [markdown]
-# We draw 160 captchas, ten of each of the sixteen strings, and change all of them.
+# We draw ten captchas of each of the sixteen strings, and change all of them.
 
 # %% tags=["active-ipynb"]
 # texts = 10 * ["".join(letters) for letters in itertools.product("O0", repeat=LENGTH)]
@@ -283,17 +284,17 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # plt.show()
 
 # %% [markdown]
-# Left: with strokes thinner by a pixel, most of the zeros are no longer read as `0`; with strokes thicker by a pixel,
-# most of the `O` are. Right: in the font a zero is 26 pixels wide where an `O` has 30. A captcha squeezed that much is read
-# nearly as before, although upright strokes get thinner by it. So the network follows neither the width of letters nor
-# the thickness of strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. Is
-# that *all* that the network uses? We do not know. It is right more often than our single number.
+# Left: with strokes thinner by a pixel, most zeros are no longer read as `0`; with strokes thicker by a pixel, most `O`
+# are. Right: in the font a zero is 26 pixels wide, and an `O` 30. A captcha squeezed that much is read nearly as before,
+# although its upright strokes get thinner. So the network follows neither the width of letters nor the thickness of
+# strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. Whether the network
+# uses anything else, we do not know, but it is right more often than our single number.
 #
 # ## All errors
 #
 # Back to ordinary captchas. `models/ctc_errors.csv` holds all of `classic-100k` that the network reads wrong. A
-# *confusion matrix* counts for each true character (row) what was read (column). Right answers would stand on the
-# diagonal; we leave them out, and so we do with answers of another length, which cannot be compared place by place.
+# *confusion matrix* counts, for each true character (row), what was read instead (column). We leave out answers of
+# another length, which cannot be compared character by character.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import read_errors
@@ -322,13 +323,13 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # print(f"if O and 0 were one: {share(n - left, n)}")
 
 # %% [markdown]
-# Two cells in the corner stand out: zero read as `O`, and `O` read as zero. If they were one character, most errors would
-# be gone. So whoever wants fewer errors has to work on this pair.
+# Two cells in the corner stand out: zero read as `O`, and `O` read as zero. If the two were one character, most
+# errors would be gone, so this pair is the one to work on.
 #
 # ## Does it know when it is wrong?
 #
-# The CTC loss of lesson 3 is minus the logarithm of a text's probability. So `exp(-loss)` of the network's own answer
-# is how sure it is of this answer, even if the answer is "no text".
+# The CTC loss of lesson 3 is minus the logarithm of a text's probability. So with the network's own answer as the text,
+# `exp(-loss)` says how sure the network is.
 
 # %%
 def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -340,9 +341,8 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
     return answers, np.exp(-np.maximum(losses, 0))  # rounding may lead below 0
 
 # %% [markdown]
-# If the network gives a hundred answers 80 % each, and about 80 of them are right, it is *calibrated*. We read the
-# beginning of three test sets of lesson 3 (in `nothing-1k` there is nothing to read), and sort the answers by how sure the
-# network was.
+# If the network is 80 % sure of each of a hundred answers, and about 80 of them are right, it is *calibrated*. We read
+# the beginning of three test sets of lesson 3, and put the answers into four classes by how sure the network was.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_calibration
@@ -369,28 +369,28 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 
 # %% [markdown]
 # On the dotted line, the network would be right exactly as often as it says. Most answers are in the highest class, and
-# nearly all of these are right, also at other sizes and where there is nothing to read. The lower classes hold few
-# pictures, so their whiskers are long; where a whisker ends below the line, the network is surer than it should be.
+# nearly all of these are right, also at other sizes and where there is nothing to read. Where a whisker ends below the
+# line, the network is surer than it should be.
 #
-# Lower right: a program can do what a person would, and ask for another captcha when it is not sure, beginning with the
-# least sure answer. The more often it asks, the more errors it avoids. The dots stand for asking whenever it is at most
-# 99 % sure.
+# Lower right: a program that is not sure can ask for another captcha, as a person would, and the more often it asks, the
+# more errors it avoids. The dots stand for asking whenever the network is at most 99 % sure.
 #
 # ---
 #
 # ## What you learned
 #
-# - A right answer is evidence only against a chance of being right: count, and compare with a coin.
+# - A few right answers may be luck: count many, and compare with a coin.
 # - Width does not survive a warp that stretches every glyph into the same box; the share of ink does.
-# - To learn whether a network follows a cue, change the cue and as little else as possible, and watch.
+# - To learn whether a network follows a cue, change the cue and as little else as possible.
 # - A confusion matrix shows what to work on, and a calibrated network knows when to ask again.
 #
 # ## On your own
 #
-# 1. Set `drawings` to 20. *Expected: whiskers more than twice as long.* [Solution](solutions.ipynb#lesson-6-exercise-1)
+# 1. In the last cell, ask again only up to `0.95` instead of `0.99`. *Expected: about half as many questions, and a
+#    few more errors.* [Solution](solutions.ipynb#lesson-6-exercise-1)
 # 2. Use `try_threshold` on all three sizes at once. *Expected: the share of ink is right less often, because small
 #    glyphs have thicker strokes.* [Solution](solutions.ipynb#lesson-6-exercise-2)
-# 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: they stay what they are; their difference is in the
+# 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: neither turns into the other, because these two differ in
 #    shape.* [Solution](solutions.ipynb#lesson-6-exercise-3)
 #
 # ## Further reading
