@@ -251,7 +251,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{right} of {len(X)} read right {name}")
 
 # %% [markdown]
-# More captchas are read wrong, and no message tells you.
+# More captchas are read wrong, and no message tells you. (These calls also moved the averages, so load the network anew.)
 #
 # ## What next?
 #

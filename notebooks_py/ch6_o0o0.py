@@ -386,8 +386,8 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 #
 # ## On your own
 #
-# 1. In the last cell, ask again only up to `0.95` instead of `0.99`. *Expected: about half as many questions, and a
-#    few more errors.* [Solution](solutions.ipynb#lesson-6-exercise-1)
+# 1. Are other pairs as hard? Guess first, then call `count_right` with `"1I"`, `"8B"` and `"5S"`, and 20 drawings of
+#    each string. *Expected: nearly all are read right.* [Solution](solutions.ipynb#lesson-6-exercise-1)
 # 2. Use `try_threshold` on all three sizes at once. *Expected: the share of ink is right less often, because small
 #    glyphs have thicker strokes.* [Solution](solutions.ipynb#lesson-6-exercise-2)
 # 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: neither turns into the other, because these two differ in
