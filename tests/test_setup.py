@@ -1,15 +1,18 @@
-"""The Makefile hands options on as they are or refuses them; versions agree wherever they stand."""
+"""The Makefile hands on or refuses options; versions agree; Colab gets the repository and pins."""
 
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, edit
+from IPython.core.inputtransformer2 import TransformerManager
 
-from tools import lessons
+from tools import format, gates, lessons
 
 
 @pytest.fixture
@@ -28,42 +31,57 @@ def make(tmp_path: Path):
     return lambda *words: subprocess.run(["make", *words], cwd=tmp_path, env=clean, **pipes)
 
 
-@pytest.mark.parametrize(
-    ("option", "word"),
-    [
-        ("HELP=1", "--help"),
-        ("MODEL=../two words.keras", "--model=../two words.keras"),
-        ('MODEL=it\'s "new".keras', '--model=it\'s "new".keras'),
-        ("MODLE=ctc", "--modle=ctc"),  # argparse refuses it
-    ],
-)
-def test_a_tool_gets_its_options_as_they_are(make, option, word):
-    assert make("evaluate", option).stdout.splitlines() == ["-m", "tools.evaluate", word]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [("lint FOO=1", "FOO.*takes none"), ("test STEPS=2", "STEPS.*takes LESSON")],
-)
-def test_an_option_that_a_command_does_not_have_is_refused(make, words, message):
-    result = make(*words.split())
-    assert result.returncode == 2 and re.fullmatch(f".*{message}.*\n", result.stdout)
+def test_a_tool_gets_its_options_as_they_are_and_others_are_refused(make):
+    for option, word in {
+        "HELP=1": "--help",
+        'MODEL=it\'s "two words".keras': '--model=it\'s "two words".keras',
+        "MODLE=ctc": "--modle=ctc",  # argparse refuses it
+    }.items():
+        assert make("evaluate", option).stdout.splitlines() == ["-m", "tools.evaluate", word]
+    for command, message in {"lint": "FOO.*takes none", "test": "FOO.*takes LESSON"}.items():
+        result = make(command, "FOO=1")
+        assert result.returncode == 2 and re.fullmatch(f".*{message}.*\n", result.stdout)
 
 
 def test_a_version_that_stands_in_several_files_is_the_same():
     project = lessons.project(ROOT)
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     pins = [pin for group in groups for pin in group]
-    names = ["requirements.lock", "environment.yml", "Makefile", ".github/DEPENDENCIES.md"]
-    lock, conda, make, table = ((ROOT / name).read_text("utf-8") for name in names)
+    lock, conda, make, table, readme = ((ROOT / name).read_text("utf-8") for name in (
+        "requirements.lock", "environment.yml", "Makefile", ".github/DEPENDENCIES.md", "README.md"
+    ))  # fmt: skip
     assert set(pins) <= set(re.findall(r"^\S+==\S+", lock, re.M)), "run `make lock`"
     first, beyond = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", project["requires-python"]).groups()
     assert f"python{project['requires-python']}\n" in conda
     assert f"(3, {first}) <= v <= (3, {int(beyond) - 1})" in make
-    for readme in ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh.md")):
-        versions = re.search(r"`python3`[（ (]*([\d., or或、]+)", readme)[1]
-        assert re.findall(r"3\.(\d+)", versions) == [str(n) for n in range(int(first), int(beyond))]
-        installed = re.findall(r"\"tensorflow\[and-cuda\](==\S+)\"", readme)
-        assert installed == [pin.removeprefix("tensorflow") for pin in pins if "tensorflow" in pin]
+    versions = re.search(r"`python3` \(([\d., or]+)", readme)[1]  # the Chinese has the same
+    assert re.findall(r"3\.(\d+)", versions) == [str(n) for n in range(int(first), int(beyond))]
+    version = re.search(r"tensorflow\[and-cuda\](==\S+)\"", readme)[1]
+    assert f"tensorflow{version}" in pins
     named = re.findall(r"^\| ([a-z][a-z0-9-]+) \|", table, re.M)[1:]
     assert named == [pin.partition("==")[0] for pin in pins]
+
+
+def test_a_real_address_brings_the_cell_and_no_lesson_has_to_run_again(mini):
+    (lesson,) = lessons.find(mini)
+    assert "git clone" not in str(lesson.read())
+    edit(mini / "pyproject.toml", lessons.address(mini), "https://github.com/ada/circles")
+    assert format.main([], mini) == 0
+    assert lesson.read().cells[1].source == lessons.colab_cell(mini).source
+    assert gates.messages(mini) == []
+
+
+def test_the_cell_fetches_the_repository_and_the_pins_in_colab_alone(monkeypatch):
+    commands = []
+    shell = SimpleNamespace(system=commands.append)
+    cell = TransformerManager().transform_cell(lessons.colab_cell(ROOT).source)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    exec(cell, {"get_ipython": lambda: shell})
+    assert commands == []
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    exec(cell, {"get_ipython": lambda: shell})
+    clone, install = (command.split() for command in commands)
+    assert clone == ["git", "clone", "-q", "--depth", "1", lessons.address(ROOT)]
+    assert sys.path[0] == "captcha-lessons"
+    assert install[:3] == ["pip", "install", "-q"] and len(install) == 6
+    assert set(install[3:]) <= set((ROOT / "pyproject.toml").read_text("utf-8").split('"'))
