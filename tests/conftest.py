@@ -1,13 +1,15 @@
-"""A repository of one tiny lesson without TensorFlow, for tests that break something."""
+"""A repository of one tiny lesson without TensorFlow, to break something in; and a browser."""
 
 import io
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, Error, sync_playwright
 
 import notebooks_py  # noqa: F401  brings what has to be imported before TensorFlow
 from tools import format, lessons, refresh
@@ -77,6 +79,13 @@ def snapshot(root: Path) -> dict[Path, bytes]:
     }
 
 
+def do_without(error: Exception) -> None:
+    """Skip a test for what is missing on this machine; on GitHub nothing is, so fail there."""
+    if "GITHUB_ACTIONS" in os.environ:
+        raise error
+    pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def mini_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny repository as `make format`, `make refresh` and a commit leave it."""
@@ -99,3 +108,15 @@ def mini_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mini(mini_made: Path, tmp_path: Path) -> Path:
     """Return a copy of the tiny repository to break."""
     return Path(shutil.copytree(mini_made, tmp_path / "repo"))
+
+
+@pytest.fixture(scope="module")  # not longer: asyncio.run fails as long as Playwright is open
+def browser() -> Iterator[Browser]:
+    """Start an installed Chromium or Chrome."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    where = {"executable_path": program} if program else {"channel": "chrome"}
+    with sync_playwright() as playwright:
+        try:
+            yield playwright.chromium.launch(**where, args=["--no-sandbox"])
+        except Error as error:
+            do_without(error)
