@@ -1,5 +1,6 @@
 """Test sets with names, and the fingerprints that confirm them."""
 
+import contextlib
 import itertools
 from collections import defaultdict
 
@@ -32,25 +33,9 @@ def test_every_set_has_a_fingerprint_of_its_own_and_the_size_in_its_name():
     ("modern-1k", (64, 128)),
 ])  # fmt: skip
 def test_pictures_are_as_they_are_drawn(name, shape):
-    pictures, texts = next(draw_test_set(name))
-    assert pictures.shape == (100, *shape, 3) and {*map(len, texts)} == {4}
-
-
-def test_sizes_has_all_lengths_and_six_characters_only_where_there_is_room():
-    lengths, shapes = defaultdict(set), set()
-    for pictures, texts in itertools.islice(draw_test_set("sizes-10k"), 40):
-        height, width = pictures.shape[1:3]
-        assert 50 <= height <= 100 and 1.8 < width / height < 3.5
-        lengths[width >= 2.6 * height] |= {*map(len, texts)}
-        shapes.add((width, height))
-    assert lengths == {False: {1, 2, 3, 4, 5}, True: {1, 2, 3, 4, 5, 6}} and len(shapes) > 30
-
-
-def test_nothing_has_pictures_of_many_sizes_and_no_texts():
-    batches = [*draw_test_set("nothing-1k")]
-    assert {text for _, texts in batches for text in texts} == {""}
-    assert len({pictures.shape for pictures, _ in batches}) > 40
-    assert len({picture.tobytes() for pictures, _ in batches for picture in pictures}) == 1_000
+    ((_, _, draw),) = TEST_SETS[name].parts
+    pictures, texts = draw(drawing.stream(1, "shapes", 0, 0), 3)
+    assert pictures.shape == (3, *shape, 3) and {*map(len, texts)} == {4}
 
 
 def test_training_choosing_and_testing_draw_from_streams_of_their_own(monkeypatch):
@@ -58,15 +43,17 @@ def test_training_choosing_and_testing_draw_from_streams_of_their_own(monkeypatc
 
     def spy(seed, split, epoch, index):
         splits[now].add(split)
-        return drawing.stream(seed, split, epoch, index)
+        raise InterruptedError  # before anything is drawn
 
     for module in (testsets, practice):
         monkeypatch.setattr(module, "stream", spy)
     for name in TEST_SETS:
         now = "judge" if name.startswith("judge") else "test"
-        next(draw_test_set(name))
+        with contextlib.suppress(InterruptedError):
+            next(draw_test_set(name))
     now = "train"
-    Practice(0, batch=2, colors=1)(0)
+    with contextlib.suppress(InterruptedError):
+        Practice(0)(0)
     assert splits == {name: {name} for name in ("judge", "test", "train")}
 
 
