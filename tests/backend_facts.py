@@ -35,7 +35,7 @@ DEVICES = keras.distribution.list_devices()
 
 
 def train(devices: list[str]) -> dict:
-    """Train six steps, two an epoch, as tools/train.py does, from weights that no backend drew."""
+    """Train four steps, two an epoch, as tools/train.py does, from weights that no backend drew."""
     keras.distribution.list_devices = lambda: devices
     folder = Path(tempfile.mkdtemp())
     practice = Practice(1, batch=16, epoch=32, colors=2)  # 128 and 168 pixels wide
@@ -46,9 +46,9 @@ def train(devices: list[str]) -> dict:
         for weight in model.trainable_variables:
             if len(weight.shape) > 1:
                 weight.assign(rng.normal(0, 0.1, weight.shape))
-        ch4.compile_recipe(model, 6, fall=False)
+        ch4.compile_recipe(model, 4, fall=False)
     held_out = {"classic": [(pictures, ctc_labels(texts), texts)]}
-    ch4.fit_recipe(model, ch4.PracticeSequence(practice), 6, held_out, folder)
+    ch4.fit_recipe(model, ch4.PracticeSequence(practice), 4, held_out, folder)
     weight = model.trainable_variables[0].value
     in_jax = keras.backend.backend() == "jax"
     copies = weight.devices() if in_jax else getattr(weight, "values", [weight])

@@ -36,5 +36,5 @@ def test_jax_gives_what_tensorflow_gives():
     ours, theirs = facts("jax")["one"], facts("tensorflow")["one"]
     assert ours["parameters"] == theirs["parameters"]
     assert ours["losses"][0] == pytest.approx(theirs["losses"][0], rel=1e-4)
-    assert len(set(ours["losses"])) == 6  # each epoch did something
+    assert len(set(ours["losses"])) == 4  # each epoch did something
     assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3)

@@ -21,60 +21,7 @@ PRACTICE = Practice(1, batch=4, epoch=12, colors=2)
 STEPS = 8  # two epochs of three, and two more
 
 
-def test_a_sequence_has_the_batches_of_its_practice():
-    data = ch4.PracticeSequence(PRACTICE)
-    for data.epoch, number in ((0, 1), (2, 7)):
-        (X, y), (pictures, texts) = data[1], PRACTICE(number)
-        assert X.dtype == "float32" and np.array_equal(X, pictures.astype("float32") / 255)
-        assert np.array_equal(y, ctc_labels(texts))
-
-
-@pytest.mark.parametrize("kind", ["cnn", "ctc"])
-def test_each_kind_is_built_taught_and_reads_pictures_of_any_size(kind):
-    build, labels, loss, decode = KINDS[kind].values()
-    model = build(**TINY)
-    model.compile("adam", loss)
-    practice = Practice(1, batch=4, sizes=0.0, colors=2)  # four characters, for four heads
-    X, y = ch4.PracticeSequence(practice, labels=labels)[0]
-    assert 4 < float(model.compute_loss(y=y, y_pred=model.predict_on_batch(X))) < 1_000
-    for height, width in ((80, 170), (50, 170)):
-        answers = ch4.read_pictures(model, np.zeros((2, height, width, 3), np.uint8), decode)
-        assert len(answers) == 2 and answers[0] == answers[1]
-
-
-def muon_by_hand(matrix, gradients, rate: float, decay: float) -> np.ndarray:
-    """Return a kernel (window, filters) after steps of Muon, computed from singular values."""
-    momentum, adjusted = 0.0, rate * max(1, matrix.shape[1] / matrix.shape[0]) ** 0.5
-    for gradient in gradients:
-        momentum = 0.95 * momentum + gradient
-        u, s, v = np.linalg.svd(gradient + 0.95 * momentum, full_matrices=False)
-        s /= np.linalg.norm(s)
-        for _ in range(5):
-            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-        matrix = (1 - rate * decay) * matrix - adjusted * (u * s) @ v
-    return matrix
-
-
-@pytest.mark.parametrize("shape", [(3, 3, 1, 24), (3, 3, 8, 4)])
-def test_muon_moves_the_kernel_of_a_convolution_as_plain_numpy_does(shape):
-    kernel, *gradients = np.random.default_rng(1).normal(size=(4, *shape))
-    variable = keras.Variable(kernel.astype("float32"), name="kernel")
-    optimizer = ch4.Muon(learning_rate=0.1, weight_decay=0.3)
-    for gradient in gradients:
-        optimizer.apply([gradient.astype("float32")], [variable])
-    rows = [x.reshape(-1, shape[-1]) for x in (kernel, *gradients)]
-    expected = muon_by_hand(rows[0], rows[1:], 0.1, 0.3).reshape(shape)
-    assert np.allclose(variable.numpy(), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize(("muon", "peak"), [(True, 0.02), (False, 0.003)])
-def test_the_rate_climbs_and_comes_to_rest(muon, peak):
-    cycle = ch4.compile_recipe(ch4.build_ctc(**TINY), 5_000, rate=0.02, muon=muon)
-    rates = [float(cycle(step)) for step in (0, 125, 250, (5_000 + 250) / 2, 5_000)]
-    assert rates == pytest.approx([0, peak / 2, peak, peak / 2, 0], rel=1e-3, abs=1e-6)
-
-
-@pytest.mark.parametrize(("kind", "muon"), [("cnn", True), ("ctc", True), ("ctc", False)])
+@pytest.mark.parametrize(("kind", "muon"), [("cnn", True), ("ctc", False)])
 def test_kernels_alone_decay_those_of_convolutions_at_the_rate_of_muon(kind, muon):
     model = KINDS[kind]["build"](**TINY)
     ch4.compile_recipe(model, 100, rate=0.1, muon=muon, fall=False)
@@ -181,23 +128,19 @@ def test_norms_measure_all_batches_alike_with_the_weights_as_they_are():
     assert norm.momentum == TINY["momentum"]
 
 
-@pytest.mark.parametrize(
-    ("torn", "epochs"),
-    [(None, [2]), ("latest.weights.h5", [1, 2]), ("latest.weights.h5.bkp", [2])],
-)
-def test_a_run_goes_on_to_the_same_bits(trainer, whole, tmp_path, torn, epochs):
-    """Also if a power cut tore the file that was being written."""
+def test_a_run_goes_on_to_the_same_bits_also_if_a_power_cut_tore_its_state(
+    trainer, whole, tmp_path
+):
     with pytest.raises(KeyboardInterrupt):
         trainer.run(tmp_path, stop=7)  # in its last, short epoch
-    if torn:
-        path = tmp_path / "backup" / torn
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path = tmp_path / "backup" / "latest.weights.h5"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     seen = trainer.run(tmp_path)
-    assert len(seen) == STEPS - 3 * epochs[0] and all(map(same, seen, whole[1][3 * epochs[0] :]))
+    assert len(seen) == STEPS - 3 and all(map(same, seen, whole[1][3:]))
     averaged = [keras.models.load_model(x / "averaged.keras") for x in (tmp_path, whole[0])]
     assert same(*(model.get_weights() for model in averaged))
     logs = [pd.read_csv(x / "log.csv").drop(columns="seconds") for x in (tmp_path, whole[0])]
-    assert logs[0].epoch.tolist() == [0, 1, *epochs]
+    assert logs[0].epoch.tolist() == [0, 1, 1, 2]
     logs[0] = logs[0].drop_duplicates("epoch", keep="last").reset_index(drop=True)
     pd.testing.assert_frame_equal(*logs)
 
