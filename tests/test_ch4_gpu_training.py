@@ -21,6 +21,31 @@ PRACTICE = Practice(1, batch=4, epoch=12, colors=2)
 STEPS = 8  # two epochs of three, and two more
 
 
+def muon_by_hand(matrix, gradients, rate: float, decay: float) -> np.ndarray:
+    """Return a kernel (window, filters) after steps of Muon, computed from singular values."""
+    momentum, adjusted = 0.0, rate * max(1, matrix.shape[1] / matrix.shape[0]) ** 0.5
+    for gradient in gradients:
+        momentum = 0.95 * momentum + gradient
+        u, s, v = np.linalg.svd(gradient + 0.95 * momentum, full_matrices=False)
+        s /= np.linalg.norm(s)
+        for _ in range(5):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        matrix = (1 - rate * decay) * matrix - adjusted * (u * s) @ v
+    return matrix
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 1, 24), (3, 3, 8, 4)])
+def test_muon_moves_the_kernel_of_a_convolution_as_plain_numpy_does(shape):
+    kernel, *gradients = np.random.default_rng(1).normal(size=(4, *shape))
+    variable = keras.Variable(kernel.astype("float32"), name="kernel")
+    optimizer = ch4.Muon(learning_rate=0.1, weight_decay=0.3)
+    for gradient in gradients:
+        optimizer.apply([gradient.astype("float32")], [variable])
+    rows = [x.reshape(-1, shape[-1]) for x in (kernel, *gradients)]
+    expected = muon_by_hand(rows[0], rows[1:], 0.1, 0.3).reshape(shape)
+    assert np.allclose(variable.numpy(), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(("kind", "muon"), [("cnn", True), ("ctc", False)])
 def test_kernels_alone_decay_those_of_convolutions_at_the_rate_of_muon(kind, muon):
     model = KINDS[kind]["build"](**TINY)

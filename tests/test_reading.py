@@ -91,8 +91,8 @@ def test_pictures_as_people_have_them_are_read(kind):
 
 
 def test_a_margin_of_another_colour_is_cut_off_and_a_captcha_never():
-    for test_set, batches in {"classic-1k": 2, "sizes-1k": 10}.items():  # 200 captchas of each
-        for pictures, _ in itertools.islice(draw_test_set(test_set), batches):
+    for test_set in ("classic-1k", "sizes-1k"):
+        for pictures, _ in draw_test_set(test_set):
             for picture in map(Image.fromarray, pictures):
                 assert reading.cut_margin(picture) is picture
     framed = ImageOps.expand(CAPTCHA, (30, 8, 2, 11), "white")
