@@ -14,7 +14,7 @@ from captcha_reader.practice import Practice
 from captcha_reader.texts import ctc_labels, random_texts
 from captcha_reader.training import settle_norms
 from notebooks_py import ch4_gpu_training as ch4
-from tools.networks import KINDS
+from tools.networks import NETWORKS
 
 TINY = {"filters": (4, 8), "convs": 1, "stride": 4, "momentum": 0.9, "norms": "once"}
 PRACTICE = Practice(1, batch=4, epoch=12, colors=2)
@@ -48,7 +48,7 @@ def test_muon_moves_the_kernel_of_a_convolution_as_plain_numpy_does(shape):
 
 @pytest.mark.parametrize(("kind", "muon"), [("cnn", True), ("ctc", False)])
 def test_kernels_alone_decay_those_of_convolutions_at_the_rate_of_muon(kind, muon):
-    model = KINDS[kind]["build"](**TINY)
+    model = NETWORKS[kind]["build"](**TINY)
     ch4.compile_recipe(model, 100, rate=0.1, muon=muon, fall=False)
     variables = model.trainable_variables
     for variable in variables:

@@ -124,7 +124,7 @@ def test_its_captchas_are_read_as_python_reads_them(page, samples):
 def test_pictures_of_all_kinds_and_sizes_are_read_alike_by_page_command_and_python(
     page, tmp_path, capsys
 ):
-    for i, draw in enumerate(2 * list(kinds.KINDS.values())):
+    for i, draw in enumerate(2 * list(kinds.PICTURES.values())):
         draw(stream(3, "page", 0, i))[0].save(tmp_path / f"{i:02}.png")
     for size in ((9, 9), (33, 16), (31, 16), (500, 50), (90, 100)):
         Image.new("RGB", size).save(tmp_path / "{}x{}.png".format(*size))

@@ -81,10 +81,10 @@ def test_what_is_transparent_is_white():
     assert np.array_equal(to_pixels(image), np.where(hidden[..., None], 255, PIXELS))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds.KINDS if kind[:3] not in ("six", "low")])
+@pytest.mark.parametrize("kind", [x for x in kinds.PICTURES if x[:3] not in ("six", "low")])
 def test_pictures_as_people_have_them_are_read(kind):
     """At least 8 of 10, or all; `make study WHAT=kinds` counts them on 1,000."""
-    drawn = [kinds.KINDS[kind](stream(2, "kinds", 0, i)) for i in range(10)]
+    drawn = [kinds.PICTURES[kind](stream(2, "kinds", 0, i)) for i in range(10)]
     readings = read_captchas(picture for picture, _ in drawn)
     assert sum(read.text == text for read, (_, text) in zip(readings, drawn, strict=True)) >= 8
     assert all((read.confidence is None) == (not read.text) for read in readings)

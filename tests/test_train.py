@@ -96,14 +96,14 @@ def test_half_precision_trains_and_the_network_reads_without_it(tmp_path):
     assert all(map(np.array_equal, model.get_weights(), trained.get_weights()))
 
 
-@pytest.mark.parametrize("in_torch", [False, True])
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 @pytest.mark.parametrize(
     ("flags", "gpu", "half"),
     [("fpu avx512f", None, False), ("fpu avx512_bf16", None, True), ("fpu", (8, 0), True),
      ("fpu amx_bf16", (7, 5), False)],  # a T4 emulates it
 )  # fmt: skip
-def test_half_precision_is_for_devices_that_compute_in_it(monkeypatch, in_torch, flags, gpu, half):
-    if in_torch:
+def test_half_precision_is_for_devices_that_compute_in_it(monkeypatch, backend, flags, gpu, half):
+    if backend == "torch":
         torch = pytest.importorskip("torch", reason="make setup-torch")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpu))
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: gpu)
@@ -111,7 +111,7 @@ def test_half_precision_is_for_devices_that_compute_in_it(monkeypatch, in_torch,
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [gpu] if gpu else [])
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
     monkeypatch.setattr(runs, "cpuinfo", lambda: flags)
-    assert runs.best_precision(in_torch) == ("mixed_bfloat16" if half else "float32")
+    assert runs.best_precision(backend) == ("mixed_bfloat16" if half else "float32")
 
 
 def test_only_the_same_run_goes_on_in_a_folder(tmp_path, monkeypatch):

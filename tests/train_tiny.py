@@ -23,9 +23,9 @@ def few_glyphs(seed: int, epoch: int, colors: int) -> GlyphBank:
 
 
 def build(settings: dict):
-    from tools.networks import KINDS
+    from tools.networks import NETWORKS
 
-    network = KINDS[settings["model"]]["build"]
+    network = NETWORKS[settings["model"]]["build"]
     return network(filters=(4,), convs=1, stride=4, norms="once")
 
 

@@ -4,14 +4,12 @@ Run as `python -m tools.compare`, this is pytest with nbval, which runs a notebo
 compares its text, and then every picture.
 """
 
-import base64
 import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nbformat import NotebookNode
 from PIL import Image
 
 from tools import lessons
@@ -31,12 +29,6 @@ def pixels(png: bytes) -> Image.Image:
     """Return a picture in RGB, on white paper."""
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-
-
-def pngs(outputs: list[NotebookNode]) -> list[bytes]:
-    """Return the pictures among the outputs of a cell."""
-    encoded = [output.get("data", {}).get("image/png") for output in outputs]
-    return [base64.b64decode(png) for png in encoded if png]
 
 
 def difference(old: bytes, new: bytes, limits: tuple[float, float]) -> str:
@@ -61,7 +53,7 @@ def difference(old: bytes, new: bytes, limits: tuple[float, float]) -> str:
 def pytest_runtest_call(item):
     """When nbval has compared the text of a cell, compare its pictures."""
     result = yield
-    committed, drawn = pngs(item.cell.outputs), pngs(item.test_outputs)
+    committed, drawn = map(lessons.pngs, (item.cell.outputs, item.test_outputs))
     if len(committed) != len(drawn):
         item.raise_cell_error(f"{len(drawn)} pictures, and {len(committed)} are committed")
     limits = next((LIMITS[tag] for tag in LIMITS if tag in lessons.tags(item.cell)), EQUAL)

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import shutil
-import sys
 import tarfile
 import threading
 import urllib.request
@@ -28,7 +27,7 @@ from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.reading import load_network, read_captchas
 from captcha_reader.styles import draw_style
 from captcha_reader.texts import random_texts
-from tools import options
+from tools import options, runs
 from tools.lessons import ROOT, write
 
 # Another version has another digest: `npm view onnxruntime-web@1.30.0 dist.integrity`.
@@ -142,10 +141,7 @@ def main(words: list[str] | None = None) -> int:
         server = open_server(folder, port)  # first, as it is soon said that a port is in use
     except (OSError, OverflowError) as error:
         parser.error(f"PORT={port}: {error}; try another, such as PORT=8001")
-    try:
-        build(folder)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    build(folder)
     address = f"http://127.0.0.1:{server.server_port}"
     print(f"demo: {folder} is at {address} until you press Ctrl-C", flush=True)
     # In a thread, as some browsers are waited for; where there is none, it returns False.
@@ -156,4 +152,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runs.end_with(main)

@@ -18,27 +18,23 @@ def reader(path: Path, size: str = "slim") -> Callable:
     """Return what reads uint8 pictures with the weights in a file of Keras or PyTorch.
 
     `size` is that of a PyTorch network, "slim" or "full"; a file of Keras knows its own.
-
-    Raises:
-        ValueError: the network knows other characters than the test sets have.
     """
     if path.suffix == ".pt":
         from tools import train_torch  # PyTorch is optional
 
         model = train_torch.load(path, size)
         return lambda pictures: train_torch.ch7.read_pictures(model, pictures)
-    with options.quietly():
-        import keras
+    keras = options.import_keras()
+    from notebooks_py import ch4_gpu_training as ch4
+    from tools.networks import NETWORKS
 
-        from notebooks_py import ch4_gpu_training as ch4
-        from tools.networks import KINDS
     model = keras.models.load_model(path, compile=False)
     last = model.layers[-1].output.shape[-1]  # one head, or the answers of a column and the blank
     characters = last - (model.name == "ctc")
     if characters != len(ALPHABET):
         raise ValueError(f"{path} knows {characters} characters, and the test sets have "
                          f"{len(ALPHABET)}: {ALPHABET}")  # fmt: skip
-    decode = KINDS[model.name]["decode"]
+    decode = NETWORKS[model.name]["decode"]
     return lambda pictures: ch4.read_pictures(model, pictures, decode)
 
 

@@ -15,7 +15,6 @@ pictures and what has to come out.
 import base64
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +56,6 @@ def to_onnx(model, width: int | None, **metadata: str):
     x = add("Div", x, np.array(255, "float32"))
     for layer in model.operations[1:]:
         weights = [np.asarray(value) for value in getattr(layer, "weights", [])]
-        usual = "relu" if type(layer).__name__ == "Activation" else "linear"
-        activation = getattr(getattr(layer, "activation", None), "__name__", usual)
-        if activation != usual:
-            raise ValueError(f"the layer {layer.name} ends with {activation}: only relu, in a "
-                             "layer of its own, can be written as ONNX here")  # fmt: skip
         match type(layer).__name__:
             case "Multiply":  # this and the next two are `to_ink`
                 x = add("Mul", x, LUMA.reshape(3, 1, 1))
@@ -106,9 +100,8 @@ def distance(content: bytes, model, width: int | None) -> float:
 
     rng, largest = stream(0, "export", epoch=0, index=0), 0.0
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    height = model.input_shape[1]
     for w in (width,) if width else (96, 128, 168, 256):
-        pictures = draw_captchas(random_texts(rng, 25), rng, w, height)
+        pictures = draw_captchas(random_texts(rng, 25), rng, w)
         (ours,) = session.run(["probabilities"], {"pictures": pictures})
         with keras.device("cpu"):  # a GPU may round more coarsely
             logits = model.predict_on_batch(pictures.astype("float32") / 255)
@@ -118,14 +111,8 @@ def distance(content: bytes, model, width: int | None) -> float:
 
 
 def export(source: Path, alphabet: str | None = None) -> bytes:
-    """Return a .keras file as the content of an .onnx file that gives the same answers.
-
-    Raises:
-        ValueError: it is no network of `build_ctc`, or its alphabet has another size.
-    """
-    with options.quietly():
-        import keras
-
+    """Return a .keras file as the content of an .onnx file that gives the same answers."""
+    keras = options.import_keras()
     model = keras.models.load_model(source, compile=False)
     if model.name != "ctc":
         raise ValueError(f"{source} holds a network {model.name!r}, no CTC network of lesson 3")
@@ -136,10 +123,8 @@ def export(source: Path, alphabet: str | None = None) -> bytes:
     onnx = to_onnx(model, width, sha256=sha256(source), **{PROPERTY: properties})
     characters = model.output_shape[-1] - 1
     if characters != len(alphabet):
-        raise ValueError(
-            f"{source} knows {characters} characters, but the alphabet {alphabet!r} has "
-            f"{len(alphabet)}; name its own, as in ALPHABET=01234"
-        )
+        raise ValueError(f"{source} knows {characters} characters, but the alphabet {alphabet!r} "
+                         f"has {len(alphabet)}; name its own, as in ALPHABET=01234")  # fmt: skip
     content = onnx.SerializeToString(deterministic=True)
     if not (far := distance(content, model, width)) <= NEAR:
         raise ValueError(f"probabilities are up to {far:.1e} away from Keras', more than {NEAR}")
@@ -148,21 +133,17 @@ def export(source: Path, alphabet: str | None = None) -> bytes:
 
 def examples(path: Path) -> list[dict]:
     """Return five pictures, PNG in base64, and what the network in `path` makes of them."""
-    rng, network, found = stream(0, "examples", epoch=0, index=0), load_network(path), []
+    rng, network, rows = stream(0, "examples", epoch=0, index=0), load_network(path), []
     for size in ((128, 64), *(random_size(rng) for _ in range(4))):
         pixels = draw_captchas(random_texts(rng, 1), rng, *size)[0]
         Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
         (columns,) = network.probabilities(to_pixels(pixels, network.width)[None])
         reading = read_captcha(pixels, model=network)
-        found.append(
-            {
-                "png": base64.b64encode(file.getvalue()).decode(),
-                "text": reading.text,
-                "confidence": reading.confidence,
-                "probabilities": [[round(float(x), 5) for x in column] for column in columns],
-            }
-        )
-    return found
+        row = {"png": base64.b64encode(file.getvalue()).decode(), "text": reading.text}
+        row["confidence"] = reading.confidence
+        row["probabilities"] = [[round(float(x), 5) for x in column] for column in columns]
+        rows.append(row)
+    return rows
 
 
 def main(words: list[str] | None = None) -> int:
@@ -171,20 +152,17 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--model", default="ctc", help="ctc, or the path of a .keras file")
     parser.add_argument("--alphabet", help="its characters in their order, if not stored in it")
     arguments = parser.parse_args(words)
-    try:
-        source = find("ctc.keras") if arguments.model == "ctc" else Path(arguments.model)
-        content = export(source, arguments.alphabet)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    source = find("ctc.keras") if arguments.model == "ctc" else Path(arguments.model)
+    content = export(source, arguments.alphabet)
     target, results = source.with_suffix(".onnx"), source.with_suffix(".json")
     print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")
     if results.exists():
         record = json.loads(results.read_text("utf-8")) | {"onnx": sha256(target)}
         runs.write_json(results, record)
-        porters = source.with_name(f"{source.stem}_examples.json")
-        write(porters, json.dumps(examples(target)) + "\n")
+        path = source.with_name(f"{source.stem}_examples.json")
+        write(path, json.dumps(examples(target)) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runs.end_with(main)

@@ -11,7 +11,7 @@ SIZES = {  # options of `build`; full is the original's
     "cnn": {"slim": SLIM, "full": {}},
     "ctc": {"slim": SLIM, "full": {"rnn": (128, 128)}},
 }
-KINDS = {
+NETWORKS = {
     "cnn": {
         "build": build_cnn,
         "labels": lambda texts: one_hot(encode(texts)),

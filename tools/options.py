@@ -7,7 +7,8 @@ A command has a parser of argparse. `make train MODEL=ctc` calls it with `--mode
 import argparse
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import ModuleType
 
 # Each tool imports this before it imports Keras, which reads its settings when it is imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -15,29 +16,32 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads of PyTorch sleep
 
 
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Hide the messages that TensorFlow prints while it is imported."""
+def import_keras() -> ModuleType:
+    """Import Keras, and hide the messages that TensorFlow prints meanwhile."""
     console = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
-    import notebooks_py  # noqa: F401  brings what has to be imported before TensorFlow
-
     try:
-        yield
+        import notebooks_py  # noqa: F401, I001  brings what has to be imported before TensorFlow
+        import keras
+
+        return keras
     finally:
         os.dup2(console, 2)
         os.close(console)
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def parser(command: str, description: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows the defaults, and whose errors begin with `command`."""
-    return argparse.ArgumentParser(
-        prog=command,
-        description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    how = {"formatter_class": _Help, "allow_abbrev": False}
+    return argparse.ArgumentParser(prog=command, description=description, **how)
 
 
 def number(kind: type, low: float, high: float, description: str) -> Callable[[str], float]:

@@ -6,7 +6,6 @@ in the READMEs: results, and each lesson's minutes, which also stand under its t
 Without RUN it writes these alone (`make table`).
 """
 
-import argparse
 import json
 import re
 from pathlib import Path
@@ -33,7 +32,6 @@ MARKS = {"cnn": "classic-100k", "ctc": "classic-100k", "pytorch": "wide-10k"}  #
 LOG = ["epoch", "pictures", "seconds", "loss", "val_loss", "val_acc", "val_sizes"]
 BEGIN, END = "<!-- from models/*.json by `make table` -->\n", "\n<!-- end of the table -->"
 BETWEEN = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-ORIGINAL = {"cnn": "98.26 %", "ctc": "99.21 %", "pytorch": "99.57 %"}  # of the tutorial of 2019
 READMES = {  # the words of the results in each language
     "README.md": {
         "marks": "whole text right | four heads | CTC | PyTorch, 192x64",
@@ -86,10 +84,11 @@ def tables(root: Path, words: dict) -> list[str]:
     counted = [results[name]["scores"][test_set] for name, test_set in MARKS.items()]
     ours = [f"{100 * score['right'] / score['n']:.2f} %" for score in counted]
     marks = [words["marks"].split(" | "), ["---"] * 4]
-    marks += [[words["original"], *ORIGINAL.values()], [words["ours"], *ours]]
+    originals = [f"{percent:.2f} %" for percent in lessons.ORIGINAL.values()]
+    marks += [[words["original"], *originals], [words["ours"], *ours]]
     pair = [results["cnn"], results["ctc"]]
     rows = [words["head"].split(" | "), ["---"] * 3]
-    for test_set in SETS["ctc"][SETS["ctc"].index("classic-100k") :]:
+    for test_set in SETS["ctc"][2:]:
         cells = [network["scores"].get(test_set) for network in pair]
         rows.append([f"`{test_set}`", *(share(cell) if cell else "" for cell in cells)])
     for name in ("parameters", "pictures"):
@@ -106,8 +105,8 @@ def tables(root: Path, words: dict) -> list[str]:
 def minutes(notebook: NotebookNode) -> int:
     """Return minutes in fives: 200 words a minute, 8 seconds for a line of code."""
     text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    cells = [x for _, x in lessons.code_cells(notebook) if lessons.COLAB not in lessons.tags(x)]
-    lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
+    code = [cell.source.splitlines() for _, cell in lessons.code_cells(notebook)]
+    lines = [line for cell in code for line in cell if line.strip()]
     return 5 * round((len(" ".join(text).split()) / 200 + len(lines) * 8 / 60) / 5)
 
 
@@ -131,21 +130,16 @@ def with_tables(text: str, root: Path, words: dict) -> str:
 
 
 def publish(run: Path, root: Path) -> bool:
-    """Make the network of a run the finished one of its kind in `root`; False if not better.
-
-    Raises:
-        ValueError: the folder holds no finished run of `make train`, or other weights.
-    """
+    """Make the network of a run the finished one of its kind in `root`; False if not better."""
     try:
         results = json.loads((run / runs.RESULTS).read_text("utf-8"))
-        settings, total, weights_hash = (results[x] for x in ("settings", "pictures", "sha256"))
-        name, size, batch = (settings[x] for x in ("model", "size", "batch"))
-        test_sets, judge, suffix = SETS[name], JUDGES[name], FINISHED[name]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        message = f"{run} holds no finished run of `make train` ({error!r}): RUN= wants its folder"
-        raise ValueError(message) from error
+        name, size, batch = (results["settings"][x] for x in ("model", "size", "batch"))
+        total, judge, suffix = results["pictures"], JUDGES[name], FINISHED[name]
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{run} holds no finished run of `make train` ({error!r}): "
+                         "RUN= wants its folder") from error  # fmt: skip
     home, model = root / "models" / f"{name}.json", run / f"model{suffix}"
-    weights.check_weights(model, weights_hash)
+    weights.check_weights(model, results["sha256"])
     read = reader(model, size)
     judged = scores.evaluate(read, judge).record()
     old = json.loads(home.read_text("utf-8"))["scores"] if home.exists() else {}
@@ -153,10 +147,10 @@ def publish(run: Path, root: Path) -> bool:
         print(f"{home.name} has {earlier['right']:,} of {judge}, this network {judged['right']:,}")
         if judged["right"] <= earlier["right"]:
             return False
-    counts = {x: scores.evaluate(read, x) for x in test_sets}
+    counts = {x: scores.evaluate(read, x) for x in SETS[name]}
     records = {x: score.record() for x, score in counts.items()}
     results |= {"scores": records | {judge: judged}, "bytes": model.stat().st_size}
-    log = pd.read_csv(run / "log.csv").drop_duplicates("epoch", keep="last")
+    log = runs.read_log(run)
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
     lessons.write(final := home.with_suffix(suffix), model.read_bytes())
@@ -165,7 +159,8 @@ def publish(run: Path, root: Path) -> bool:
         results |= {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
     lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
     if "classic-100k" in counts:  # lesson 6 looks at all of them
-        weights.write_errors(home.with_name(f"{name}_errors.csv"), counts["classic-100k"].wrong)
+        wrong = pd.DataFrame(counts["classic-100k"].wrong, columns=["text", "answer"])
+        lessons.write(home.with_name(f"{name}_errors.csv"), wrong.to_csv(index=False))
     runs.write_json(home, results)
     if name == "ctc":
         from tools import export
@@ -177,11 +172,10 @@ def publish(run: Path, root: Path) -> bool:
 def main() -> int:
     """Publish a run, if one is given, and write the tables; return 1 if it is not better."""
     parser = options.parser("publish", "Make a trained network the finished one, if it is better.")
-    unset = argparse.SUPPRESS
-    parser.add_argument("--run", type=Path, default=unset, help="a folder of make train")
-    given, root = parser.parse_args(), lessons.ROOT
-    if "run" in given:
-        if not publish(given.run, root):
+    parser.add_argument("--run", type=Path, help="a folder of make train")
+    run, root = parser.parse_args().run, lessons.ROOT
+    if run:
+        if not publish(run, root):
             print("publish: not better, so everything stays as it is")
             return 1
         print("next: make refresh for the lessons that read models/")

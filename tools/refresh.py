@@ -11,7 +11,6 @@ from pathlib import Path
 
 import nbformat
 from nbval.plugin import coalesce_streams
-from PIL import Image
 
 from captcha_reader.outputs import numbered_folder
 from tools import compare, gates, lessons, options, run_lessons
@@ -19,10 +18,9 @@ from tools.lessons import Lesson
 
 
 def with_palette(png: bytes) -> bytes:
-    """Return a PNG with 256 colours, if that is smaller; one with transparency stays as it is."""
-    clear = Image.open(io.BytesIO(png)).convert("RGBA").getextrema()[3][0] < 255
+    """Return a PNG with 256 colours on white paper, if that is smaller."""
     compare.pixels(png).quantize(256).save(out := io.BytesIO(), "PNG", optimize=True)
-    return png if clear else min(png, out.getvalue(), key=len)
+    return min(png, out.getvalue(), key=len)
 
 
 def refresh(lesson: Lesson, folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from tools.lessons import ROOT, write
@@ -50,47 +51,35 @@ def hardware() -> dict:
     }
 
 
-def best_precision(in_torch: bool) -> str:
+def best_precision(backend: str) -> str:
     """Return "mixed_bfloat16" where the device computes in 16 bits, else "float32".
 
     NVIDIA's GPUs do so from compute capability 8.0 on (2020), some processors since 2020. Others
     emulate it, which takes many times as long.
     """
-    capability = None  # of the first GPU
-    if in_torch:
+    half = "avx512_bf16" in cpuinfo() or "amx_bf16" in cpuinfo()
+    if backend == "torch":
         import torch
 
         if torch.cuda.is_available():
-            capability = torch.cuda.get_device_capability()[0]
-    else:
-        import keras
+            half = torch.cuda.get_device_capability() >= (8, 0)
+    elif backend == "tensorflow":
+        import tensorflow as tf
 
-        backend = keras.backend.backend()
-        if backend == "tensorflow":
-            import tensorflow as tf
+        for gpu in tf.config.list_physical_devices("GPU")[:1]:
+            details = tf.config.experimental.get_device_details(gpu)
+            half = details.get("compute_capability", (0, 0)) >= (8, 0)
+    elif backend == "jax":
+        import jax
 
-            for gpu in tf.config.list_physical_devices("GPU")[:1]:
-                details = tf.config.experimental.get_device_details(gpu)
-                capability = details.get("compute_capability", (0, 0))[0]
-        elif backend == "jax":
-            import jax
-
-            if jax.default_backend() == "gpu":
-                capability = int(str(jax.devices()[0].compute_capability).split(".")[0])
-    if capability is None:
-        half = "avx512_bf16" in cpuinfo() or "amx_bf16" in cpuinfo()
-    else:
-        half = capability >= 8
+        if jax.default_backend() == "gpu":
+            half = float(jax.devices()[0].compute_capability) >= 8
     return "mixed_bfloat16" if half else "float32"
 
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep other processes out of a folder for runs, which is made if it is not there.
-
-    Raises:
-        ValueError: it holds something else than a run, or another process is at work in it.
-    """
+    """Keep other processes out of a folder for runs, which is made if it is not there."""
     others = {path.name for path in out.glob("*")} - {".lock"}
     if out.is_file() or others and RUN not in others:
         raise ValueError(f"{out} is not empty and holds no {RUN}: use OUT=another-folder")
@@ -106,9 +95,6 @@ def open_run(out: Path, settings: dict, command: str, count_steps: Callable[[], 
     """Start the run of these settings in a folder, or go on with the one there; return its record.
 
     `count_steps()` is called at the start: the record says how many steps the run has.
-
-    Raises:
-        ValueError: the folder holds a finished run, one of other settings, or one of other code.
     """
     code = code_hash()
     if not (out / RUN).exists():
@@ -125,6 +111,11 @@ def open_run(out: Path, settings: dict, command: str, count_steps: Callable[[], 
         raise ValueError(f"the run in {out} began with other code: go on with that version of the "
                          "repository, or use OUT=another-folder")  # fmt: skip
     return record
+
+
+def read_log(out: Path) -> pd.DataFrame:
+    """Return the log of a run; an epoch that was interrupted and made again stands there once."""
+    return pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -5,7 +5,6 @@ hour, ablation and heads hours: there, what is finished is not trained again, an
 goes on. A training lies in a folder that is named by its settings and by the code that made it.
 """
 
-import argparse
 import hashlib
 import itertools
 import json
@@ -25,12 +24,11 @@ from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas, mask_of, stream
 from captcha_reader.folders import alphabet_of, read_folder
 from captcha_reader.practice import Ahead, Practice
-from captcha_reader.reading import scale
+from captcha_reader.reading import read_captchas, scale
 from captcha_reader.scores import evaluate, share
 from captcha_reader.styles import STYLES, draw_style, style_texts
 from captcha_reader.texts import ALPHABET, random_texts
 from tools import kinds, options, runs
-from tools.lessons import write
 
 RUNS = Path("build/study")  # where trainings lie
 SIZES = ((128, 64), (170, 80))  # of classic captchas, and of those in lesson 1
@@ -165,14 +163,14 @@ def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> l
 
     from captcha_reader.training import check_backup, settle_norms
     from notebooks_py import ch4_gpu_training as ch4
-    from tools.networks import KINDS
+    from tools.networks import NETWORKS
 
     settings = {"seed": seed, "pictures": pictures} | RECIPE | changes
     digest = hashlib.sha256(json.dumps([settings, runs.code_hash()]).encode()).hexdigest()
     folder, job = RUNS / digest[:16], Practice(seed, **settings["practice"])
     if (finished := folder / f"{judge}.json").exists():
         return json.loads(finished.read_text())["rows"]
-    kind, steps = KINDS[settings["kind"]], round(pictures / job.batch)
+    kind, steps = NETWORKS[settings["kind"]], round(pictures / job.batch)
     with runs.locked(folder), Ahead(job) as draw:
         runs.write_json(folder / runs.RUN, {"settings": settings, "steps": steps})
         check_backup(folder / "backup")
@@ -183,8 +181,7 @@ def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> l
         ch4.compile_recipe(model, steps, loss=kind["loss"], **settings["recipe"])
         data = ch4.PracticeSequence(job, draw, kind["labels"])
         ch4.fit_recipe(model, data, steps, {}, folder, decode=kind["decode"])
-        log = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
-        facts = {"seed": seed, "seconds": round(log.seconds.sum())}
+        facts = {"seed": seed, "seconds": round(runs.read_log(folder).seconds.sum())}
         facts["parameters"] = model.count_params()
         read = partial(ch4.read_pictures, model, decode=kind["decode"])
         rows = [{"name": name} | facts | evaluate(read, judge).record()]
@@ -212,6 +209,20 @@ def trainings(variants: dict, judge: str, pictures: int, seed: int) -> dict:
         "half precision"
     )
     return {"recipe": recipe, "pictures": pictures, "code": runs.code_hash(), "rows": rows}
+
+
+def people(pictures: int, seed: int) -> dict:
+    """Count how the finished network reads so many pictures of each kind that people have."""
+    rows = {}
+    for name, draw in kinds.PICTURES.items():
+        drawn = [draw(stream(seed, "kinds", 0, index)) for index in range(pictures)]
+        readings = read_captchas(picture for picture, _ in drawn)
+        pairs = zip(readings, drawn, strict=True)
+        wrong = [read.confidence or 0 for read, (_, text) in pairs if read.text != text]
+        surer = {f"wrong, surer than {p} %": sum(100 * x > p for x in wrong) for p in (50, 70, 90)}
+        rows[name] = {"right": pictures - len(wrong), "n": pictures} | surer
+        print(f"{name:34} {share(rows[name]['right'], pictures)}", *surer.values(), flush=True)
+    return {"rows": rows, "code": runs.code_hash()}
 
 
 def styles(seed: int) -> dict[str, tuple]:
@@ -265,33 +276,31 @@ def tuning(pictures: int, seed: int) -> dict:
     return {"start": results["sha256"], "code": runs.code_hash(), "rows": rows}
 
 
-STUDIES = {  # what measures it, where it goes, and with how many pictures
-    "bank": (bank, "models/bank.json", 10_000),
-    "ablation": (partial(trainings, VARIANTS, "judge-20k"), "models/ablation.json", 100_000),
-    "heads": (partial(trainings, HEADS, "judge-classic-10k"), "models/heads.json", 100_000),
-    "kinds": (kinds.study, "models/kinds.json", 1_000),
-    "tuning": (tuning, "models/tuning.json", 7_040),
+STUDIES = {  # what measures it, and with how many pictures
+    "bank": (bank, 10_000),
+    "ablation": (partial(trainings, VARIANTS, "judge-20k"), 100_000),
+    "heads": (partial(trainings, HEADS, "judge-classic-10k"), 100_000),
+    "kinds": (people, 1_000),
+    "tuning": (tuning, 7_040),
 }
 
 
 def main() -> int:
     """Measure what the command line says."""
     parser = options.parser("study", "Repeat a comparison of lessons 4 and 8.")
-    unset = {"default": argparse.SUPPRESS}
-    whole, positive = options.whole, options.positive
-    parser.add_argument("--what", choices=STUDIES, required=True, **unset, help="what to compare")
-    parser.add_argument("--pictures", type=positive, **unset, help="captchas, if not as usual")
-    parser.add_argument("--seed", type=whole, default=2019, help="ablation, heads: and the next")
-    parser.add_argument("--out", type=Path, **unset, help="a file; models/WHAT.json if not")
-    given = vars(parser.parse_args())
-    study, out, pictures = STUDIES[given["what"]]
-    out, pictures = given.get("out", Path(out)), given.get("pictures", pictures)
+    add, whole, positive = parser.add_argument, options.whole, options.positive
+    add("--what", choices=STUDIES, required=True, help="what to compare")
+    add("--pictures", type=positive, help="captchas, if not as usual")
+    add("--seed", type=whole, default=2019, help="ablation, heads: and the next")
+    add("--out", type=Path, help="a file; models/WHAT.json if not")
+    given = parser.parse_args()
+    study, usual = STUDIES[given.what]
+    pictures, out = given.pictures or usual, given.out or Path("models", f"{given.what}.json")
     if pictures < 64:
         parser.error(f"--pictures={pictures} is less than one batch of 64")
-    with options.quietly():
-        import keras  # noqa: F401
-    results = study(pictures, given["seed"])
-    write(out, json.dumps(results | {"machine": runs.hardware()}, indent=1) + "\n")
+    options.import_keras()
+    results = study(pictures, given.seed)
+    runs.write_json(out, results | {"machine": runs.hardware()})
     print(f"written: {out}")
     return 0
 

@@ -9,26 +9,19 @@ Keras is imported inside the functions: processes that draw import this file, an
 import argparse
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from captcha_reader.drawing import draw_captchas, draw_wide, stream
+from captcha_reader.drawing import stream
 from captcha_reader.practice import EPOCH, Ahead, Practice
 from captcha_reader.reading import scale
-from captcha_reader.testsets import in_any_size
-from captcha_reader.texts import (
-    HEIGHT,
-    WIDE_WIDTH,
-    WIDTH,
-    ctc_labels,
-    encode,
-    one_hot,
-    random_texts,
-)
+from captcha_reader.testsets import CLASSIC, WIDE, in_any_size
+from captcha_reader.texts import HEIGHT, WIDE_WIDTH, WIDTH, ctc_labels
 from captcha_reader.weights import sha256
 from tools import options, runs
 
@@ -51,6 +44,7 @@ def captchas_or_minutes(text: str) -> int | str:
 
 def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     """Return the parser of a command line; its defaults are those of the model named there."""
+    words = sys.argv[1:] if words is None else words
     parser = options.parser("train", "Train a network from nothing, or go on after a stop.")
     add, share = parser.add_argument, options.share
     precisions = "auto", "float32", "mixed_bfloat16"
@@ -63,11 +57,11 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
-    add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
+    add("--out", type=Path, help="a folder; it is in build/train if not")
     add("--workers", type=options.whole, default=1, help="processes that draw; 0: no other process")
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
-    parser.set_defaults(processes=processes, **DEFAULTS["ctc"])  # these are shown by --help
-    parser.set_defaults(**DEFAULTS[parser.parse_args(words).model])
+    model = parser.parse_args([word for word in words if word not in ("-h", "--help")]).model
+    parser.set_defaults(processes=processes, **DEFAULTS[model])
     return parser
 
 
@@ -75,7 +69,7 @@ def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int
     """Return the settings of a command line, its folder, if it names one, and its workers."""
     parser = make_parser(words)
     settings = vars(parser.parse_args(words))
-    out, workers = settings.pop("out", None), settings.pop("workers")
+    out, workers = settings.pop("out"), settings.pop("workers")
     names = ("model", "batch", "budget", "processes")
     model, batch, budget, processes = (settings[name] for name in names)
     if model != "ctc" and settings["sizes"]:
@@ -108,34 +102,27 @@ def practice(settings: dict) -> Practice:
     return Practice(**decided, size=size, epoch=EPOCH)
 
 
-def held_out(settings: dict) -> dict:
+def held_out(settings: dict, labels: Callable = ctc_labels) -> dict:
     """Draw held-out captchas with the package, for `captcha_reader.training.Average`."""
     count = QUICK if isinstance(settings["budget"], str) else VALID
-    draw = draw_wide if settings["model"] == "pytorch" else draw_captchas
 
-    def classic(rng, size: int) -> tuple:
-        texts = random_texts(rng, size)
-        return draw(texts, rng), texts
-
-    def batches(kind: int, size: int, draw_batch) -> list[tuple]:
+    def batches(kind: int, size: int, draw: Callable) -> list[tuple]:
         """Draw `count` captchas, and put those that are equally wide for the network together."""
         by_width = {}
         for index in range(count // size):
-            pictures, texts = draw_batch(stream(settings["seed"], "valid", kind, index), size)
+            pictures, texts = draw(stream(settings["seed"], "valid", kind, index), size)
             pictures = scale(pictures)
-            pairs = zip(pictures, texts, strict=True)
-            by_width.setdefault(pictures.shape[2], []).extend(pairs)
+            by_width.setdefault(pictures.shape[2], []).extend(zip(pictures, texts, strict=True))
         drawn = []
         for pairs in by_width.values():
             for start in range(0, len(pairs), 200):
                 pictures, texts = zip(*pairs[start : start + 200], strict=True)
-                four_heads = settings["model"] == "cnn"
-                labels = one_hot(encode(texts)) if four_heads else ctc_labels(texts)
-                drawn.append((np.stack(pictures), labels, list(texts)))
+                drawn.append((np.stack(pictures), labels(texts), list(texts)))
         return drawn
 
-    kinds = {"classic": batches(0, 100, classic)}
-    return kinds | ({"sizes": batches(1, 20, in_any_size)} if settings["sizes"] else {})
+    classic = batches(0, 100, WIDE if settings["model"] == "pytorch" else CLASSIC)
+    sizes = {"sizes": batches(1, 20, in_any_size)} if settings["sizes"] else {}
+    return {"classic": classic} | sizes
 
 
 def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float]) -> int:
@@ -156,10 +143,10 @@ def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float
 
 def build(settings: dict):
     """Build the Keras network that the settings name."""
-    from tools import networks
+    from tools.networks import NETWORKS, SIZES
 
-    size = networks.SIZES[settings["model"]][settings["size"]]
-    return networks.KINDS[settings["model"]]["build"](**size)
+    model = settings["model"]
+    return NETWORKS[model]["build"](**SIZES[model][settings["size"]])
 
 
 def seconds_a_step(model, data) -> float:
@@ -178,10 +165,10 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
 
     from captcha_reader.training import check_backup, every_device
     from notebooks_py import ch4_gpu_training as ch4
-    from tools.networks import KINDS
+    from tools.networks import NETWORKS
 
     keras.mixed_precision.set_dtype_policy(settings["precision"])
-    job, kind = practice(settings), KINDS[settings["model"]]
+    job, kind = practice(settings), NETWORKS[settings["model"]]
 
     def new_model(steps: int):
         keras.utils.set_random_seed(settings["seed"])
@@ -196,7 +183,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
         check_backup(out / "backup")
         model = new_model(record["steps"])
         print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
-        held = held_out(settings)
+        held = held_out(settings, kind["labels"])
         ch4.fit_recipe(model, data, record["steps"], held, out, decode=kind["decode"])
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
@@ -218,24 +205,23 @@ def main() -> int:
     typed = command(settings)
     if settings["model"] == "pytorch":
         from tools.train_torch import RANK, train
+
+        backend = "torch"
     else:
-        RANK, train = 0, train_keras
-        with options.quietly():
-            import keras  # noqa: F401
+        RANK, train, backend = 0, train_keras, options.import_keras().backend.backend()
     if settings["precision"] == "auto":
-        settings["precision"] = runs.best_precision(settings["model"] == "pytorch")
+        settings["precision"] = runs.best_precision(backend)
     out = out or Path("build/train", "-".join(map(str, settings.values())))
 
     def open_run(seconds_a_step: Callable[[], float]) -> dict:
-        return runs.open_run(
-            out, settings, typed, lambda: count_steps(settings, began, seconds_a_step)
-        )
+        count = partial(count_steps, settings, began, seconds_a_step)
+        return runs.open_run(out, settings, typed, count)
 
     with runs.locked(out) if RANK == 0 else contextlib.nullcontext():
         record = train(settings, out, workers, open_run)
         if RANK > 0:
             return 0
-        log = pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
+        log = runs.read_log(out)
         pictures, seconds = record["steps"] * settings["batch"], round(float(log.seconds.sum()))
         runs.write_json(out / runs.RESULTS, record | {"pictures": pictures, "seconds": seconds})
     right = f"{100 * log.val_acc.iloc[-1]:.1f} % of held-out captchas read right"

@@ -37,13 +37,12 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     """Return the options of a command line."""
     parser = options.parser("tune", "Teach a network captchas of your own, from a folder.")
     add = parser.add_argument
-    add("--folder", type=Path, required=True, default=argparse.SUPPRESS, help="labelled pictures")
+    add("--folder", type=Path, required=True, help="labelled pictures")
     add("--pattern", help="where the text stands in their names, as in '*_{text}'")
     add("--from", default="ctc", help="ctc, nothing, or the path of a .keras file")
     add("--seed", default=2019, type=options.whole, help="decides what is held out, and all else")
-    add("--budget", type=captchas_or_minutes, help="pictures, or minutes as in 5min; as many as "
-        "usually help, if it is not given")  # fmt: skip
-    add("--out", type=Path, default=argparse.SUPPRESS, help="a folder; it is in build/train if not")
+    add("--budget", type=captchas_or_minutes, help="pictures, or 5min; if not, what usually helps")
+    add("--out", type=Path, help="a folder; it is in build/train if not")
     arguments = parser.parse_args(words)
     start = getattr(arguments, "from")
     if start not in ("ctc", "nothing") and not Path(start).is_file():
@@ -82,11 +81,7 @@ def listed(counts: Counter, most: int = 5) -> str:
 
 
 def common_width(pictures: list[np.ndarray], texts: list[str]) -> int:
-    """Return the width that suits most of the pictures and has columns for each text.
-
-    Raises:
-        ValueError: a text has too many characters for the widest of pictures.
-    """
+    """Return the width that suits most of the pictures and has columns for each text."""
 
     def columns(text: str) -> int:
         return len(text) + sum(a == b for a, b in pairwise(text))  # a blank between equal ones
@@ -136,8 +131,7 @@ def train(
     pictures: np.ndarray, texts: list[str], source: Path | None, seed: int, out: Path, open_run
 ):
     """Learn four fifths of the texts, count the others, write mine.keras and results.json."""
-    with options.quietly():
-        import keras
+    keras = options.import_keras()
     import matplotlib
 
     from captcha_reader.training import check_backup
@@ -182,7 +176,7 @@ def main() -> int:
     typed = [
         f"{name.upper()}={shlex.quote(str(x))}" for name, x in arguments.items() if x is not None
     ]
-    out, settings = arguments.pop("out", None), arguments | {"folder": folder.resolve().name}
+    out, settings = arguments.pop("out"), arguments | {"folder": folder.resolve().name}
     content = pictures.tobytes() + json.dumps(texts).encode()
     settings["content"] = hashlib.sha256(content).hexdigest()
     settings["start"] = source and sha256(source)

@@ -6,7 +6,6 @@ repository's address, pages have buttons for it and for Colab, and links to file
 lead there.
 """
 
-import base64
 import html
 import posixpath
 import re
@@ -33,25 +32,6 @@ FILES = {  # what becomes a page, beside those and the lessons
     "dependencies.md": ".github/DEPENDENCIES.md",
     "original.md": ".github/ORIGINAL.md",
 }
-CONTENTS = """
-```{toctree}
-:hidden:
-:glob:
-:caption: Lessons
-notebooks/ch*
-notebooks/[!c]*
-next
-```
-```{toctree}
-:hidden:
-:caption: More
-About these lessons <about>
-zh
-contributing
-dependencies
-original
-```
-"""
 # A lesson's promise in the README; its title and minutes, in its first cell.
 PROMISE = re.compile(r"^\| \[.*?\]\(notebooks/(\w+)\.ipynb\).*? \| (.+) \| \d+ \|$", re.M)
 HEAD = re.compile(r"# (\d\. .+)\n\n\*Lesson \d of \d · (\d+ minutes)")
@@ -100,14 +80,9 @@ def card(lesson: lessons.Lesson, folder: Path) -> str:
     """Return a lesson's card as an item of a list, and write its picture into `folder`."""
     notebook = lesson.read()
     title, minutes = HEAD.match(notebook.cells[0].source).groups()
-    outputs = [
-        (cell.source, output.data["image/png"])
-        for _, cell in lessons.code_cells(notebook)
-        for output in cell.outputs
-        if "image/png" in output.get("data", {})
-    ]
-    _, picture = max(outputs, key=lambda pair: COVERS.get(lesson.name, "") in pair[0])
-    lessons.write(folder / f"{lesson.name}.png", base64.b64decode(picture))
+    cells = [cell for _, cell in lessons.code_cells(notebook) if lessons.pngs(cell.outputs)]
+    cover = max(cells, key=lambda cell: COVERS.get(lesson.name, "") in cell.source)
+    lessons.write(folder / f"{lesson.name}.png", lessons.pngs(cover.outputs)[0])
     return f"""\
 - ![picture from lesson {lesson.number}]({folder.name}/{lesson.name}.png)
 
@@ -123,22 +98,16 @@ def stage(app: Sphinx) -> None:
     """Copy what becomes a page into Sphinx's source folder."""
     shutil.rmtree(app.srcdir)
     for folder in ("notebooks", "imgs"):
-        hidden = shutil.ignore_patterns(".*")
-        shutil.copytree(ROOT / folder, app.srcdir / folder, ignore=hidden)
+        shutil.copytree(ROOT / folder, app.srcdir / folder, ignore=shutil.ignore_patterns(".*"))
     for page, path in FILES.items():
         shutil.copy(ROOT / path, app.srcdir / page)
     shutil.copytree(PAGES, app.srcdir, dirs_exist_ok=True)
     taught = [lesson for lesson in lessons.find(ROOT) if lesson.name in PROMISES]
-    start = (
-        (PAGES / "index.md")
-        .read_text("utf-8")
-        .format(
-            first=taught[0],
-            repository=f"[the repository]({ADDRESS})" if ADDRESS else "the repository",
-            cards="\n".join(card(lesson, Path(app.srcdir, "cards")) for lesson in taught),
-        )
-    )
-    (app.srcdir / "index.md").write_text(start + CONTENTS, "utf-8")
+    cards = "\n".join(card(lesson, app.srcdir / "cards") for lesson in taught)
+    repository = f"[the repository]({ADDRESS})" if ADDRESS else "the repository"
+    start = app.srcdir / "index.md"
+    text = start.read_text("utf-8").format(first=taught[0], repository=repository, cards=cards)
+    start.write_text(text, "utf-8")
 
 
 def mend_links(app: Sphinx, page: nodes.document) -> None:
