@@ -98,7 +98,7 @@ def distance(content: bytes, model, width: int | None) -> float:
     """Return how far probabilities of an ONNX file are from Keras' on 100 captchas, at most."""
     import keras
 
-    rng, largest = stream(0, "export", epoch=0, index=0), 0.0
+    rng, apart = stream(0, "export", epoch=0, index=0), []
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for w in (width,) if width else (96, 128, 168, 256):
         pictures = draw_captchas(random_texts(rng, 25), rng, w)
@@ -106,8 +106,8 @@ def distance(content: bytes, model, width: int | None) -> float:
         with keras.device("cpu"):  # a GPU may round more coarsely
             logits = model.predict_on_batch(pictures.astype("float32") / 255)
         theirs = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-        largest = max(largest, float(np.abs(ours - theirs).max()))
-    return largest
+        apart.append(np.abs(ours - theirs).max())
+    return float(np.max(apart))
 
 
 def export(source: Path, alphabet: str | None = None) -> bytes:

@@ -147,8 +147,8 @@ def numbers(text: str) -> set[float]:
 def code_and_outputs(notebook: NotebookNode) -> str:
     """Return what the code cells of a notebook say, and what they print."""
     cells = [cell for _, cell in lessons.code_cells(notebook)]
-    printed = [x.get("data", {}).get("text/plain", "") for cell in cells for x in cell.outputs]
-    printed += [output.get("text", "") for cell in cells for output in cell.outputs]
+    outputs = [output for cell in cells for output in cell.outputs]
+    printed = [x.get("text") or x.get("data", {}).get("text/plain", "") for x in outputs]
     return "\n".join([*(cell.source for cell in cells), *printed])
 
 
@@ -163,9 +163,8 @@ def figures(root: Path) -> Iterator[str]:
         for figure in FIGURE.finditer(NO_PROSE.sub("@", prose)):
             number = figure[1].replace(",", "")
             digits, scales = len(number.partition(".")[2]), (1, 100) if figure[2] else (1,)
-            if not any(
-                round(n * scale, digits) == float(number) for n in known for scale in scales
-            ):
+            rounded = (round(n * scale, digits) for n in known for scale in scales)
+            if float(number) not in rounded:
                 yield f"{lesson} says {figure[0]}, as neither its code, outputs nor models/ do"
 
 

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from captcha_reader.practice import Ahead
-from captcha_reader.texts import LENGTH
+from captcha_reader.texts import encode
 from captcha_reader.weights import sha256
 from notebooks_py import ch7_ctc_pytorch as ch7
 from tools.train import held_out, practice
@@ -96,7 +96,7 @@ class Run:
 
 def as_tensors(pictures: np.ndarray, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return uint8 pictures and texts of four characters as ink and labels."""
-    labels = torch.from_numpy(ch7.encode(texts, length=LENGTH)).long() + 1
+    labels = torch.from_numpy(encode(texts)).long() + 1
     return ch7.to_ink(pictures), labels
 
 
