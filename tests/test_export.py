@@ -59,7 +59,7 @@ def test_a_network_of_ones_own_is_exported_and_reads_with_its_alphabet(tmp_path,
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Activation))
     layer.activation = keras.activations.gelu
     model.save(source)
-    refused(export.main, [f"--model={source}", "--alphabet=acdx"], "away from Keras'")
+    refused(export.main, [f"--model={source}", "--alphabet=acdx"], "ends with gelu: only relu")
     refused(main, read, f"not made from the {source.name}")
     target.write_bytes(target.read_bytes()[:1_000])
     refused(main, read, "mine.onnx is damaged")

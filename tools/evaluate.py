@@ -18,6 +18,9 @@ def reader(path: Path, size: str = "slim") -> Callable:
     """Return what reads uint8 pictures with the weights in a file of Keras or PyTorch.
 
     `size` is that of a PyTorch network, "slim" or "full"; a file of Keras knows its own.
+
+    Raises:
+        ValueError: the network knows other characters than the test sets have.
     """
     if path.suffix == ".pt":
         from tools import train_torch  # PyTorch is optional

@@ -56,6 +56,11 @@ def to_onnx(model, width: int | None, **metadata: str):
     x = add("Div", x, np.array(255, "float32"))
     for layer in model.operations[1:]:
         weights = [np.asarray(value) for value in getattr(layer, "weights", [])]
+        usual = "relu" if type(layer).__name__ == "Activation" else "linear"
+        activation = getattr(getattr(layer, "activation", None), "__name__", usual)
+        if activation != usual:
+            raise ValueError(f"the layer {layer.name} ends with {activation}: only relu, in a "
+                             "layer of its own, can be written as ONNX here")  # fmt: skip
         match type(layer).__name__:
             case "Multiply":  # this and the next two are `to_ink`
                 x = add("Mul", x, LUMA.reshape(3, 1, 1))
@@ -111,7 +116,11 @@ def distance(content: bytes, model, width: int | None) -> float:
 
 
 def export(source: Path, alphabet: str | None = None) -> bytes:
-    """Return a .keras file as the content of an .onnx file that gives the same answers."""
+    """Return a .keras file as the content of an .onnx file that gives the same answers.
+
+    Raises:
+        ValueError: it is no network of `build_ctc`, or its alphabet has another size.
+    """
     keras = options.import_keras()
     model = keras.models.load_model(source, compile=False)
     if model.name != "ctc":

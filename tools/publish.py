@@ -130,7 +130,11 @@ def with_tables(text: str, root: Path, words: dict) -> str:
 
 
 def publish(run: Path, root: Path) -> bool:
-    """Make the network of a run the finished one of its kind in `root`; False if not better."""
+    """Make the network of a run the finished one of its kind in `root`; False if not better.
+
+    Raises:
+        ValueError: the folder holds no finished run of `make train`, or other weights.
+    """
     try:
         results = json.loads((run / runs.RESULTS).read_text("utf-8"))
         name, size, batch = (results["settings"][x] for x in ("model", "size", "batch"))

@@ -79,7 +79,11 @@ def best_precision(backend: str) -> str:
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep other processes out of a folder for runs, which is made if it is not there."""
+    """Keep other processes out of a folder for runs, which is made if it is not there.
+
+    Raises:
+        ValueError: it holds something else than a run, or another process is at work in it.
+    """
     others = {path.name for path in out.glob("*")} - {".lock"}
     if out.is_file() or others and RUN not in others:
         raise ValueError(f"{out} is not empty and holds no {RUN}: use OUT=another-folder")
@@ -95,6 +99,9 @@ def open_run(out: Path, settings: dict, command: str, count_steps: Callable[[], 
     """Start the run of these settings in a folder, or go on with the one there; return its record.
 
     `count_steps()` is called at the start: the record says how many steps the run has.
+
+    Raises:
+        ValueError: the folder holds a finished run, one of other settings, or one of other code.
     """
     code = code_hash()
     if not (out / RUN).exists():

@@ -81,7 +81,11 @@ def listed(counts: Counter, most: int = 5) -> str:
 
 
 def common_width(pictures: list[np.ndarray], texts: list[str]) -> int:
-    """Return the width that suits most of the pictures and has columns for each text."""
+    """Return the width that suits most of the pictures and has columns for each text.
+
+    Raises:
+        ValueError: a text has too many characters for the widest of pictures.
+    """
 
     def columns(text: str) -> int:
         return len(text) + sum(a == b for a, b in pairwise(text))  # a blank between equal ones
