@@ -180,8 +180,8 @@ def wilson(right, n, z=1.96):
 # plt.show()
 
 # %% [markdown]
-# Nearly all titles are green. Two thousand other captchas would give a slightly different share. The interval,
-# Wilson's, says which true accuracies fit such a count.
+# Nearly all titles are green. Two thousand other captchas would give a slightly different share. Wilson's interval says
+# which true accuracies fit such a count.
 #
 # Why does this work? What is in a captcha, what do the blocks see, and how does a network learn where characters are
 # when it is told only their order? Eight lessons take this page apart, and end with a network that reads captchas of

@@ -38,7 +38,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 
 # %% [markdown]
-# All captchas in this lesson follow from one number, the *seed*. Change it, and you get other captchas.
+# Lesson 0 ran anywhere; from here on you need the whole repository. `captcha_reader` is its small library, and
+# `notebooks_py` holds the lessons as modules. All captchas in this lesson follow from one number, the *seed*. Change it,
+# and you get other captchas.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # the year of the tutorial that this one grew out of
@@ -83,9 +85,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # Cover the titles and try to read them. Can you tell `0` from `O`? Lesson 6 is about this pair.
 #
-# A network trains on *batches* of captchas; a fixed number of batches is an *epoch*. `stream` gives each batch its own
-# random generator, seeded by a *name* of four parts: the seed, the *split* (what the captchas are for), the epoch and
-# the number of the batch. Here are the first five texts of some batches:
+# A network trains on *batches* of captchas. Ours never end, so from now on an *epoch* is a fixed number of batches.
+# `stream` gives each batch its own random generator, seeded by a *name* of four parts: the seed, the *split* (what the
+# captchas are for), the epoch and the number of the batch. Here are the first five texts of some batches:
 
 # %% tags=["active-ipynb"]
 # for name in [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("valid", 0, 0), ("train", 0, 0)]:
@@ -162,7 +164,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # *Pasted*: about half of the letters have a space before them, and each slides back over its neighbour by up to a
-# quarter of a letter. *Squeezed*: a row that is too wide is made to fit. Then come 30 *dots* and an *arc*, which are
+# quarter of a letter. *Squeezed*: a row that is too wide is made to fit. Then come 30 *dots* and an *arc*, often
 # darker than the letters because no mask makes them pale, and a filter that *smooths* all edges.
 #
 # ## Why captcha 0.7.0?
@@ -260,7 +262,7 @@ class CaptchaSequence(keras.utils.PyDataset):
 # ## A new epoch, new pictures
 #
 # After each epoch the data set has to move on to new pictures. A *callback*, code that Keras calls during training,
-# does this. (We also switch off the shuffling of `fit`, which does not follow our seed.)
+# does this. (When we train, we also switch off the shuffling of `fit`, which does not follow our seed.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):

@@ -71,7 +71,8 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # picture. A filter consists of *weights*, numbers that are learned in training, and gives a large number wherever the
 # picture has the pattern that the weights describe. All the numbers that one filter gives are a *channel*. *ReLU*
 # replaces negative numbers by 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation*
-# keeps the numbers near 0 and of the same spread.
+# keeps the numbers near 0 and of the same spread. In training it measures their mean and spread in each batch; for
+# reading it uses running averages of these, which with a smaller `momentum` forget sooner.
 #
 # A *block* has one or two convolutions of 3x3 pixels and a pooling, so it halves the height and the width. One block
 # after another finds strokes, then corners, then pieces of letters. The original normalises after every convolution;
@@ -166,8 +167,8 @@ def build_cnn(
 # Training changes the weights a little after each batch, so that the *loss* becomes smaller. Our loss is minus the
 # natural logarithm of the probability of the right answer, in *nats*, summed over the four heads. *Adam* is a common
 # rule for such changes, and the *learning rate* says how large its steps are. Like the original, we train at one rate,
-# and then once more from the best weights at a tenth of it: the large steps bring us near the goal, and the small ones
-# right to it.
+# and then once more, from the weights with the smallest loss on pictures kept aside, at a tenth of it: the large steps
+# bring us near the goal, and the small ones right to it.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -317,7 +318,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # A result should be repeatable, so test sets have *names*, and the name decides every picture: `classic-1k` is a
 # thousand captchas, from streams that no training uses. `classic` is drawn by captcha 0.7.0, and `modern` as 0.7.1
 # draws, which warps letters less. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to the 128x64 that
-# four heads need. (`judge` decided which network is the finished one, so it is no longer a fair test.)
+# four heads need. (`judge` decided which network is the finished one, so it is no longer a fair test.) The cell counts
+# `classic-1k` anew; the other counts were made once, by `make publish`.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -341,7 +343,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # ## Keep the model
 #
 # One file holds both the architecture and the weights. For a compiled network like yours, the file would also hold
-# Adam's memory, several numbers for each weight. A new `Model` around the same layers leaves this out.
+# Adam's memory, several numbers for each weight. A new `Model` around the same layers leaves this out, and then a file
+# has little more than the four bytes of each weight.
 
 # %% tags=["active-ipynb"]
 # path = FOLDER / "digits.keras"

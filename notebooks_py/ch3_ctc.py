@@ -186,7 +186,8 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 
 # %% [markdown]
-# Here is the lattice of `AB` for the same logits. The title shows how the cell with the arrows is computed.
+# Here is the lattice of `AB` for the same logits; its steps count from 0. The title shows how the cell with the arrows
+# is computed.
 
 # %% tags=["active-ipynb"]
 # sums = lattice(chances, [1, 2])
@@ -286,8 +287,8 @@ def column_chances(model: keras.Model, picture: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown]
-# Two callbacks will watch the training. One reads held-out captchas after each epoch, and the other keeps the answers
-# to a single picture.
+# Two callbacks will watch the training. One adds the share of held-out captchas that are read right to the log (lesson
+# 5 reads such logs), and the other keeps the answers to a single picture.
 
 # %%
 class Evaluate(keras.callbacks.Callback):
@@ -356,8 +357,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 
 # %% [markdown]
 # At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
-# plateau, a little above the dotted line: as long as nearly all columns say blank, a picture hardly tells the network
-# which of them are wrong. In a larger network this can last for epochs. Here the plateau is shortest with ink = 1,
+# plateau, a little above the dotted line: as long as nearly all columns say blank, no captcha is read right, and a
+# picture hardly tells the network which columns are wrong. In a larger network this can last for epochs. Here the plateau is shortest with ink = 1,
 # perhaps because an empty column is then nearly all zeros, so that any letter stands out.
 #
 # ## Watch it learn

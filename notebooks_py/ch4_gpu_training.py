@@ -107,7 +107,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # ## Draw several times as fast
 #
 # Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps a few of
-# every character in each of sixty colours, and composes captchas of any size from them. Which row is the package's?
+# every character in each of sixty colours, and composes captchas of any size from them. Each epoch of a long run has a
+# new bank, so that its letters can't be learned by heart. Which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -125,7 +126,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # %% [markdown]
 # The upper one. But the eye is no test, because `0` and `O` differ so little. So a finished network reads captchas of
 # these two alone: the package's, those of our bank, and those of a simpler bank, whose glyphs are drawn in white and
-# coloured afterwards. How often does it mistake one for the other?
+# coloured afterwards, although the package makes the strokes of dark letters thinner. How often does it mistake one for
+# the other?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, measured
@@ -137,9 +139,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"    {what:14} {share(*counts[what])}")
 
 # %% [markdown]
-# With our bank the network confuses the two as often as with the package, within what chance allows. (It also reads a
-# few more captchas right, and we do not know why.) With the white bank it takes `O` for `0` far more often. So training
-# may use our bank, but test sets are always drawn by the package.
+# With our bank the network confuses the two as often as with the package, within what chance allows. (It reads a few
+# more of the bank's captchas entirely right, as the last lines say, and we do not know why.) With the white bank it takes
+# `O` for `0` far more often. So training may use our bank, but test sets never do.
 #
 # ## The recipe
 #
@@ -167,7 +169,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # print(practice)
 
 # %% [markdown]
-# For `fit` they become arrays.
+# For `fit`, a `PyDataset` divides the pictures by 255 and turns the texts into labels.
 
 # %%
 class PracticeSequence(keras.utils.PyDataset):
@@ -202,7 +204,7 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 
 # %% [markdown]
 # The finished network of lesson 3 is `SLIM`, trained on such batches. How much smaller is it than the original? And
-# does it read the upper row from above?
+# does it read the five captchas that the package drew above?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
@@ -217,15 +219,17 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 # ### Muon
 #
 # An *optimizer* turns gradients into steps. Adam treats every weight on its own. But the weights of a convolution, its
-# *kernel*, form a matrix, which turns the `h * w * in` numbers under the window into `out` channels. Its gradient
-# points mostly in one direction, and a step along it makes the filters alike.
+# *kernel*, form a matrix, which turns the `h * w * in` numbers under the window into `out` channels. Its gradient often
+# points mostly in a few directions, and steps along these make the filters alike.
 # [Muon](https://kellerjordan.github.io/posts/muon/) takes the *momentum*, an average of the latest gradients, and
-# replaces it by the nearest *orthogonal* matrix, in which every filter has length 1 and a product of 0 with the others.
-# So all directions move equally far. Five steps of a polynomial come near enough to this matrix.
+# replaces it by the nearest *orthogonal* matrix, in which every filter has length 1 and a scalar product of 0 with the
+# others, as far as there is room. So all directions move equally far. Five steps of a polynomial come near enough to this
+# matrix.
 #
 # Keras has Muon, but only for variables of two dimensions: it would leave our convolutions to Adam, without a warning.
 # Three methods change that. The first lets kernels in, the second flattens them to a matrix, and the third scales the
-# step by the sides of this matrix. Biases, norms and the last layer stay with AdamW, which is Adam with weight decay.
+# step by the sides of this matrix. Biases, norms and the last layer stay with AdamW, which is Adam with weight decay
+# (below).
 
 # %%
 class Muon(keras.optimizers.Muon):
@@ -310,9 +314,10 @@ def compile_recipe(
 # plt.show()
 
 # %% [markdown]
-# The average is for reading, not for learning. So after each epoch the callback `Average` reads held-out captchas with
-# the averaged weights and saves them, and then training goes on with the network's own weights. (`settle_norms`
-# measures the means and variances of batch normalisation anew for the average.)
+# The average reads better while the rate is high, but to go on from it would undo the latest steps. So after each epoch
+# the callback `Average` reads held-out captchas with the averaged weights and saves them, and then training goes on with
+# the network's own weights. (The running averages of batch normalisation belong to the network's own weights;
+# `settle_norms` measures them anew for the average.)
 #
 # ## Stop, and go on
 #
@@ -387,7 +392,7 @@ def fit_recipe(
 # print(f"the largest difference between {len(whole)} arrays of weights: {apart}")
 
 # %% [markdown]
-# Not a bit is different. (A GPU adds numbers in another order each time, so there the weights are only close.)
+# Not a bit is different, because the lost half of an epoch is trained again on the same captchas. (A GPU adds numbers in another order each time, so there the weights are only close.)
 # `make train` does just this: type the same command again, and the training goes on.
 #
 # ## A GPU, or several
@@ -407,7 +412,8 @@ def fit_recipe(
 #
 # An *ablation* changes one ingredient, trains on equally many captchas, and counts the errors on 20,000 held-out ones.
 # Each dot is one training, and the whiskers are 95 % intervals, which say nothing about other seeds. (`last weights`
-# means without the average. Batches of 128 have a higher rate, too.)
+# means without the average. Batches of 128 have a higher rate, too. Except for `full precision`, all of them compute with
+# 16 bits.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors
@@ -442,9 +448,10 @@ def fit_recipe(
 #     plt.show()
 
 # %% [markdown]
-# CTC without a GRU makes the fewest errors with each of the seeds. Perhaps that is because its columns share their
-# weights: what is learned about a letter in one column is known in all of them, while four heads learn every letter
-# four times.
+# After so short a training, CTC without a GRU makes the fewest errors with each of the seeds. Perhaps it beats four heads
+# because its columns share their weights: what is learned about a letter in one column is known in all of them, while
+# four heads learn every letter four times. (The finished networks can't be compared in this way: the four heads practised
+# one size alone, and read slightly more of `classic`.)
 #
 # ---
 #

@@ -19,7 +19,7 @@
 #
 # *Lesson 5 of 8 · 20 minutes · needs 3 and 4 · trains a minute*
 #
-# At the end of this lesson you can look at the log of a training and say whether the network learns, whether it is done,
+# At the end of this lesson you can look at the log of a training run and say whether the network learns, whether it is done,
 # and what to change next. You also know five mistakes that raise no error.
 
 # %%
@@ -42,7 +42,7 @@ from notebooks_py.ch3_ctc import decode_ctc, small_ctc
 
 
 # %% [markdown]
-# A seed, and the length of three short trainings.
+# A seed, and the length of three short training runs.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019
@@ -108,7 +108,8 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 #
 # The notebooks of the original tutorial print a line after every epoch. Each network was trained at a rate of 0.001 and
 # then, to the right of the dotted line, at a tenth of it. The table lists epochs in which no captcha is read right, or
-# the held-out loss is more than six times that of the epoch before (`rise`).
+# the held-out loss is more than six times that of the epoch before (`rise`). (The network with four heads has no
+# `val_acc`.)
 
 # %% tags=["active-ipynb"]
 # names = {"cnn": "Four heads", "ctc": "CTC", "ctc_pytorch": "CTC in PyTorch"}
@@ -132,12 +133,12 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 # %% [markdown]
 # **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with one that lasts
-# three epochs.
+# three epochs. (PyTorch divides the loss by the length of the text: four times 3.73 is about 15, the plateau of lesson 3.)
 #
 # **Spikes** of the held-out loss come later. In epoch 13 the CTC network reads only 69.7 % of the held-out captchas; an
-# epoch later all is well again. The training loss hardly shows it, because it is a mean over a thousand batches.
-# Probably the last steps before a spike went too far, or the running averages of batch normalisation, with which
-# held-out captchas are read, lagged behind the weights. Both come from long steps: at a tenth of the rate the spikes
+# epoch later all is well again. The training loss hardly shows it: it is a mean over a thousand batches, each normalised
+# by its own mean, while held-out captchas are read at a single moment, with the running averages. Probably the last steps
+# before a spike went too far, or these averages lagged behind the weights. Both come from long steps: at a tenth of the rate the spikes
 # end. So let the rate fall, average the weights (lesson 4), and keep the *best* weights (`ModelCheckpoint`), not the
 # last.
 #
@@ -214,11 +215,12 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"labels 10, 0, 11, {last}: loss {loss:.1f}")
 
 # %% [markdown]
-# Three labels are not 0, so Keras looks at the first three alone. The last character makes no difference, and is never
-# learned.
+# Three labels are not 0, so Keras looks at the first three alone: the last character of this text is not learned. Nor
+# can any answer contain a `0`, since decoding drops class 0 as a blank.
 #
 # **Too few columns.** `AAAA` needs seven (lesson 3). With six, its loss is infinite. PyTorch says so, but Keras on
-# TensorFlow gives a large number, which gets lost in the mean of an epoch. For a network that knows nothing:
+# TensorFlow gives a large number, which gets lost in the mean of an epoch. Here are the losses of a network that knows
+# nothing:
 
 # %% tags=["active-ipynb"]
 # for columns in (8, 7, 6):
@@ -262,7 +264,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # | training falls, held-out does not | overfitting | fresh captchas, or shifted ones (lesson 8) |
 # | held-out spikes, training does not | steps are too long | lower the rate, average, keep the best |
 # | both flat, the rate at zero | the training is over | train longer, or a larger network, or on more of what is hard |
-# | loss and answers do not fit together | one of the five mistakes | decode the labels and answers of one batch |
+# | loss and answers do not fit together | perhaps one of the five mistakes | decode the labels and answers of one batch |
 #
 # ---
 #

@@ -116,10 +116,10 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # ## What is left to see
 #
 # How can anybody tell the two apart? In the font, `0` is narrower than `O`, and their strokes are about equally thick.
-# But the captcha package cuts each glyph out, turns it, **stretches it into a box of one width**, and moves the corners.
-# After that, neither the width nor the thickness of a stroke says much. What remains is the *hole*: in a zero, it takes
-# up a smaller share of the area within the outline. Stretching hardly changes this share, because it widens hole and
-# outline alike.
+# But the captcha package cuts each glyph out, turns it, **stretches it into a box that is as wide for `0` as for `O`**,
+# and moves the corners. After that, neither the width nor the thickness of a stroke says much. What remains is the
+# *hole*: in a zero, it takes up a smaller share of the area within the outline. Stretching widens hole and outline alike,
+# so this difference stays.
 #
 # We measure the other share, that of ink. A pixel without ink belongs to the hole if there is ink above it, below it, to
 # its left and to its right.
@@ -287,14 +287,14 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # Left: with strokes thinner by a pixel, most zeros are no longer read as `0`; with strokes thicker by a pixel, most `O`
 # are. Right: in the font a zero is 26 pixels wide, and an `O` 30. A captcha squeezed that much is read nearly as before,
 # although its upright strokes get thinner. So the network follows neither the width of letters nor the thickness of
-# strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. Whether the network
-# uses anything else, we do not know, but it is right more often than our single number.
+# strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. The network probably
+# uses something else as well, since it is right more often than our threshold, but we do not know what.
 #
 # ## All errors
 #
-# Back to ordinary captchas. `models/ctc_errors.csv` holds all of `classic-100k` that the network reads wrong. A
-# *confusion matrix* counts, for each true character (row), what was read instead (column). We leave out answers of
-# another length, which cannot be compared character by character.
+# Back to ordinary captchas. `models/ctc_errors.csv` holds all captchas of `classic-100k` that the network reads wrong. A
+# *confusion matrix* counts, for each true character (row), what was read instead (column). We leave out right characters,
+# which would stand on the diagonal, and answers of another length, which cannot be compared character by character.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import read_errors
@@ -342,7 +342,7 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 
 # %% [markdown]
 # If the network is 80 % sure of each of a hundred answers, and about 80 of them are right, it is *calibrated*. We read
-# the beginning of three test sets of lesson 3, and put the answers into four classes by how sure the network was.
+# the beginning of three test sets of lesson 3, and put the answers into four groups by how sure the network was.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_calibration
@@ -368,12 +368,14 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # plt.show()
 
 # %% [markdown]
-# On the dotted line, the network would be right exactly as often as it says. Most answers are in the highest class, and
+# On the dotted line, the network would be right exactly as often as it says. Most answers are in the highest group, and
 # nearly all of these are right, also at other sizes and where there is nothing to read. Where a whisker ends below the
-# line, the network is surer than it should be.
+# line, the network is surer than it should be; that happens in the lower groups. So its percentage is a good warning, if
+# not an exact one.
 #
-# Lower right: a program that is not sure can ask for another captcha, as a person would, and the more often it asks, the
-# more errors it avoids. The dots stand for asking whenever the network is at most 99 % sure.
+# Lower right: a program that is not sure can ask for another captcha, as a person would, beginning with the least sure
+# answer. The more often it asks, the more errors it avoids. The dots stand for asking whenever the network is at most
+# 99 % sure: that avoids nearly all errors.
 #
 # ---
 #
@@ -389,7 +391,7 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # 1. Are other pairs as hard? Guess first, then call `count_right` with `"1I"`, `"8B"` and `"5S"`, and 20 drawings of
 #    each string. *Expected: nearly all are read right.* [Solution](solutions.ipynb#lesson-6-exercise-1)
 # 2. Use `try_threshold` on all three sizes at once. *Expected: the share of ink is right less often, because small
-#    glyphs have thicker strokes.* [Solution](solutions.ipynb#lesson-6-exercise-2)
+#    glyphs have thicker strokes for their size.* [Solution](solutions.ipynb#lesson-6-exercise-2)
 # 3. Thicken `"1111"` and `"IIII"` by a pixel. *Expected: neither turns into the other, because these two differ in
 #    shape.* [Solution](solutions.ipynb#lesson-6-exercise-3)
 #

@@ -391,14 +391,14 @@ def read_pictures(model, pictures):
 
 # %% [markdown]
 # In train mode, what is read depends on the other captchas in the batch, and fewest are right when each is read
-# alone, because the mean is then that of a single picture. (Bars are 95 % intervals.)
+# alone, because the mean is then that of a single picture. (Whiskers are 95 % intervals.)
 #
 # ## Keep the weights
 #
 # A `state_dict` holds tensors by name: the parameters, and *buffers* such as running averages. It does not hold the
 # architecture, so build the network first, then load. `weights_only=True` refuses a file with anything but tensors.
-# `models/pytorch.pt` is a slim network that one command trained from nothing, with averaged weights as in lesson 4,
-# which our loop left out. It reads the same twelve captchas:
+# `models/pytorch.pt` is a slim network that one command trained from nothing. It also averages its weights and practises
+# `O` and `0`, as in lesson 4; our loop did neither. It reads the same twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -425,7 +425,7 @@ def read_pictures(model, pictures):
 # 99.57 %, with its interval; the original saw many times as many captchas in training. (`judge` decided which network
 # is the finished one, so it is no test.)
 #
-# To *go on* with a training, also store the `state_dict` of the optimizers and of the cycles.
+# To *resume* training, also store the `state_dict` of the optimizers and of the cycles.
 #
 # ## Several processes, several machines
 #
@@ -439,7 +439,7 @@ def read_pictures(model, pictures):
 #
 # ## What you learned
 #
-# `fit` hides a short loop: loss, `zero_grad`, `backward`, step, rate. These differences trip up anyone who moves
+# `fit` hides a short loop: loss, `zero_grad`, `backward`, step, rate. The differences below trip up anyone who moves
 # between the two libraries, often without any error:
 #
 # | | Keras, lessons 2 and 3 | PyTorch |
@@ -461,7 +461,7 @@ def read_pictures(model, pictures):
 #
 # 1. Build a network like the original's twin, `CTCNet((32, 64, 128, 256, 256), convs=2, stride=1, tall=1,
 #    norms="every", channels=3, lstm=128)`, and count the parameters of its two LSTMs by hand. One direction of one LSTM
-#    that reads `a` numbers and keeps `h` has `4 * h * (a + h + 2)`. *Expected: 1,052,672, as in its
+#    that reads `a` numbers and keeps `h` has `4 * h * (a + h + 2)` parameters. *Expected: 1,052,672, as in its
 #    `lstm.parameters()`.* [Solution](solutions.ipynb#lesson-7-exercise-1)
 # 2. Take PyTorch's own mean in `ctc_loss`: `reduction="mean"`, without `.mean()`. *Expected: losses a
 #    quarter as large.* [Solution](solutions.ipynb#lesson-7-exercise-2)

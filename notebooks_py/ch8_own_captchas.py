@@ -45,7 +45,7 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 
 
 # %% [markdown]
-# A seed, and the length of the one training in this lesson.
+# A seed, and the length of the one training run in this lesson.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures
@@ -96,8 +96,8 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # inverse is read, too. Upside down, an `H` is still an `H`, and a `3` looks like an `E`, but the low percentage is a
 # warning. Does a wrong answer always come with one?
 #
-# `make study WHAT=kinds` read a thousand pictures of each kind. Where there are no digits or capitals, "nothing" is
-# right. The last column counts wrong answers of which the network was more than 90 % sure.
+# `make study WHAT=kinds` read a thousand pictures of each kind. For lower case, a blank picture and a landscape, "nothing"
+# is right. The last column counts wrong answers of which the network was more than 90 % sure.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -132,7 +132,8 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # print("columns:", *(network(np.zeros((1, 64, width, 3))).shape[1] for width in (128, 192)))
 
 # %% [markdown]
-# There is one column for every 8 pixels of width, up to 40.
+# There is one column for every 8 pixels of width. (Pictures more than five times as wide as high are squeezed into 40
+# columns.)
 #
 # ## Only digits, please
 #
@@ -171,6 +172,8 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 #     print(f"{name:6} {share(right, len(numbers))}")
 
 # %% [markdown]
+# All errors were letters in place of digits: without them, every captcha of these two hundred is read right.
+#
 # ## A folder of labelled pictures
 #
 # Put your captchas into a folder. Begin each file's name with its text, as in `7KQ2_001.png`, or add a `labels.csv`
@@ -285,14 +288,14 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #
 # ## One command
 #
-# For your own folder you need no notebook:
+# For your own folder you need no notebook. One command does all of this:
 #
 # ```sh
 # make tune FOLDER=my_captchas
 # ```
 #
-# does all of this with the alphabet of your texts, and ends with the share of held-out pictures that are read right.
-# It writes `mine.keras` and `mine.onnx`, and prints the command that reads with them. In Python, say
+# It takes the alphabet from your texts and brings pictures of different sizes to one, and ends with the share of held-out
+# pictures that are read right. It writes `mine.keras` and `mine.onnx`, and prints the command that reads with them. In Python, say
 # `read_captcha(picture, model="path/to/mine.onnx")`.
 #
 # ## How many labels do you need?
@@ -322,7 +325,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 
 # %% [markdown]
 # With finished weights and moves, 200 labels are enough to read nearly all pictures of these styles. So begin with
-# 250 labels, of which `make tune` holds out a fifth, and label more if too few of those are read right. From nothing,
+# 250 labels, of which `make tune` holds out a fifth, and label more if too few of those are read right, as in our own style
+# above. From nothing,
 # 200 labels do not teach lower case at all, while they do teach digits. With finished weights, moving the pictures
 # helps most where labels are few.
 #
@@ -368,14 +372,14 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #
 # - CTC reads any length: the same weights serve for any width of picture and any length of text.
 # - The alphabet is in the last layer alone; the weights of shared characters can be kept.
-# - Where labels are few, it pays to start from finished weights and to move the pictures about.
+# - Where labels are few, it often pays to start from finished weights and to move the pictures about.
 # - An ONNX file runs without Keras.
 #
 # ## On your own
 #
 # 1. Read captchas of seven characters, 256 pixels wide. *Expected: most are read right, though the network never
 #    practised seven.* [Solution](solutions.ipynb#lesson-8-exercise-1)
-# 2. Fine-tune `finished("ctc")[0]` on the folder with `far=0`. *Expected: fewer pictures are read right.*
+# 2. Fine-tune `finished("ctc")[0]` on the folder with `far=0`, in a new `fresh_folder("far0")`. *Expected: fewer pictures are read right.*
 #    [Solution](solutions.ipynb#lesson-8-exercise-2)
 # 3. Let the fine-tuned network read the captchas of lesson 1. *Expected: it has forgotten many of them; put
 #    some into the folder, and it keeps most.* [Solution](solutions.ipynb#lesson-8-exercise-3)
