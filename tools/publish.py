@@ -10,7 +10,6 @@ import json
 import re
 from pathlib import Path
 
-import pandas as pd
 from nbformat import NotebookNode
 
 from captcha_reader import scores, weights
@@ -163,8 +162,7 @@ def publish(run: Path, root: Path) -> bool:
         results |= {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
     lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
     if "classic-100k" in counts:  # lesson 6 looks at all of them
-        wrong = pd.DataFrame(counts["classic-100k"].wrong, columns=["text", "answer"])
-        lessons.write(home.with_name(f"{name}_errors.csv"), wrong.to_csv(index=False))
+        weights.write_errors(home.with_name(f"{name}_errors.csv"), counts["classic-100k"].wrong)
     runs.write_json(home, results)
     if name == "ctc":
         from tools import export
