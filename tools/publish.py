@@ -39,7 +39,7 @@ READMES = {  # the words of the results in each language
         "head": "read right of | the four heads | CTC",
         "parameters": "parameters",
         "pictures": "captchas of training",
-        "hours": "hours ({cpu})",
+        "hours": "hours ({cores} cores, {device})",
         "command": "command",
         "pytorch": "Lesson 7's network in PyTorch reads wider captchas, 192x64, another task: "
         "{score} of `wide-10k`, after {pictures:,} captchas (`{command}`).",
@@ -51,7 +51,7 @@ READMES = {  # the words of the results in each language
         "head": "读对的比例 | 四个 softmax 输出头 | CTC",
         "parameters": "参数量",
         "pictures": "训练样本",
-        "hours": "训练时长（小时，{cpu}）",
+        "hours": "训练时长（小时，{device}，{cores} 核）",
         "command": "命令",
         "pytorch": "第 7 课的 PyTorch 网络读的是更宽的 192x64 验证码，与上表不是同一个任务："
         "用 {pictures:,} 张训练后（`{command}`），在 `wide-10k` 上为 {score}。",
@@ -92,7 +92,7 @@ def tables(root: Path, words: dict) -> list[str]:
         rows.append([f"`{test_set}`", *(share(cell) if cell else "" for cell in cells)])
     for name in ("parameters", "pictures"):
         rows.append([words[name], *(f"{network[name]:,}" for network in pair)])
-    hours = words["hours"].format(cpu=f"{pair[1]['cores']} cores, {pair[1]['device']}")
+    hours = words["hours"].format(**pair[1])
     rows.append([hours, *(f"{network['seconds'] / 3600:.1f}" for network in pair)])
     rows.append([words["command"], *(f"`{network['command']}`" for network in pair)])
     first, second = ("\n".join(f"| {' | '.join(row)} |" for row in x) for x in (marks, rows))
