@@ -1,4 +1,4 @@
-# Every command of the repository. Each makes its own environment first, .venv with packages at the
+# Every command of the repository. Those that run Python make its environment first, .venv with packages at the
 # versions of requirements.lock, and uses it from then on. With another Python: `make run-all PYTHON=python3.12`
 # (.venv keeps the Python that it was made with; delete the folder to change that).
 PYTHON ?= python3
@@ -31,7 +31,7 @@ takes = $(foreach x,$(filter-out PYTHON CI EXTRAS $1,$(GIVEN)),$(error \
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s  %s\n", $$1, $$2}' Makefile
 
-setup: $(INSTALLED) ## make the environment in .venv (every other command does so first)
+setup: $(INSTALLED) ## make the environment in .venv (commands that need it do so first)
 
 setup-torch: .venv/.torch ## add PyTorch, which lesson 7 needs
 
@@ -81,7 +81,7 @@ links: setup .venv/.site ## check the links to other sites
 train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20min|300000 OUT=folder
 	@$(PY) -m tools.train $(PARAMETERS)
 
-tune: setup ## learn captchas of your own from labelled pictures; FOLDER=my_captchas PATTERN='*_{text}' FROM=ctc|nothing
+tune: setup .venv/.onnx ## learn captchas of your own from labelled pictures; FOLDER=my_captchas PATTERN='*_{text}' FROM=ctc|nothing
 	@$(PY) -m tools.tune $(PARAMETERS)
 
 study: setup ## measure what lessons show (minutes to hours); WHAT=bank|ablation|heads|kinds|tuning

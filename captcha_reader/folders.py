@@ -45,7 +45,7 @@ def read_folder(
     if table:
         labels, bad = _table(table, {path.name for path in files})
     else:
-        labels, bad = _from_names([path.name for path in files], pattern)
+        labels, bad = _from_names([path.name for path in files], pattern), []
     pictures, texts, seen = [], [], {}
     for path in files:
         text = labels.get(path.name)
@@ -79,7 +79,7 @@ def picture_files(folder: str | Path) -> list[Path]:
     return files
 
 
-def _from_names(names: list[str], pattern: str | None) -> tuple[dict[str, str], list[str]]:
+def _from_names(names: list[str], pattern: str | None) -> dict[str, str]:
     """Return the texts that stand in names of files; of those that don't fit `pattern`, none."""
     if pattern is None:
         labels = {name: re.split(r"[_. ]", name)[0] for name in names}
@@ -98,7 +98,7 @@ def _from_names(names: list[str], pattern: str | None) -> tuple[dict[str, str], 
             f"names for one file, so pictures may be lost; {TABLES[0]} is safer",
             stacklevel=3,
         )
-    return labels, []
+    return labels
 
 
 def _check_names(labels: dict[str, str]) -> None:

@@ -36,6 +36,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 BATCH = 100  # pictures for the network at a time
 BEST = 3  # alternatives for each character
 BEAM = 10  # beginnings of a text that are kept for each length
+CHANNELS = (), (1,), (3,), (4,)  # what may follow the height and width of an array
 LIKELY = 5  # characters of a column by which a beginning may grow
 PROPERTY = "captcha_reader"  # of an ONNX file: a network's description as JSON
 
@@ -117,8 +118,9 @@ def read_captchas(
     if strange := sorted(set(alphabet or "") - set(network.alphabet)):
         raise ValueError(f"alphabet={alphabet!r}: the network does not know "
                          f"{', '.join(map(repr, strange))}, but {network.alphabet!r}")  # fmt: skip
-    if isinstance(pictures, str | bytes | os.PathLike | Image.Image) or hasattr(pictures, "read"):
-        pictures = [pictures]  # one is meant
+    one = isinstance(pictures, str | bytes | os.PathLike | Image.Image) or hasattr(pictures, "read")
+    if one or isinstance(pictures, np.ndarray) and pictures.shape[2:] in CHANNELS:
+        pictures = [pictures]
     results: list[Reading | UnreadablePicture | np.ndarray] = []
     for picture in pictures:
         try:
@@ -230,8 +232,7 @@ def _open(picture: bytes | Image.Image | np.ndarray) -> Image.Image:
     if isinstance(picture, bytes):
         picture = Image.open(io.BytesIO(picture), formats=FORMATS)
     elif isinstance(picture, np.ndarray):
-        channels = picture.shape[2:] or (1,)
-        if picture.dtype != np.uint8 or picture.ndim < 2 or channels not in ((1,), (3,), (4,)):
+        if picture.dtype != np.uint8 or picture.ndim < 2 or picture.shape[2:] not in CHANNELS:
             raise UnreadablePicture(
                 f"{picture.dtype} of shape {picture.shape}; an array has to be uint8, (height, "
                 "width) or with a last axis of 1, 3 or 4"
@@ -372,7 +373,9 @@ def to_reading(
         if not len(label):
             return Reading("", None, ())
         share = chance_of_length(columns, length) if length else 1.0
-    (confidence,) = chances(columns, label[None]) / share
+    (chance,) = chances(columns, label[None])
+    if not chance:  # the columns have no room for it
+        return Reading("", None, ())
     length, characters = len(label), len(alphabet)
     others = np.tile(label, (length, characters, 1))  # at each place every character
     others[range(length), :, range(length)] = np.arange(characters) + 1
@@ -384,7 +387,7 @@ def to_reading(
         for row, order in zip(each, best, strict=True)
     )
     text = "".join(alphabet[answer - 1] for answer in label)
-    return Reading(text, min(round(float(confidence), 6), 1.0), alternatives)
+    return Reading(text, min(round(float(chance / share), 6), 1.0), alternatives)
 
 
 def greedy(columns: np.ndarray) -> np.ndarray:

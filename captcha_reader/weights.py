@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +57,6 @@ def read_log(name: str, folder: Path = MODELS) -> pd.DataFrame:
     import pandas as pd
 
     return pd.read_csv(find(f"{name}.csv", folder))
-
-
-def write_errors(path: Path, wrong: Sequence[tuple[str, str]]) -> None:
-    """Write the texts and answers of captchas that were read wrong as a table of two columns."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("text", "answer"), *wrong])
 
 
 def read_errors(name: str, folder: Path = MODELS) -> list[tuple[str, str]]:

@@ -211,10 +211,13 @@ def test_what_is_known_about_a_text_helps_and_what_cannot_be_is_named():
     (picture,) = draw_captchas(["0000"], rng)
     assert read_captcha(picture, alphabet="0123456789").text == "0000"
     assert len(read_captcha(picture, length=5).text) == 5
+    no_room = read_captcha(picture, length=9, alphabet="7")  # 16 columns, and 8 blanks between
+    assert no_room == reading.Reading("", None, ())
     with pytest.raises(ValueError, match="'é'.*0123456789ABC"):
         read_captcha(picture, alphabet="aé")
     with pytest.raises(ValueError, match="length=0"):
         read_captcha(picture, length=0)
+    assert len(read_captchas(picture)) == len(read_captchas(picture[None])) == 1
     (by_name,) = read_captchas(saved(CAPTCHA))
     assert by_name == read_captcha(io.BytesIO(saved(CAPTCHA))) and by_name.text == EASY
 

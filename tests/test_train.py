@@ -177,7 +177,8 @@ def test_a_damaged_backup_is_named_and_one_of_the_first_epoch_is_dropped(tmp_pat
      "train --budget=63", "train --batch=64001", "train --seed=4294967296", "train --rate=2",
      "train --workers=-1", "train --model=cnn --sizes=0.5", "train --steps=3",
      "train --model=pytorch --batch=63", "train --model=pytorch --budget=20min",
-     "tune --folder=x --from=mine.keras", "study --what=lengths", "study --what=bank --pictures=9",
+     "tune --folder=x --from=mine.keras", "tune --folder=x --budget=10",
+     "study --what=lengths", "study --what=bank --pictures=9",
      "evaluate --model=rnn", "evaluate --set=classic", "evaluate --model=none.keras",
      "run_lessons --steps=0", "run_lessons --seed=-1"],
 )  # fmt: skip

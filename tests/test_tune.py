@@ -67,7 +67,7 @@ def test_a_folder_becomes_a_network_and_ctrl_c_changes_nothing(call, tmp_path, c
         assert load_network(out / "mine.onnx").width == 192
     results = json.loads((out / "results.json").read_text())
     assert results["steps"] == 5 and results["n"] == 4 and (out / "wrong.png").exists()
-    assert "my captchas' OUT=" in results["command"] and not whole.compiled
+    assert "my captchas' FROM=nothing" in results["command"] and not whole.compiled
     with pytest.raises(KeyboardInterrupt):
         call("stopped", callbacks=[Stop()])
     resumed = call("stopped")

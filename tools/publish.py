@@ -10,6 +10,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 from nbformat import NotebookNode
 
 from captcha_reader import scores, weights
@@ -143,6 +144,10 @@ def publish(run: Path, root: Path) -> bool:
                          "RUN= wants its folder") from error  # fmt: skip
     home, model = root / "models" / f"{name}.json", run / f"model{suffix}"
     weights.check_weights(model, results["sha256"])
+    if name == "ctc":  # before anything is written: one with a GRU can't be exported
+        from tools import export
+
+        export.export(model, ALPHABET)
     read = reader(model, size)
     judged = scores.evaluate(read, judge).record()
     old = json.loads(home.read_text("utf-8"))["scores"] if home.exists() else {}
@@ -162,11 +167,10 @@ def publish(run: Path, root: Path) -> bool:
         results |= {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
     lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
     if "classic-100k" in counts:  # lesson 6 looks at all of them
-        weights.write_errors(home.with_name(f"{name}_errors.csv"), counts["classic-100k"].wrong)
+        wrong = pd.DataFrame(counts["classic-100k"].wrong, columns=["text", "answer"])
+        lessons.write(home.with_name(f"{name}_errors.csv"), wrong.to_csv(index=False))
     runs.write_json(home, results)
     if name == "ctc":
-        from tools import export
-
         export.main([f"--model={final}"])
     return True
 

@@ -144,7 +144,7 @@ def end_with(main: Callable[[], int]) -> None:
         print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was")
+        print("\nstopped; a training goes on where it was when you type the same command again")
         code = 3
     except BaseException:
         traceback.print_exc()

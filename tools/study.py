@@ -234,12 +234,13 @@ def styles(seed: int) -> dict[str, tuple]:
         parts = (texts[i : i + 500] for i in range(0, len(texts), 500))
         pictures = np.concatenate([scale(draw_style(style, part, rng)) for part in parts])
         drawn[style] = pictures, texts, STYLES[style][0]
-    if SVG.exists():
-        with warnings.catch_warnings(action="ignore"):  # names that differ in case alone
-            pictures, texts = read_folder(SVG)
-        places = random.Random(seed).sample(range(len(texts)), max(LABELS) + VALID)
-        texts = [texts[i] for i in places]
-        drawn[SVG.name] = np.stack([pictures[i] for i in places]), texts, alphabet_of(texts)
+    if not SVG.exists():
+        raise ValueError(f"there is no {SVG}: tools/svg_captcha.js draws it, and says how")
+    with warnings.catch_warnings(action="ignore"):  # names that differ in case alone
+        pictures, texts = read_folder(SVG)
+    places = random.Random(seed).sample(range(len(texts)), max(LABELS) + VALID)
+    texts = [texts[i] for i in places]
+    drawn[SVG.name] = np.stack([pictures[i] for i in places]), texts, alphabet_of(texts)
     return drawn
 
 
@@ -256,7 +257,8 @@ def tuning(pictures: int, seed: int) -> dict:
     for (style, (X, texts, alphabet)), (name, (known, far)), labels in itertools.product(
         styles(seed).items(), TUNING.items(), LABELS
     ):
-        steps = round(pictures / 32 * (labels / min(LABELS)) ** 0.5)  # as `make tune`
+        # Half as many as `make tune` takes.
+        steps = round(pictures / 32 * (labels / min(LABELS)) ** 0.5)
         keras.utils.set_random_seed(seed)
         keras.mixed_precision.set_dtype_policy(RECIPE["precision"])
         model = ch4.build_ctc(len(alphabet), **ch4.SLIM)

@@ -47,6 +47,9 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     start = getattr(arguments, "from")
     if start not in ("ctc", "nothing") and not Path(start).is_file():
         parser.error(f"--from={start} is neither ctc nor nothing, nor a .keras file")
+    if isinstance(budget := arguments.budget, int) and budget < BATCH:
+        parser.error(f"--budget={budget} is less than one batch of {BATCH} pictures; for minutes, "
+                     f"write {budget}min")  # fmt: skip
     return arguments
 
 
