@@ -104,7 +104,7 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # plot_shares(axes, slash(map(" ".join, right)), list(right.values()), drawings, fmt="o")
 # axes.axhline(100 / 16, color="crimson", ls=":", label="a fair coin: 1 in 16")
 # axes.set(xlabel="what was drawn", ylabel="read right (%)", ylim=(0, 105))
-# axes.set_title(f"O0O0 against a coin: {share(total, n)}")
+# axes.set_title(f"OØOØ against a coin: {share(total, n)}")
 # axes.tick_params("x", labelfontfamily="monospace", labelrotation=60)
 # axes.legend(loc=(0.76, 0.2))
 # plt.show()

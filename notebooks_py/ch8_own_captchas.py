@@ -205,7 +205,7 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 # for path in strangers:
 #     path.unlink()
 # pictures, texts = read_folder(folder, ALPHABET)  # 64 pixels high, each in its own shape
-# pictures = np.stack(pictures)  # which is the same here
+# pictures = np.stack(pictures)  # here they all have one shape
 # train, test = split(texts, share=0.2, seed=SEED)
 # truth = [texts[i] for i in test]
 # before = read_ctc(network, pictures[test])
@@ -266,7 +266,7 @@ def own_captchas(
 def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Path) -> None:
     """Train a CTC network for `steps` batches, or go on with the run in `folder`."""
     compile_recipe(model, steps)
-    fit_recipe(model, data, steps, {}, folder)
+    fit_recipe(model, data, steps, {}, folder)  # {}: no held-out captchas
 
 # %% [markdown]
 # Half a minute later:
