@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 4. Train for real, with or without a GPU
 #
-# *Lesson 4 of 8 · 40 minutes · needs 3 · trains seconds*
+# *Lesson 4 of 8 · 35 minutes · needs 3 · trains seconds*
 #
 # Lessons 2 and 3 trained for two minutes. At the end of this one you know where the time of a training step goes, what
 # our recipe is made of, how to stop and go on, and how to use a GPU, or several. You need [lesson 3](ch3_ctc.ipynb). A
