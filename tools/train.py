@@ -155,7 +155,7 @@ def seconds_a_step(model, data) -> float:
 
     times = []
     clock = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda *_: times.append(time.perf_counter())
+        on_train_batch_end=lambda batch, logs: times.append(time.perf_counter())
     )
     data.steps = 40
     model.fit(data, shuffle=False, verbose=0, callbacks=[clock])

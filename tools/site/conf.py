@@ -103,7 +103,7 @@ def stage(app: Sphinx) -> None:
         shutil.copy(ROOT / path, app.srcdir / page)
     shutil.copytree(PAGES, app.srcdir, dirs_exist_ok=True)
     taught = [lesson for lesson in lessons.find(ROOT) if lesson.name in PROMISES]
-    cards = "\n".join(card(lesson, app.srcdir / "cards") for lesson in taught)
+    cards = "\n".join(card(lesson, Path(app.srcdir, "cards")) for lesson in taught)
     repository = f"[the repository]({ADDRESS})" if ADDRESS else "the repository"
     start = app.srcdir / "index.md"
     text = start.read_text("utf-8").format(first=taught[0], repository=repository, cards=cards)
