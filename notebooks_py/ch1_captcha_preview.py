@@ -20,7 +20,7 @@
 # *Lesson 1 of 8 · 25 minutes · needs a little Python · trains nothing*
 #
 # At the end of this lesson you have an endless, reproducible stream of captchas in the shape that a network needs, and
-# you know what makes them hard to read. Running it all takes a minute.
+# you know what makes captchas hard to read.
 
 # %%
 import os
@@ -38,9 +38,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 
 # %% [markdown]
-# Lesson 0 ran anywhere; from here on you need the whole repository. `captcha_reader` is its small library, and
-# `notebooks_py` holds the lessons as modules. All captchas in this lesson follow from one number, the *seed*. Change it,
-# and you get other captchas.
+# From here on you need the whole repository: `captcha_reader` is its small library, and `notebooks_py` holds the
+# lessons as modules. One number, the *seed*, decides all captchas of this lesson. Change it, and you get others.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # the year of the tutorial that this one grew out of
@@ -48,8 +47,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # ## One captcha
 #
-# A captcha is a picture of a text that people can read and programs should not. The package `captcha` draws ours: four
-# characters out of 36, the digits and the capital letters.
+# A captcha is a picture of a text that people should be able to read and programs should not. The package `captcha`
+# draws ours: four characters out of 36, the digits and the capital letters.
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -83,11 +82,11 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# Cover the titles and try to read them. Can you tell `0` from `O`? Lesson 6 is about this pair.
+# Cover the titles and try to read the captchas. Can you tell `0` from `O`? Lesson 6 is about this pair.
 #
-# A network trains on *batches* of captchas. Ours never end, so from now on an *epoch* is a fixed number of batches.
-# `stream` gives each batch its own random generator, seeded by a *name* of four parts: the seed, the *split* (what the
-# captchas are for), the epoch and the number of the batch. Here are the first five texts of some batches:
+# A network trains on *batches* of captchas. Our supply never ends, so for us an *epoch* is simply a fixed number of
+# batches. `stream` gives each batch its own random generator, seeded by a *name* of four parts: the seed, the *split*
+# (what the captchas are for), the epoch and the number of the batch. Here are the first five texts of some batches:
 
 # %% tags=["active-ipynb"]
 # for name in [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("valid", 0, 0), ("train", 0, 0)]:
@@ -95,13 +94,12 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"{split}, epoch {epoch}, batch {index}:", random_texts(stream(SEED, *name), 5))
 
 # %% [markdown]
-# The same name gives the same captchas, in whatever order we ask. Training and testing never share a name.
+# The same name gives the same captchas, in whatever order we ask for them. Training and testing never share a name.
 #
 # ## The anatomy of a captcha
 #
-# `stages` draws one captcha and keeps the steps in between. Each letter is drawn in one of three sizes, turned by up to
-# 30 degrees, and *warped*: stretched into a box whose corners are moved at random. Each column of the figure is one
-# character:
+# `stages` draws a captcha and keeps every step. Each letter is drawn in one of three sizes, turned by up to 30 degrees,
+# and *warped*: stretched into a box whose corners are moved at random.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import stages
@@ -122,12 +120,12 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# Follow the zero (second) and the `O` (third) down their columns. The font draws the zero narrower, but both are
+# Follow the zero (second column) and the `O` (third) downwards. The font draws the zero narrower, but both are
 # stretched into boxes of the same size.
 #
 # Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to 255.
-# The package makes the mask from the letter's own brightness. Here is one letter in four colours; the number above a
-# mask is its main level. Which letter will be palest?
+# The package makes the mask from the letter's own brightness. Here is one letter in four colours; above each mask
+# stands its most common level. Which letter will be palest?
 
 # %% tags=["active-ipynb"]
 # from PIL import Image
@@ -151,7 +149,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# The darkest one! A black letter would not be seen at all. Now we put all letters together:
+# The darkest one! A black letter would be invisible. Now we put all the letters together:
 
 # %% tags=["active-ipynb"]
 # widths = [stage.width for stage in anatomy.pictures.values()]  # all to one scale
@@ -164,13 +162,13 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # *Pasted*: about half of the letters have a space before them, and each slides back over its neighbour by up to a
-# quarter of a letter. *Squeezed*: a row that is too wide is made to fit. Then come 30 *dots* and an *arc*, often
-# darker than the letters because no mask makes them pale, and a filter that *smooths* all edges.
+# quarter of a letter. *Squeezed*: a row that is too wide is made to fit. Then come 30 *dots* and an *arc*, often darker
+# than the letters because no mask makes them pale, and a filter that *smooths* all edges.
 #
 # ## Why captcha 0.7.0?
 #
-# By its source code, version `0.7.0` draws nearly as the package did for the
-# [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so we can compare our results. The newer `0.7.1`
+# Judging by its source code, version `0.7.0` draws nearly as the package did for the
+# [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so our results can be compared. The newer `0.7.1`
 # can't be seeded, and because of a slip in a formula the corners of its boxes hardly move. How far do they move on
 # average, for a letter of 56 points?
 
@@ -182,14 +180,11 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #     print(f"captcha {name}: {np.mean(moves):.1f} pixels in each direction")
 
 # %% [markdown]
-# `MODERN` draws as 0.7.1 does, but from our seeded generator.
-#
 # ## From text to labels, and back
 #
 # A network answers with numbers, so each character becomes its place in the alphabet, counted from 0. The network of
-# lesson 2 has four outputs, called *heads*, one for each position. Each head answers with 36 probabilities, so the
-# right answer is also written as 36 numbers, a 1 at the place of the character and 0 everywhere else. Such a row is
-# called *one-hot*.
+# lesson 2 has four outputs, called *heads*, one for each position. Each head gives 36 probabilities, so the right
+# answer is also written as 36 numbers: a 1 at the character's place and 0 elsewhere. Such a row is called *one-hot*.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.texts import decode_heads
@@ -204,10 +199,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # ## `CaptchaSequence`
 #
 # A network that sees the same pictures again and again learns them by heart. So we draw **on the fly**, each batch just
-# before it is needed. In Keras, such a data set is a `PyDataset`: it knows how many batches an epoch has, and how to
-# make batch number `index`. Ours asks `stream` for the batch's generator, draws texts and pictures, and divides the
-# bytes by 255. Labels are `"one-hot"` for lesson 2, or `"ctc"` for lesson 3: whole numbers from 1 to 36, because there
-# the 0 means "nothing new here".
+# before it is needed. In Keras, such a data set is a `PyDataset`. Labels are `"one-hot"` for lesson 2, or `"ctc"` for
+# lesson 3: there the places are counted from 1, because 0 means "nothing new here".
 
 # %%
 class CaptchaSequence(keras.utils.PyDataset):
@@ -256,13 +249,12 @@ class CaptchaSequence(keras.utils.PyDataset):
 # print("as CTC labels:", CaptchaSequence(1, 1, SEED, labels="ctc")[0][1].tolist())
 
 # %% [markdown]
-# The titles agree with the pictures, so the labels are right. The CTC labels are those of the first text, `NSED`: each
-# is the place in the alphabet plus 1.
+# The titles agree with the pictures, so the labels are right. The CTC labels are those of the first text, `NSED`.
 #
 # ## A new epoch, new pictures
 #
 # After each epoch the data set has to move on to new pictures. A *callback*, code that Keras calls during training,
-# does this. (When we train, we also switch off the shuffling of `fit`, which does not follow our seed.)
+# does this. (In training we also switch off the shuffling of `fit`, because it ignores our seed.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):
@@ -276,7 +268,7 @@ class SetEpoch(keras.callbacks.Callback):
         self.data.epoch = epoch
 
 # %% [markdown]
-# Here we call it by hand, three times:
+# We call it by hand, three times:
 
 # %% tags=["active-ipynb"]
 # for epoch in range(3):
@@ -286,8 +278,8 @@ class SetEpoch(keras.callbacks.Callback):
 # %% [markdown]
 # ## Two workers or eight
 #
-# With `workers=8` Keras draws in eight threads, and any of them may be ready first. Are the batches still the same, and
-# in the same order? To find out, we send them through a network that only averages the colours of each captcha:
+# To save time, Keras can draw in eight threads (`workers=8`), and any of them may be ready first. Are the batches still
+# the same, and in the same order? We send them through a network that only averages the colours of each captcha:
 
 # %% tags=["active-ipynb"]
 # picture = keras.Input((64, 128, 3))
@@ -299,33 +291,30 @@ class SetEpoch(keras.callbacks.Callback):
 # print("the same with 2 workers, and with 8:", [np.array_equal(one, other) for other in others])
 
 # %% [markdown]
-# They are the same: each batch depends on its name alone, and Keras hands the batches out in order. More workers only
-# make them come faster.
+# They are, because each batch depends on its name alone, and Keras hands the batches out in order.
 #
 # ---
 #
 # ## What you learned
 #
-# - A captcha is made in steps: letters are drawn, turned, warped, pasted through a mask of their own brightness, and
-#   squeezed. Then come dots, an arc and a filter.
-# - Data is reproducible if each batch depends on a *name* alone: two workers or eight draw the same.
-# - `CaptchaSequence` gives pictures in [0, 1], and labels as four one-hot arrays or as whole numbers for CTC.
+# - The letters of a captcha are drawn, turned, warped, pasted through a mask of their own brightness, and squeezed.
+#   Then come dots, an arc and a filter.
+# - Data is reproducible if each batch depends on a *name* alone.
+# - `CaptchaSequence` gives pictures in [0, 1], and labels as one-hot arrays or as whole numbers for CTC.
 #
 # ## On your own
 #
-# 1. Draw captchas of six characters instead of four. Which stage gets stronger? *Expected: the squeeze,
-#    because six letters need half as much room again.* [Solution](solutions.ipynb#lesson-1-exercise-1)
-# 2. Make a `CaptchaSequence` with the alphabet `"0123456789"` and look at the shape of each array of labels.
-#    *Expected: four arrays of `(batch, 10)`.* [Solution](solutions.ipynb#lesson-1-exercise-2)
-# 3. Draw the same letter ten times with `draw_glyph` and show what the warp does to it.
-#    *Expected: ten shapes, all in boxes of one of three sizes.* [Solution](solutions.ipynb#lesson-1-exercise-3)
+# 1. Draw captchas of six characters. Which stage gets stronger? *Expected: the squeeze, because six letters need half
+#    as much room again.* [Solution](solutions.ipynb#lesson-1-exercise-1)
+# 2. Make a `CaptchaSequence` with the alphabet `"0123456789"`. What shape do its labels have? *Expected: four arrays of
+#    `(batch, 10)`.* [Solution](solutions.ipynb#lesson-1-exercise-2)
+# 3. Draw the same letter ten times with `draw_glyph` and show what the warp does to it. *Expected: ten shapes, in boxes
+#    of three sizes.* [Solution](solutions.ipynb#lesson-1-exercise-3)
 #
 # ## Further reading
 #
 # - [captcha on GitHub](https://github.com/lepture/captcha): you now know what each part of `image.py` is for.
-# - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): from this package to
-#   the finished network on one page.
-# - [keras.utils.PyDataset](https://keras.io/api/utils/python_utils/#pydataset-class): the rules for
-#   data sets with workers.
+# - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): all on one page.
+# - [keras.utils.PyDataset](https://keras.io/api/utils/python_utils/#pydataset-class): data sets with workers.
 #
 # Next: [2. Read captchas with a convolutional network](ch2_cnn.ipynb) · [Solutions](solutions.ipynb)
