@@ -20,7 +20,7 @@
 # *Lesson 2 of 8 · 30 minutes · needs 1 · trains two minutes*
 #
 # At the end of this lesson you have built the first network of the original tutorial, trained a small one until it
-# reads most captchas of digits, and measured what this network and a finished one can read. A CPU is enough.
+# reads most captchas of digits, and measured how well this network and a finished one read. A CPU is enough.
 
 # %%
 import os
@@ -69,14 +69,14 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 #
 # The first half of the network looks for patterns. A *convolution* slides small windows, its *filters*, over the
 # picture. A filter consists of *weights*, numbers that are learned in training, and gives a large number wherever the
-# picture has the pattern that the weights describe. All the numbers that one filter gives are a *channel*. *ReLU*
-# replaces negative numbers by 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation*
-# keeps the numbers near 0 and of the same spread. In training it measures their mean and spread in each batch; for
-# reading it uses running averages of these, which with a smaller `momentum` forget sooner.
+# picture has the pattern of these weights. All the numbers from one filter form a *channel*. *ReLU* replaces negative
+# numbers by 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation* keeps the numbers
+# near 0 and of the same spread. In training, it measures their mean and spread in each batch; in reading, it uses
+# running averages of these. With a smaller `momentum`, the averages forget sooner.
 #
-# A *block* has one or two convolutions of 3x3 pixels and a pooling, so it halves the height and the width. One block
-# after another finds strokes, then corners, then pieces of letters. The original normalises after every convolution;
-# our own networks do it once in each block, which is faster.
+# A *block* has one or two convolutions of 3x3 pixels and a pooling, so it halves the height and the width. Block by
+# block, the network finds strokes, then corners, then pieces of letters. The original normalises after every
+# convolution, our own networks once in each block, which is faster.
 
 # %%
 def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
@@ -101,8 +101,8 @@ def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
 
 
 # %% [markdown]
-# The original feeds colours, in which paper is 1 and ink is less. We feed one number for each pixel, 0 for white paper
-# and 1 for black ink, by a standard formula for brightness. Lesson 3 shows why.
+# The original network sees colours, in which paper is 1 and ink is less. Ours sees one number for each pixel, 0 for
+# white paper and 1 for black ink. Lesson 3 shows why.
 
 # %%
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue look: BT.601
@@ -115,8 +115,8 @@ def to_ink(picture):
 
 # %% [markdown]
 # The second half gives the answers. All numbers of the last block go to four *heads*, one for each position. In each
-# head a *dense* layer computes a score for each character, a weighted sum of all these numbers, and a *softmax* turns
-# the scores into probabilities that add up to one.
+# head a *dense* layer computes a score for each character, a weighted sum of these numbers, and a *softmax* turns the
+# scores into probabilities that add up to one.
 
 # %%
 CLASSES = len(ALPHABET)
@@ -155,20 +155,20 @@ def build_cnn(
 # print(f"{full.count_params():,} parameters")
 
 # %% [markdown]
-# The numbers below a box are height, width and channels: the picture shrinks, while the number of channels grows.
+# The numbers below each box are height, width and channels: the picture shrinks, while the number of channels grows.
 # *Parameters* are all the numbers that a network consists of.
 #
 # The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network, `SMALL`: four
-# blocks of one convolution each, fewer filters, and a first convolution that moves by two pixels, so that everything
-# after it works on a quarter of the pixels.
+# blocks of one convolution each, fewer filters, and a first convolution that moves by two pixels and so leaves a
+# quarter of them.
 #
 # ## Train
 #
 # Training changes the weights a little after each batch, so that the *loss* becomes smaller. Our loss is minus the
 # natural logarithm of the probability of the right answer, in *nats*, summed over the four heads. *Adam* is a common
-# rule for such changes, and the *learning rate* says how large its steps are. Like the original, we train at one rate,
-# and then once more, from the weights with the smallest loss on pictures kept aside, at a tenth of it: the large steps
-# bring us near the goal, and the small ones right to it.
+# rule for such changes, and the *learning rate* says how large its steps are. Like the original, we first train at one
+# rate, and then, from the best weights so far, at a tenth of it: large steps bring us near the goal, and small ones
+# right to it.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -190,9 +190,9 @@ def build_cnn(
 # print(f"{model.count_params():,} parameters, {len(valid) * 128} held-out pictures")
 
 # %% [markdown]
-# *Held-out* pictures (`valid`) are not used for training, only for checking it. Among the callbacks, `EarlyStopping`
-# would end a longer training after three epochs without a better held-out loss, `CSVLogger` writes the log, and
-# `ModelCheckpoint` keeps the best weights. Now the network learns:
+# *Held-out* pictures (`valid`) are kept aside, not to train on but to check the training. `EarlyStopping` would end a
+# longer training when the held-out loss has stopped falling, and `ModelCheckpoint` saves the weights with the smallest
+# held-out loss. Now the network learns:
 
 # %% tags=["active-ipynb"]
 # def compile_at(rate):
@@ -226,13 +226,13 @@ def build_cnn(
 # plt.show()
 
 # %% [markdown]
-# The held-out loss is lower at first because it is taken at the end of an epoch, while the training loss is a mean over
-# the whole epoch.
+# At first the held-out loss is lower, because it is measured at the end of an epoch, while the training loss is a mean
+# over the whole epoch.
 #
 # ## Read
 #
-# The held-out pictures are new, but their letters come from the same bank. The real test is on captchas that the
-# package itself draws, in bytes from 0 to 255:
+# The held-out pictures are new, but their letters come from the same bank. The real test is captchas that the package
+# itself draws:
 
 # %%
 def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABET) -> list[str]:
@@ -240,7 +240,7 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
     return decode_heads(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
 # %% [markdown]
-# Here are the first twelve of a thousand captchas. A title is the network's answer, green if it is right. A captcha
+# Here are the first twelve of a thousand captchas. Each title is the network's answer, green if it is right. A captcha
 # counts only if *all* its characters are right.
 
 # %% tags=["active-ipynb", "trained"]
@@ -259,20 +259,20 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # assert right > 0.6 * len(texts) or STEPS < 300, f"only {right} right"
 
 # %% [markdown]
-# A percentage alone says little: 9 of 10 and 9,000 of 10,000 are both 90 %, but one of them may be luck. So we
-# always give *n*, and Wilson's 95 % interval: the range of true accuracies for which such a count is no surprise.
+# A percentage alone says little: 9 of 10 and 9,000 of 10,000 are both 90 %, but the first may be luck. So we always
+# give *n*, and Wilson's 95 % interval: the range of true accuracies for which such a count is no surprise.
 
 # %% tags=["active-ipynb"]
 # for right, n in [(9, 10), (9_000, 10_000), (12_577, 12_800)]:
 #     print(f"{right:,} of {n:,}: {share(right, n)}")
 
 # %% [markdown]
-# The last line is what the original reports for its network on all 36 characters.
+# The last line is the original's result for all 36 characters.
 #
 # ## With more patience
 #
-# `models/cnn.keras` is a finished network for all 36 characters, a slim form of the large network above. One command
-# trained it, by the recipe of lesson 4. Here it reads twelve captchas:
+# `models/cnn.keras` is a finished network for all 36 characters, a slim form of the original. It was trained by the
+# recipe of lesson 4. Here it reads twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, finished
@@ -287,8 +287,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     print(f"`{results['command']}` trained it")
 
 # %% [markdown]
-# What do the blocks of this network see? We send the first captcha through them, and show the four channels of each
-# block that differ most from place to place. The brighter a cell, the larger its number.
+# What do the blocks of this network see? Here are, for each block, the four channels that vary most from place to
+# place. The brighter a cell, the larger its number.
 
 # %% tags=["active-ipynb"]
 # if available("cnn"):
@@ -312,14 +312,14 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 
 # %% [markdown]
 # After the first block we can still read the letters, and each channel is brighter at some edges than at others. After
-# the last block a channel has only 2 x 4 cells, in which we recognise nothing, but all channels together are enough for
-# the heads.
+# the last block we recognise nothing in the 2 x 4 cells of a channel, but all channels together are enough for the
+# heads.
 #
-# A result should be repeatable, so test sets have *names*, and the name decides every picture: `classic-1k` is a
-# thousand captchas, from streams that no training uses. `classic` is drawn by captcha 0.7.0, and `modern` as 0.7.1
-# draws, which warps letters less. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to the 128x64 that
-# four heads need. (`judge` decided which network is the finished one, so it is no longer a fair test.) The cell counts
-# `classic-1k` anew; the other counts were made once, by `make publish`.
+# A result should be repeatable, so test sets have *names* that decide every picture. `classic-1k` is a thousand
+# captchas, from streams that no training uses. `classic` is drawn by captcha 0.7.0, and `modern` as 0.7.1 draws, with
+# less warp. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to 128x64 for the four heads. (`judge`
+# decided which network is the finished one, so it is no longer a fair test.) The cell counts `classic-1k` anew; the
+# other counts were made once, by `make publish`.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -335,16 +335,15 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The last line says by how many percentage points our result differs from the original's, with the interval of this
-# difference in brackets. If 0 lay inside, the difference might be chance. It does not, so this network reads more
-# captchas right than the original did, after half as many captchas of training. But it has not practised scaled
-# letters, so it reads fewer of `default` and `preview` right.
+# The last line is the difference from the original in percentage points, with its interval in brackets. If 0 lay
+# inside, the difference might be chance. It does not, so this network reads more captchas right than the original did,
+# after half as many captchas of training. But it has not practised scaled letters, so it reads fewer of `default` and
+# `preview` right.
 #
 # ## Keep the model
 #
-# One file holds both the architecture and the weights. For a compiled network like yours, the file would also hold
-# Adam's memory, several numbers for each weight. A new `Model` around the same layers leaves this out, and then a file
-# has little more than the four bytes of each weight.
+# A `.keras` file holds both the architecture and the weights. For a compiled network like yours, it would also hold
+# Adam's memory, several numbers for each weight. A new `Model` around the same layers leaves this memory out.
 
 # %% tags=["active-ipynb"]
 # path = FOLDER / "digits.keras"
@@ -375,10 +374,9 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #
 # ## Further reading
 #
-# - [CS231n: convolutional networks](https://cs231n.github.io/convolutional-networks/): what a
-#   convolution sees and how sizes follow.
+# - [CS231n: convolutional networks](https://cs231n.github.io/convolutional-networks/): what convolutions see.
 # - [The Keras functional API](https://keras.io/guides/functional_api/): models with several outputs.
-# - [Interval estimation for a binomial proportion](https://doi.org/10.1214/ss/1009213286): why the
-#   textbook interval fails near 100 %.
+# - [Interval estimation for a binomial proportion](https://doi.org/10.1214/ss/1009213286): why the textbook interval
+#   fails near 100 %.
 #
 # Next: [3. Read captchas as a sequence](ch3_ctc.ipynb) · [Solutions](solutions.ipynb)
