@@ -20,8 +20,8 @@
 # *Lesson 3 of 8 · 40 minutes · needs 1 and 2 · trains two minutes*
 #
 # At the end of this lesson you know how a network learns the *order* of characters when nobody tells it where they are,
-# and why its accuracy may stay at 0 for a while. And a small network of yours reads all 36 characters after two
-# minutes. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb). A CPU is enough.
+# and why its accuracy may stay at 0 for a while. And after two minutes of training, a small network of yours reads all
+# 36 characters. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb). A CPU is enough.
 
 # %%
 import os
@@ -54,8 +54,8 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, SMALL, blocks, to_ink
 # ## One answer for each column
 #
 # Each of the four heads of lesson 2 has to learn for itself where its character stands. The network of this lesson
-# gives 16 answers from left to right, one for each column of 8 pixels and what lies around it. *Every* column is asked
-# the same question: which character do you see?
+# gives 16 answers from left to right, one for each column of 8 pixels and its surroundings. *Every* column is asked the
+# same question: which character do you see?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -72,7 +72,7 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, SMALL, blocks, to_ink
 # plt.show()
 
 # %% [markdown]
-# A letter fills several columns, and between two letters there may be nothing to say. So there is one more answer, the
+# A letter fills several columns, and between two letters there may be nothing to read. So there is one more answer, the
 # **blank**, which means "nothing new here". The blank is class 0, and the characters are 1 to 36.
 #
 # *Connectionist temporal classification* (CTC) turns the answers into a text by a simple rule: first merge equal
@@ -134,12 +134,12 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 #     print(f"{text} in 1 to 7 steps: {counts} alignments")
 
 # %% [markdown]
-# Every character takes at least one step, and two equal neighbours need a blank between them, or they would be merged.
-# So `AAAA` needs four steps for its letters and three for blanks.
+# Every character takes at least one step, and two equal neighbours need a blank between them. So `AAAA` needs four
+# steps for its letters and three for blanks.
 #
 # ## The loss, by hand
 #
-# The network gives 37 numbers for each column, called *logits*, and a softmax makes probabilities of them. The
+# The network gives 37 numbers for each column, called *logits*, and a softmax turns them into probabilities. The
 # probability of a path is the product of the probabilities of its answers, the probability of a text is the **sum over
 # all its alignments**, and the loss is minus the logarithm of this sum.
 
@@ -186,8 +186,8 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 
 
 # %% [markdown]
-# Here is the lattice of `AB` for the same logits; its steps count from 0. The title shows how the cell with the arrows
-# is computed.
+# Here is the lattice of `AB` for the same logits; steps are counted from 0. The title shows how the cell with the
+# arrows is computed.
 
 # %% tags=["active-ipynb"]
 # sums = lattice(chances, [1, 2])
@@ -208,9 +208,9 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 # print(f"the last two cells: -ln({sums[3, 5]:.4f} + {sums[4, 5]:.4f}) = {loss:.4f}")
 
 # %% [markdown]
-# A path that is in `B` in step 2 was in `A`, in the blank or in `B` before. So these three numbers are added, and
-# multiplied by the probability of `B`. At the end a path is in `B` or in the blank after it, so the two framed cells
-# add up to the probability of `AB`. The thirty numbers of the lattice give the same loss as all 729 paths.
+# A path that is in `B` in step 2 was in `A`, in the blank or in `B` in step 1. So these three numbers are added, and
+# the sum is multiplied by the probability of `B`. At the end a path is in `B` or in the blank after it, so the two
+# framed cells add up to the probability of `AB`. The thirty numbers of the lattice give the same loss as all 729 paths.
 #
 # ## The network
 #
@@ -219,7 +219,7 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 #
 # The original has two *bidirectional GRUs* before the dense layer: small networks that carry a memory from column to
 # column, in both directions. In a sentence, such a memory helps to guess a smudged word. But in a random text, three
-# characters say nothing about the fourth, so our network has no GRU.
+# characters say nothing about the fourth, so ours has no GRU.
 
 # %%
 def build_ctc(
@@ -243,7 +243,7 @@ def build_ctc(
 
 
 # %% [markdown]
-# Ours is as small as the network that you trained in lesson 2:
+# Our network is as small as the one that you trained in lesson 2:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import diagram, fresh_folder, show_shapes
@@ -262,8 +262,8 @@ def build_ctc(
 # %% [markdown]
 # ## From logits to text
 #
-# *Greedy* decoding takes the likeliest answer of each column and lets these answers collapse. Keras also has *beam
-# search* (`strategy="beam_search"`), which follows the hundred best texts and adds up the paths of each.
+# *Greedy* decoding takes the likeliest answer of each column and collapses these answers. Keras also has *beam search*
+# (`strategy="beam_search"`), which follows the hundred best texts and adds up the paths of each.
 
 # %%
 def decode_ctc(logits: np.ndarray, alphabet: str = ALPHABET, strategy: str = "greedy") -> list[str]:
@@ -287,8 +287,7 @@ def column_chances(model: keras.Model, picture: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown]
-# Two callbacks will watch the training. One adds the share of held-out captchas that are read right to the log (lesson
-# 5 reads such logs), and the other keeps the answers to a single picture.
+# Two callbacks will watch the training:
 
 # %%
 class Evaluate(keras.callbacks.Callback):
@@ -321,9 +320,8 @@ class Snapshots(keras.callbacks.Callback):
 #
 # Readers of the original wrote that their loss no longer fell, and that the accuracy stayed at 0. Such a stretch of
 # training is called a *plateau*. We train a small network three times on the same captchas: on colours (paper is 1) at
-# the original's learning rate, on colours at three times this rate, and on ink (ink is 1) at the higher rate.
-# (*Gradients* say how to change each weight. `global_clipnorm` shortens long ones, so that one unusual batch does
-# little harm.)
+# the original's learning rate, on colours at three times this rate, and on ink at the higher rate. (*Gradients* say how
+# to change each weight. `global_clipnorm` shortens long ones, so that one unusual batch does little harm.)
 
 # %%
 def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
@@ -358,12 +356,13 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # %% [markdown]
 # At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
 # plateau, a little above the dotted line: as long as nearly all columns say blank, no captcha is read right, and a
-# picture hardly tells the network which columns are wrong. In a larger network this can last for epochs. Here the plateau is shortest with ink = 1,
-# perhaps because an empty column is then nearly all zeros, so that any letter stands out.
+# picture hardly tells the network which columns are wrong. In a larger network this can last for epochs. Here the
+# plateau is shortest with ink = 1, perhaps because an empty column is then nearly all zeros, so that any letter stands
+# out.
 #
 # ## Watch it learn
 #
-# So we take ink = 1 and start again, as in lesson 2: at one rate, and then at a tenth of it from the best weights.
+# So we take ink = 1 and start again, as in lesson 2: at one rate, and then at a tenth of it.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -389,7 +388,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 
 # %% [markdown]
 # How did the answers to our first picture change? Below the picture stands the likeliest answer of each column. Each
-# row of the chart is one answer, and the darker a cell, the surer the network is.
+# row of the chart is one answer; the darker a cell, the surer the network is.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import animate_columns, likely_rows, plot_columns
@@ -412,8 +411,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # ![A moving picture: the sixteen answers to one captcha, in the course of the training](../imgs/ctc.gif)
 #
 # First all columns say blank, then one character after another appears, though nobody ever told the network where
-# characters are. What does it read now, in captchas that the package draws? The last row shows the first four that are
-# read wrong.
+# characters are. What does it read now, in captchas that the package draws? The last row shows the first four errors.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.outputs import show_captchas
@@ -428,14 +426,14 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # assert right > 0.85 * len(texts) or STEPS < 400, f"only {right} right"
 
 # %% [markdown]
-# About nine captchas out of ten are read right. In the others, a character is taken for another, made up, or lost
+# About nine captchas out of ten are read right. In the others, a character is mistaken for another, made up, or lost
 # beside its neighbour.
 #
 # ## With more patience
 #
-# `models/ctc.keras` is a finished network of this kind, a little wider and with two convolutions in a block. One
-# command trained it by the recipe of lesson 4, on captchas of many sizes. Two test sets are new: `sizes` has captchas
-# of one to six characters in many sizes, and `nothing` has pictures without a text, for which an empty answer is right.
+# `models/ctc.keras` is a finished network of this kind, a little wider and with two convolutions in a block. It was
+# trained by the recipe of lesson 4, on captchas of many sizes. Two test sets are new: `sizes` has captchas of one to
+# six characters in many sizes, and `nothing` has pictures without a text, for which an empty answer is right.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -456,12 +454,12 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# In the last line 0 lies outside the interval, so it is hardly by chance that the original's result is a little better.
+# In the last line 0 lies outside the interval, so it is hardly chance that the original's result is a little better.
 #
 # ## Sixteen answers under the picture
 #
-# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here is our drawing of this
-# text, with the sixteen answers of the finished network.
+# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here are our drawing of this
+# text and the answers of the finished network.
 
 # %% tags=["active-ipynb"]
 # def show_columns(text, drawing):
@@ -478,7 +476,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 
 # %% [markdown]
 # Where a column has two blue cells, the network is not sure: in the column of the `0` it gives the `O` a small chance
-# as well. Now try a text of your own, and another number for another drawing.
+# as well. Now try a text of your own:
 
 # %% tags=["active-ipynb"]
 # show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
@@ -490,10 +488,9 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #
 # ## What you learned
 #
-# - CTC asks every column the same question and counts all alignments of the right text as right, so nobody has to say
-#   where the characters are.
+# - CTC asks every column the same question and counts all alignments of the right text as right.
 # - `AAAA` needs seven steps, because equal neighbours need a blank between them.
-# - On a plateau the loss gets nowhere, as most columns say blank. Here ink = 1 and larger steps shorten it.
+# - On a plateau the loss hardly falls, because most columns say blank. Here ink = 1 and larger steps shorten it.
 #
 # ## On your own
 #
@@ -509,7 +506,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #
 # - [Sequence modeling with CTC](https://distill.pub/2017/ctc/): the best explanation there is.
 # - [Connectionist temporal classification](https://www.cs.toronto.edu/~graves/icml_2006.pdf), Graves and others, 2006:
-#   sections 3 and 4 are what we did by hand.
+#   we did sections 3 and 4 by hand.
 # - [keras.losses.CTC](https://keras.io/api/losses/probabilistic_losses/#ctc-class): what it expects.
 # - [Keras' OCR example](https://keras.io/examples/vision/captcha_ocr/): CTC for another kind of captcha.
 #
