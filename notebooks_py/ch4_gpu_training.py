@@ -19,9 +19,9 @@
 #
 # *Lesson 4 of 8 · 35 minutes · needs 3 · trains seconds*
 #
-# Lessons 2 and 3 trained for two minutes. At the end of this one you know where the time of a training step goes, what
-# our recipe is made of, how to stop and go on, and how to use a GPU, or several. You need [lesson 3](ch3_ctc.ipynb). A
-# CPU is enough: the long runs were made beforehand, by `make train` and `make study`.
+# At the end of this lesson you know where the time of a training step goes, what our recipe is made of, how to stop a
+# training and go on, and how to use a GPU, or several. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the long
+# runs were made beforehand, by `make train` and `make study`.
 
 # %%
 import os
@@ -58,8 +58,8 @@ from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 # %% [markdown]
 # ## Where does a step go?
 #
-# A training step needs a batch of captchas, and a network that learns from it. Our long runs use the network `SLIM`:
-# its first convolution moves by two pixels, and its early blocks, where pictures are large, have few filters.
+# A training step needs a batch of captchas, and a network that learns from it. Our long runs use the network `SLIM`,
+# whose early blocks, where pictures are large, have few filters.
 
 # %%
 SLIM = {"filters": (24, 48, 96, 192), "stride": 2, "norms": "once"}
@@ -76,8 +76,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 
 # %% [markdown]
-# We time both: drawing 64 captchas, by the package or by a bank of glyphs, and a step of the network, with batch
-# normalisation after every convolution or once in a block.
+# We time both: drawing by the package or by a bank of glyphs, and learning with batch normalisation after every
+# convolution or once in a block.
 
 # %% tags=["active-ipynb", "machine"]
 # import matplotlib.pyplot as plt
@@ -100,15 +100,15 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# A bank draws several times as fast as the package. The difference between the blue bars goes into normalisation alone,
-# so our blocks have one norm each, behind the pooling, where fewer pixels are left. And `make train` draws in a process
-# of its own while the network learns (`Ahead` in [practice.py](../captcha_reader/practice.py)).
+# A bank draws several times as fast. The blue bars differ by the cost of normalisation alone, so our blocks have one
+# norm each, behind the pooling, where fewer pixels are left. And `make train` draws in another process while the
+# network learns (`Ahead` in [practice.py](../captcha_reader/practice.py)).
 #
 # ## Draw several times as fast
 #
 # Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps a few of
 # every character in each of sixty colours, and composes captchas of any size from them. Each epoch of a long run has a
-# new bank, so that its letters can't be learned by heart. Which row is the package's?
+# new bank, so that no letter is learned by heart. Which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -125,9 +125,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 # %% [markdown]
 # The upper one. But the eye is no test, because `0` and `O` differ so little. So a finished network reads captchas of
-# these two alone: the package's, those of our bank, and those of a simpler bank, whose glyphs are drawn in white and
-# coloured afterwards, although the package makes the strokes of dark letters thinner. How often does it mistake one for
-# the other?
+# these two alone, from the package, from our bank, and from a simpler bank, which draws glyphs in white and colours
+# them afterwards, although the package makes dark strokes thinner. How often does the network mistake one for the
+# other?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, measured
@@ -139,18 +139,18 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"    {what:14} {share(*counts[what])}")
 
 # %% [markdown]
-# With our bank the network confuses the two as often as with the package, within what chance allows. (It reads a few
-# more of the bank's captchas entirely right, as the last lines say, and we do not know why.) With the white bank it takes
-# `O` for `0` far more often. So training may use our bank, but test sets never do.
+# With our bank the network confuses the two as often as with the package, within what chance allows. (Why it reads a
+# few more of the bank's captchas entirely right, we do not know.) With the white bank it takes `O` for `0` far more
+# often. So training may use our bank, but test sets never do.
 #
 # ## The recipe
 #
 # ### Practise on what people have
 #
-# Half of the batches hold the main task, 128x64 with four characters. In the other half sizes are random, texts have up
-# to six characters, some have a margin or a slant, and one picture in twenty has *nothing to read*, such as noise or a
-# photo: its label is the empty text. Every picture is scaled to a height of 64, and those of a batch become equally
-# wide. And what is hard needs more practice: in a fifth of the captchas most characters are `O` or `0`.
+# Half of the batches hold the main task, 128x64 with four characters. In the other half, sizes are random, texts have
+# up to six characters, some captchas have a margin or a slant, and one picture in twenty has *nothing to read*, such as
+# noise or a photo: its label is the empty text. Every picture is scaled to a height of 64, and those of a batch become
+# equally wide. And what is hard needs more practice: in a fifth of the captchas most characters are `O` or `0`.
 #
 # Each share is a setting of `Practice`. In the figure, batches 0 and 5 are of the main task. Even there every fifth
 # captcha has another size, so that the means of batch normalisation fit both kinds.
@@ -169,7 +169,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # print(practice)
 
 # %% [markdown]
-# For `fit`, a `PyDataset` divides the pictures by 255 and turns the texts into labels.
+# For `fit`, the practice becomes a `PyDataset`:
 
 # %%
 class PracticeSequence(keras.utils.PyDataset):
@@ -193,7 +193,7 @@ class PracticeSequence(keras.utils.PyDataset):
 
 
 # %% [markdown]
-# A picture to be read has to be scaled in the same way.
+# A picture to be read has to be scaled to this height, too.
 
 # %%
 def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -> list[str]:
@@ -203,8 +203,8 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 
 
 # %% [markdown]
-# The finished network of lesson 3 is `SLIM`, trained on such batches. How much smaller is it than the original? And
-# does it read the five captchas that the package drew above?
+# The finished network of lesson 3 is `SLIM`, trained on such batches. Does it read the five captchas that the package
+# drew above?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
@@ -223,13 +223,12 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 # points mostly in a few directions, and steps along these make the filters alike.
 # [Muon](https://kellerjordan.github.io/posts/muon/) takes the *momentum*, an average of the latest gradients, and
 # replaces it by the nearest *orthogonal* matrix, in which every filter has length 1 and a scalar product of 0 with the
-# others, as far as there is room. So all directions move equally far. Five steps of a polynomial come near enough to this
-# matrix.
+# others, as far as there is room. So all directions move equally far. Five steps of a polynomial come near enough to
+# this matrix.
 #
-# Keras has Muon, but only for variables of two dimensions: it would leave our convolutions to Adam, without a warning.
-# Three methods change that. The first lets kernels in, the second flattens them to a matrix, and the third scales the
-# step by the sides of this matrix. Biases, norms and the last layer stay with AdamW, which is Adam with weight decay
-# (below).
+# Keras has Muon, but only for matrices: it would leave our convolutions to Adam, without a warning. So the first method
+# below lets kernels in, the second flattens them to matrices, and the third scales the step by the sides of the matrix.
+# Biases, norms and the last layer stay with AdamW, which is Adam with weight decay.
 
 # %%
 class Muon(keras.optimizers.Muon):
@@ -248,7 +247,7 @@ class Muon(keras.optimizers.Muon):
 
 
 # %% [markdown]
-# Here are the products of four filters of 3x3, two of them nearly alike, before Muon and after it:
+# Here are the scalar products of four 3x3 filters, two of them nearly alike, before and after Muon:
 
 # %% tags=["active-ipynb"]
 # kernel = np.random.default_rng(SEED).normal(size=(3, 3, 1, 4)).astype("float32")
@@ -259,15 +258,14 @@ class Muon(keras.optimizers.Muon):
 #     print(name, (filters.T @ filters).round(1), sep="\n")
 
 # %% [markdown]
-# There are ones on the diagonal and zeros elsewhere, roughly, and that is enough.
+# After Muon there are roughly ones on the diagonal and zeros elsewhere, and that is enough.
 #
 # ### One cycle, averaged
 #
 # - *One cycle.* The learning rate climbs for a short while, because the first gradients of a random network point
 #   anywhere. Then it falls to zero along half a cosine, so that the weights come to rest.
 # - *Weight decay.* Each step also shrinks the weights a little, so that none grows without need.
-# - *Average.* While the rate is high, the weights tumble around a good place. The optimizer keeps their moving average,
-#   which lies in the middle.
+# - *Average.* While the rate is high, the weights tumble around a good place. Their moving average lies in the middle.
 
 # %%
 RATE = 0.02  # of Muon at its peak
@@ -314,17 +312,16 @@ def compile_recipe(
 # plt.show()
 
 # %% [markdown]
-# The average reads better while the rate is high, but to go on from it would undo the latest steps. So after each epoch
-# the callback `Average` reads held-out captchas with the averaged weights and saves them, and then training goes on with
-# the network's own weights. (The running averages of batch normalisation belong to the network's own weights;
-# `settle_norms` measures them anew for the average.)
+# While the rate is high, the average reads better, but to go on from it would undo the latest steps. So after each
+# epoch the callback `Average` reads held-out captchas with the averaged weights and saves these, and then training goes
+# on with the network's own. (`settle_norms` measures the running averages of batch normalisation anew for the averaged
+# weights.)
 #
 # ## Stop, and go on
 #
-# Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch, and
-# goes on from there, so a run of many short epochs never loses more than one of them. `Resume` is that callback, made
-# safe against a stop in the middle of saving. `Average`, `settle_norms` and `Resume` are in
-# [training.py](../captcha_reader/training.py); here they are put together.
+# Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch and
+# goes on from there, so a run of many short epochs never loses more than one of them. `Resume`, in
+# [training.py](../captcha_reader/training.py), is that callback, made safe against a stop in the middle of saving.
 
 # %%
 def fit_recipe(
@@ -355,8 +352,8 @@ def fit_recipe(
     settle_norms(model, sample)  # when fit ends, Keras puts the average into the weights
 
 # %% [markdown]
-# Does it work? A tiny network trains for two epochs without a break. A second one is stopped in the middle of the
-# second epoch, as if by Ctrl-C, and a third one finds its folder and goes on.
+# Does it work? A tiny network trains for two epochs without a break. A second one is stopped in the middle of its
+# second epoch, as if by Ctrl-C, and a third one goes on from its folder.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -392,21 +389,21 @@ def fit_recipe(
 # print(f"the largest difference between {len(whole)} arrays of weights: {apart}")
 
 # %% [markdown]
-# Not a bit is different, because the lost half of an epoch is trained again on the same captchas. (A GPU adds numbers in another order each time, so there the weights are only close.)
-# `make train` does just this: type the same command again, and the training goes on.
+# Not a bit is different, because the lost half of an epoch is trained again on the same captchas. (A GPU adds numbers
+# in another order each time, so there the weights are only close.)
 #
 # ## A GPU, or several
 #
-# Keras takes a GPU if it finds one, and TensorFlow takes all of its memory at once; with *memory growth*, switched on
-# at the top of this lesson, it takes only what it needs.
+# Keras takes a GPU if it finds one. TensorFlow then takes all of the GPU's memory at once, unless *memory growth* is
+# switched on, as at the top of this lesson.
 #
-# Several GPUs share each batch: every one computes a part of it, and the gradients are added up. `make train` does this
-# with TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX. For several machines, lesson 7 has
-# PyTorch's `torchrun`.
+# Several GPUs share each batch: each computes a part of it, and the gradients are added up. `make train` does this with
+# TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX. For several machines, lesson 7 has PyTorch's
+# `torchrun`.
 #
 # **Half precision.** With the policy `mixed_bfloat16` layers compute with 16 bits, while the weights and the loss keep
-# 32. That is faster on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020. Elsewhere it takes
-# many times as long, so `make train` looks at the device first.
+# 32 bits. That is faster on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020. Elsewhere it
+# is many times slower, so `make train` looks at the device first.
 #
 # ## Which ingredient pays?
 #
@@ -459,7 +456,7 @@ def fit_recipe(
 #
 # - Measure where a step's time goes. A bank of glyphs saves most of the drawing, and one norm for each block is enough.
 # - Muon gives convolutions steps that are orthogonal.
-# - Many short epochs and `BackupAndRestore` make a long run that can be stopped at any time.
+# - A long run of many short epochs with `BackupAndRestore` can be stopped at any time.
 # - Change one ingredient at a time, and say how long the trainings were and how many seeds they had.
 #
 # ## On your own
