@@ -254,7 +254,8 @@ class CaptchaSequence(keras.utils.PyDataset):
 # ## A new epoch, new pictures
 #
 # After each epoch the data set has to move on to new pictures. A *callback*, code that Keras calls during training,
-# does this. (In training we also switch off the shuffling of `fit`, because it ignores our seed.)
+# does this. (In training we also switch off the shuffling of `fit`, so
+# that our seed alone decides the order.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):

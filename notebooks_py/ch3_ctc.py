@@ -356,9 +356,9 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # %% [markdown]
 # At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
 # plateau, a little above the dotted line: as long as nearly all columns say blank, no captcha is read right, and a
-# picture hardly tells the network which columns are wrong. In a larger network this can last for epochs. Here the
-# plateau is shortest with ink = 1, perhaps because an empty column is then nearly all zeros, so that any letter stands
-# out.
+# picture hardly tells the network which columns are wrong. In a larger network this can last for epochs (lesson 5).
+# Here the plateau is shortest with ink = 1, perhaps because an empty column is then nearly all zeros, so that any letter
+# stands out.
 #
 # ## Watch it learn
 #
@@ -426,8 +426,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # assert right > 0.85 * len(texts) or STEPS < 400, f"only {right} right"
 
 # %% [markdown]
-# About nine captchas out of ten are read right. In the others, a character is mistaken for another, made up, or lost
-# beside its neighbour.
+# About nine captchas out of ten are read right. In the others, a character is mistaken for another or made up.
 #
 # ## With more patience
 #
