@@ -21,7 +21,7 @@
 #
 # In a few minutes you will draw twenty thousand captchas, train a network on them, and watch it read captchas that it
 # has never seen. You need no GPU and no data set. Paste the cells of this page into an empty notebook, on your laptop
-# or in Google Colab, and they run.
+# or in Google Colab, and run them.
 
 # %%
 # pip install captcha==0.7.0 keras tensorflow matplotlib
@@ -37,8 +37,8 @@ from captcha.image import ImageCaptcha
 from keras import layers
 
 # %% [markdown]
-# You may change these three numbers. The network sees the captchas in small groups, the *batches*, and changes a little
-# after each of them. An *epoch* is one round through all captchas.
+# You may change these three numbers. The network sees the captchas in small groups, called *batches*, and changes a
+# little after each batch. An *epoch* is one pass through all the captchas.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides every captcha, and the network's first weights
@@ -48,8 +48,8 @@ from keras import layers
 # %% [markdown]
 # ## Draw
 #
-# The package `captcha` draws any text; ours have four characters out of 36. A network needs numbers, so `to_grey` turns
-# each picture into 64 x 128 levels of grey.
+# The package `captcha` draws any text; our texts have four characters out of 36. A network needs numbers, so `to_grey`
+# turns each picture into 64 x 128 levels of grey.
 
 # %%
 ALPHABET = string.digits + string.ascii_uppercase
@@ -88,8 +88,8 @@ def to_grey(pictures):
 # plt.show()
 
 # %% [markdown]
-# Now we draw twenty thousand, which takes about a minute. Each character becomes a number from 1 to 36; you will see in
-# a moment what the 0 is for.
+# Now we draw twenty thousand, which takes about a minute. Each character becomes a number from 1 to 36; you will soon
+# see what the 0 is for.
 
 # %% tags=["active-ipynb"]
 # texts, pictures = draw(32 * STEPS)
@@ -100,10 +100,10 @@ def to_grey(pictures):
 # %% [markdown]
 # ## Build
 #
-# Four blocks look for strokes, then for corners, then for letters. The first block divides the height and the width
-# of the picture by four, the second divides both by two, and the last two halve only the height, so 16 columns and
-# 2 rows remain. For each column the network then gives 37 scores, one for each possible answer: the 36 characters, and
-# "nothing new here", which is the number 0.
+# The network has four blocks, which look for strokes, then corners, then letters. The first block divides the height
+# and the width of the picture by four, the second divides both by two, and the last two halve only the height, so 16
+# columns and 2 rows remain. For each column the network then gives 37 scores, one for each possible answer: the 36
+# characters, and "nothing new here", which is number 0.
 
 # %%
 def block(filters, stride=1, pool=2):
@@ -132,9 +132,9 @@ def build():
 # %% [markdown]
 # ## Train
 #
-# Training makes the *loss* small, a number that says how wrong the answers are. Nobody tells the network in which
-# column a character stands: our loss, called CTC, asks only that the characters come in the right order. The
-# *learning rate* says how much each batch may change the network. It rises to 0.003, and then falls to zero.
+# Training reduces the *loss*, a number that says how wrong the answers are. Nobody tells the network in which column a
+# character stands: our loss, called CTC, asks only that the characters come in the right order. The *learning rate*
+# says how much each batch may change the network. It rises to 0.003 and then falls to zero.
 
 # %% tags=["active-ipynb"]
 # model, steps = build(), EPOCHS * STEPS
@@ -167,8 +167,8 @@ def wilson(right, n, z=1.96):
 
 # %% [markdown]
 # Now the network reads two thousand captchas that it has never seen. A captcha counts as right only if all four
-# characters are right. Above the first twelve captchas, a right answer is green; a wrong one is red, and the true text
-# follows it.
+# characters are right. Above the first twelve captchas, a right answer is green; a wrong one is red, followed by the
+# true text.
 
 # %% tags=["active-ipynb", "trained"]
 # texts, pictures = draw(2_000)
@@ -180,12 +180,12 @@ def wilson(right, n, z=1.96):
 # plt.show()
 
 # %% [markdown]
-# Nearly all titles are green. Two thousand other captchas would give a slightly different share. Wilson's interval says
-# which true accuracies fit such a count.
+# Nearly all titles are green. Two thousand other captchas would give a slightly different share, so the title gives
+# Wilson's interval, too: the true accuracies that fit such a count.
 #
 # Why does this work? What is in a captcha, what do the blocks see, and how does a network learn where characters are
-# when it is told only their order? Eight lessons take this page apart, and end with a network that reads captchas of
-# any size.
+# when it is told only their order? The next eight lessons take this page apart, and end with a network that reads
+# captchas of any size.
 #
 # ---
 #
