@@ -19,7 +19,7 @@
 #
 # *Lesson 5 of 8 · 20 minutes · needs 3 and 4 · trains a minute*
 #
-# At the end of this lesson you can look at the log of a training run and say whether the network learns, whether it is done,
+# At the end of this lesson you can tell from the log of a training run whether the network learns, whether it is done,
 # and what to change next. You also know five mistakes that raise no error.
 
 # %%
@@ -42,7 +42,7 @@ from notebooks_py.ch3_ctc import decode_ctc, small_ctc
 
 
 # %% [markdown]
-# A seed, and the length of three short training runs.
+# You may change these two numbers.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019
@@ -51,10 +51,10 @@ from notebooks_py.ch3_ctc import decode_ctc, small_ctc
 # %% [markdown]
 # ## A clean run
 #
-# After every epoch Keras' `CSVLogger` writes the training `loss`, the `val_loss` of *held-out* captchas, and `val_acc`,
-# the share of these that is read right (`val_sizes` is for captchas of any size). We draw each twice. On a linear axis,
-# from 98 to 99 % right looks like nothing, yet half of the errors are gone. On a logarithmic axis every halving has the
-# same height.
+# After every epoch, Keras' `CSVLogger` writes the training `loss`, the `val_loss` of *held-out* captchas, and
+# `val_acc`, the share of these that is read right (`val_sizes` is for captchas of any size). We draw each twice: on a
+# linear axis, from 98 to 99 % right looks like nothing, yet half of the errors are gone; on a logarithmic axis every
+# halving has the same height.
 
 # %%
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
@@ -85,7 +85,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 
 # %% [markdown]
-# Here is the log of lesson 3's finished network, which one command trained from nothing:
+# Here is the log of lesson 3's finished network:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -101,15 +101,13 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 # %% [markdown]
 # The curves that look flat on the left still slope on the right: the network improves until the learning rate is near
-# zero. The training loss is higher because its captchas are harder, and because the held-out captchas are read with
-# averaged weights (lesson 4). So the gap between the two says little.
+# zero. The training loss is higher because its captchas are harder, and held-out captchas are read with averaged
+# weights (lesson 4). So the gap says little.
 #
 # ## The original's own logs
 #
-# The notebooks of the original tutorial print a line after every epoch. Each network was trained at a rate of 0.001 and
-# then, to the right of the dotted line, at a tenth of it. The table lists epochs in which no captcha is read right, or
-# the held-out loss is more than six times that of the epoch before (`rise`). (The network with four heads has no
-# `val_acc`.)
+# The original tutorial trained each network at a rate of 0.001, and then at a tenth of it. The table lists epochs in
+# which no captcha is read right, or the held-out loss is more than six times that of the epoch before (`rise`).
 
 # %% tags=["active-ipynb"]
 # names = {"cnn": "Four heads", "ctc": "CTC", "ctc_pytorch": "CTC in PyTorch"}
@@ -132,20 +130,18 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(original.pivot_table("rise", "network", "stage", "max"))
 
 # %% [markdown]
-# **A plateau** is a stretch of training in which the loss gets nowhere. The PyTorch network begins with one that lasts
-# three epochs. (PyTorch divides the loss by the length of the text: four times 3.73 is about 15, the plateau of lesson 3.)
+# **A plateau**, where the loss gets nowhere, fills the first three epochs of the PyTorch network.
 #
-# **Spikes** of the held-out loss come later. In epoch 13 the CTC network reads only 69.7 % of the held-out captchas; an
-# epoch later all is well again. The training loss hardly shows it: it is a mean over a thousand batches, each normalised
-# by its own mean, while held-out captchas are read at a single moment, with the running averages. Probably the last steps
-# before a spike went too far, or these averages lagged behind the weights. Both come from long steps: at a tenth of the rate the spikes
-# end. So let the rate fall, average the weights (lesson 4), and keep the *best* weights (`ModelCheckpoint`), not the
-# last.
+# **Spikes** of the held-out loss come later, and with them fewer captchas are read right. The training loss hardly
+# shows them, because it is a mean over a thousand batches, each normalised by its own mean. Probably the last steps
+# before a spike went too far, or the running averages, with which held-out captchas are read, lagged behind the
+# weights. Both come from long steps: at a tenth of the rate the spikes end. So let the rate fall, average the weights
+# (lesson 4), and keep the *best* weights (`ModelCheckpoint`), not the last.
 #
 # ## Overfitting, and steps that are too long
 #
-# We train the small network of lesson 3 three times: on fresh captchas in every epoch, on the same 512 again and again
-# (without `SetEpoch` every epoch repeats the first), and on fresh ones at a learning rate a hundred times as high.
+# We train lesson 3's small network three times: on fresh captchas in every epoch, on the same 512 again and again, and
+# on fresh ones at a hundred times the learning rate.
 
 # %%
 def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
@@ -181,15 +177,14 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # %% [markdown]
 # With fresh captchas both losses fall together. With the same 512 the training loss falls to nearly nothing, while the
 # held-out loss soon stops falling: the network learns its captchas *by heart*, and only the held-out curve shows this
-# *overfitting*. At the high rate the steps are too long: the loss starts far above the axis, and then hardly leaves the
-# plateau.
+# *overfitting*. At the high rate the steps are too long, and the loss hardly leaves the plateau.
 #
 # ## Accidents that show no error
 #
-# Now we make five mistakes on purpose. None of them raises an error.
+# Now we make five mistakes on purpose.
 #
-# **Softmax before a loss that wants logits.** `keras.losses.CTC` applies a softmax itself. What if the
-# network does so, too?
+# **Softmax before a loss that wants logits.** `keras.losses.CTC` applies a softmax itself. What if the network applies
+# one, too?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -203,11 +198,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{name:8} loss {float(ctc(y, values)):.1f}")
 
 # %% [markdown]
-# With two softmaxes, the loss of the finished network is not much lower than that of zeros, which say nothing. So the
-# curve stays high and nearly flat, whatever the network learns.
+# With two softmaxes, the finished network's loss is not much lower than that of zeros, for which all answers are
+# equally likely. So the curve stays high and nearly flat, whatever the network learns.
 #
-# **A character on class 0.** Somebody forgets the `+ 1`, and `A0BC` becomes 10, 0, 11, 12. But class 0 is the blank, and
-# Keras counts the labels that are *not 0* to know how long a text is. We try three last characters:
+# **A character on class 0.** Without the `+ 1`, `A0BC` becomes 10, 0, 11, 12. But class 0 is the blank, and for Keras
+# the length of a text is the number of labels that are *not 0*. We try three last characters:
 
 # %% tags=["active-ipynb"]
 # for last in (12, 30, 35):
@@ -215,12 +210,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"labels 10, 0, 11, {last}: loss {loss:.1f}")
 
 # %% [markdown]
-# Three labels are not 0, so Keras looks at the first three alone: the last character of this text is not learned. Nor
-# can any answer contain a `0`, since decoding drops class 0 as a blank.
+# Three labels are not 0, so Keras looks at the first three alone, and the last character is not learned. Nor can any
+# answer contain a `0`, because decoding drops class 0.
 #
-# **Too few columns.** `AAAA` needs seven (lesson 3). With six, its loss is infinite. PyTorch says so, but Keras on
-# TensorFlow gives a large number, which gets lost in the mean of an epoch. Here are the losses of a network that knows
-# nothing:
+# **Too few columns.** `AAAA` needs seven (lesson 3), so with six its loss is infinite. But Keras on TensorFlow gives a
+# large number, which gets lost in the mean of an epoch. We try a network that knows nothing:
 
 # %% tags=["active-ipynb"]
 # for columns in (8, 7, 6):
@@ -228,8 +222,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"AAAA in {columns} columns: loss {loss:.0f}")
 
 # %% [markdown]
-# **Workers that all draw the same.** Each worker process gets a copy of the data set, made by `pickle`. What if the data
-# set keeps a random generator of its own?
+# **Workers that all draw the same.** Each worker process gets a copy of the data set, made by `pickle`. What if this
+# data set keeps its own random generator?
 
 # %% tags=["active-ipynb"]
 # import pickle
@@ -240,11 +234,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # print(*("".join(copy.choices(ALPHABET, k=4)) for copy in copies))
 
 # %% [markdown]
-# All copies are in the same state, so one text is drawn three times. Our `stream` depends on the number of the batch
+# All copies draw the same text, because all are in the same state. Our `stream` depends on the number of the batch
 # instead (lesson 1).
 #
-# **Reading in training mode.** With `training=True`, batch normalisation uses the mean and variance of the batch instead
-# of its running averages, so an answer depends on what else is in the batch. Here each captcha is read alone:
+# **Reading in training mode.** With `training=True`, batch normalisation uses the mean and variance of the batch
+# instead of its running averages, so an answer depends on the rest of the batch. Here each captcha is read alone:
 
 # %% tags=["active-ipynb"]
 # alone = np.stack([network(X[i : i + 1], training=True)[0] for i in range(len(X))])
@@ -253,7 +247,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{right} of {len(X)} read right {name}")
 
 # %% [markdown]
-# More captchas are read wrong, and no message tells you. (These calls also moved the averages, so load the network anew.)
+# More captchas are read wrong. (These calls also changed the running averages, so load the network anew.)
 #
 # ## What next?
 #
@@ -261,9 +255,9 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # | --- | --- | --- |
 # | both losses on a plateau at the start | it does not read yet | look at a batch yourself; ink = 1 (lesson 3) |
 # | both fall together | it learns | let it run |
-# | training falls, held-out does not | overfitting | fresh captchas, or shifted ones (lesson 8) |
+# | training falls, held-out does not | overfitting | fresh captchas, or moved ones (lesson 8) |
 # | held-out spikes, training does not | steps are too long | lower the rate, average, keep the best |
-# | both flat, the rate at zero | the training is over | train longer, or a larger network, or on more of what is hard |
+# | both flat, the rate at zero | the training is over | train longer, a larger network, or on more of what is hard |
 # | loss and answers do not fit together | perhaps one of the five mistakes | decode the labels and answers of one batch |
 #
 # ---
@@ -272,7 +266,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #
 # - A logarithmic axis shows progress that a linear one hides.
 # - Spikes of the held-out loss end when the learning rate falls.
-# - Only held-out captchas show whether a network reads, or knows its captchas by heart.
+# - Only held-out captchas show whether a network reads or only knows its captchas by heart.
 #
 # ## On your own
 #
@@ -287,7 +281,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #
 # ## Further reading
 #
-# - [CS231n: babysitting the learning process](https://cs231n.github.io/neural-networks-3/#baby):
-#   the classic collection of curves and what they mean.
+# - [CS231n: babysitting the learning process](https://cs231n.github.io/neural-networks-3/#baby): the classic collection
+#   of curves.
 #
 # Next: [6. Tell O from 0](ch6_o0o0.ipynb) · [Solutions](solutions.ipynb)
