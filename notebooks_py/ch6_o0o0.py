@@ -20,8 +20,8 @@
 # *Lesson 6 of 8 · 30 minutes · needs 3 · trains nothing*
 #
 # At the end of this lesson you know whether the finished network can tell `O` from `0` or only guesses, which cue
-# survives the warp, and how an experiment shows whether the network follows that cue. You also know where the network's
-# errors are, and whether it knows when it is wrong. You need [lesson 3](ch3_ctc.ipynb); a CPU is enough.
+# survives the warp, and how to test whether the network follows that cue. You also know what its errors are, and
+# whether it knows when it is wrong. You need [lesson 3](ch3_ctc.ipynb); a CPU is enough.
 
 # %%
 import os
@@ -49,7 +49,7 @@ def slash(texts: Sequence[str]) -> list[str]:
 
 
 # %% [markdown]
-# A seed, and how many captchas the last section reads.
+# You may change these two numbers.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures
@@ -58,9 +58,9 @@ def slash(texts: Sequence[str]) -> list[str]:
 # %% [markdown]
 # ## Knowledge or luck?
 #
-# The original tutorial ends with a question: can its network really tell `O0O0`, or does it guess? Here are twelve
+# The original tutorial ends with a question: can its network really read `O0O0`, or does it guess? Here are twelve
 # captchas of `O` and `0` alone. Read them yourself before you look at the titles, which show the finished network's
-# answers. (In the titles and labels of this lesson, zero has a slash.)
+# answers. (In titles and labels, zero has a slash.)
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -91,7 +91,7 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 
 
 # %% [markdown]
-# A coin would get one string in sixteen right.
+# With a coin, one string in sixteen would be right.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_shares
@@ -116,13 +116,12 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # ## What is left to see
 #
 # How can anybody tell the two apart? In the font, `0` is narrower than `O`, and their strokes are about equally thick.
-# But the captcha package cuts each glyph out, turns it, **stretches it into a box that is as wide for `0` as for `O`**,
-# and moves the corners. After that, neither the width nor the thickness of a stroke says much. What remains is the
-# *hole*: in a zero, it takes up a smaller share of the area within the outline. Stretching widens hole and outline alike,
-# so this difference stays.
+# But the captcha package turns each glyph, **stretches it into a box that is as wide for `0` as for `O`**, and moves
+# the corners. After that, neither the width nor the thickness of a stroke says much. What remains is the *hole*: in a
+# zero it takes up a smaller share of the area within the outline, and stretching widens hole and outline alike.
 #
-# We measure the other share, that of ink. A pixel without ink belongs to the hole if there is ink above it, below it, to
-# its left and to its right.
+# The rest of this area is ink, and we measure its share. A pixel without ink belongs to the hole if there is ink above,
+# below, left and right of it.
 
 # %%
 def ink_and_hole(glyph: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -141,8 +140,7 @@ def measure(glyph: Glyph) -> dict[str, float]:
 
 
 # %% [markdown]
-# `stages`, from lesson 1, takes captchas apart. Here are a typical zero and a typical `O` of 56 points: from the font,
-# stretched into the box, and warped, as the package pastes them.
+# Here are a typical zero and a typical `O` of 56 points, from the font to the warp:
 
 # %% tags=["active-ipynb"]
 # from matplotlib.colors import ListedColormap
@@ -166,11 +164,10 @@ def measure(glyph: Glyph) -> dict[str, float]:
 # plt.show()
 
 # %% [markdown]
-# In the font the `O` is wider. Stretched, both fill the same box, but the zero has the smaller hole and the larger share
-# of ink, even after the warp. (Soft edges count as ink, so both shares grow.)
+# Stretched, both fill the same box, but the zero has the smaller hole and the larger share of ink, even after the warp.
 #
-# These are only two glyphs. Now we choose one number and a threshold: above it we say `0` and below it `O`, or the
-# other way round. How often is that right?
+# But these are only two glyphs. So we measure many, and choose a threshold of the width or of the share of ink: above
+# it we say `0` and below it `O`, or the other way round. How often is that right?
 
 # %%
 def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
@@ -186,7 +183,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 
 
 # %% [markdown]
-# We take 1,500 captchas apart, with four glyphs each. The histograms show those of 56 points.
+# We take 1,500 captchas apart. The histograms show their glyphs of 56 points.
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "glyphs", epoch=0, index=0)
@@ -208,14 +205,14 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 # plt.show()
 
 # %% [markdown]
-# The width is little better than a coin: on the left, the two hills coincide. The share of ink is right for most glyphs,
-# least often for small ones. On the right, it fails only where the two hills overlap.
+# The width is little better than a coin: on the left, the two hills coincide. The share of ink is right for most
+# glyphs, least often for small ones. On the right, a threshold fails only where the hills overlap.
 #
 # ## Does the network use it?
 #
 # That a cue *exists* does not mean that the network follows it. To find out, we change the cue and as little else as
 # possible. If a small hole says `0`, an `O` with thicker strokes should be read as `0`, a `0` with thinner strokes as
-# `O`, and a captcha made narrower as before.
+# `O`, and a narrower captcha as before.
 
 # %%
 def thicken(picture: np.ndarray, quarters: int) -> np.ndarray:
@@ -240,9 +237,8 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 
 
 # %% [markdown]
-# To make strokes grow, we enlarge the picture and give each pixel the darkest value around it; with the brightest value
-# they shrink. (So do the dots and the arc.) Here is a captcha that says `OØOP`, changed in five ways, and what the
-# network reads:
+# To make strokes thicker, we enlarge the picture and give each pixel the darkest value around it; the brightest value
+# makes them thinner. Here is `OØOP`, changed in five ways, and what the network reads:
 
 # %% tags=["active-ipynb"]
 # picture = draw_captchas(["O0OP"], stream(SEED, "O0OP", epoch=0, index=20))[0]
@@ -254,8 +250,8 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # plt.show()
 
 # %% [markdown]
-# The strokes change the answer, the width does not. But one captcha is no proof. So we count: how many of the drawn `O`,
-# and of the drawn `0`, are read as `0`?
+# The strokes change the answer, but the width does not. One captcha is no proof, so we count how many of the drawn `O`,
+# and of the drawn `0`, are read as `0`.
 
 # %%
 def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) -> list[int]:
@@ -266,7 +262,7 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 
 
 # %% [markdown]
-# We draw ten captchas of each of the sixteen strings, and change all of them.
+# We change ten captchas of each of the sixteen strings.
 
 # %% tags=["active-ipynb"]
 # texts = 10 * ["".join(letters) for letters in itertools.product("O0", repeat=LENGTH)]
@@ -285,16 +281,16 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most zeros are no longer read as `0`; with strokes thicker by a pixel, most `O`
-# are. Right: in the font a zero is 26 pixels wide, and an `O` 30. A captcha squeezed that much is read nearly as before,
-# although its upright strokes get thinner. So the network follows neither the width of letters nor the thickness of
-# strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. The network probably
-# uses something else as well, since it is right more often than our threshold, but we do not know what.
+# are. Right: in the font a zero is 26 pixels wide, and an `O` 30. A captcha squeezed that much is read nearly as
+# before, although its upright strokes get thinner. So the network follows neither the width of letters nor the
+# thickness of strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. The
+# network probably uses something else as well, because it is right more often than our threshold.
 #
 # ## All errors
 #
-# Back to ordinary captchas. `models/ctc_errors.csv` holds all captchas of `classic-100k` that the network reads wrong. A
-# *confusion matrix* counts, for each true character (row), what was read instead (column). We leave out right characters,
-# which would stand on the diagonal, and answers of another length, which cannot be compared character by character.
+# `models/ctc_errors.csv` holds all captchas of `classic-100k` that the network reads wrong. A *confusion matrix*
+# counts, for each true character (row), what was read instead (column). We leave out right characters (the diagonal),
+# and answers of another length.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import read_errors
@@ -323,8 +319,8 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # print(f"if O and 0 were one: {share(n - left, n)}")
 
 # %% [markdown]
-# Two cells in the corner stand out: zero read as `O`, and `O` read as zero. If the two were one character, most
-# errors would be gone, so this pair is the one to work on.
+# Two cells in the corner stand out: zero read as `O`, and `O` as zero. If the two were one character, most errors would
+# be gone, so this pair is the one to work on.
 #
 # ## Does it know when it is wrong?
 #
@@ -341,8 +337,8 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
     return answers, np.exp(-np.maximum(losses, 0))  # rounding may lead below 0
 
 # %% [markdown]
-# If the network is 80 % sure of each of a hundred answers, and about 80 of them are right, it is *calibrated*. We read
-# the beginning of three test sets of lesson 3, and put the answers into four groups by how sure the network was.
+# A network is *calibrated* if, of a hundred answers of which it is 80 % sure, about 80 are right. We read the beginning
+# of three test sets of lesson 3, and group the answers by how sure the network was.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_calibration
@@ -370,12 +366,12 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 # %% [markdown]
 # On the dotted line, the network would be right exactly as often as it says. Most answers are in the highest group, and
 # nearly all of these are right, also at other sizes and where there is nothing to read. Where a whisker ends below the
-# line, the network is surer than it should be; that happens in the lower groups. So its percentage is a good warning, if
-# not an exact one.
+# line, as in some lower groups, the network is surer than it should be. So its percentage is a good warning, if not an
+# exact one.
 #
-# Lower right: a program that is not sure can ask for another captcha, as a person would, beginning with the least sure
-# answer. The more often it asks, the more errors it avoids. The dots stand for asking whenever the network is at most
-# 99 % sure: that avoids nearly all errors.
+# Lower right: a program that is not sure can ask for another captcha, as a person would. The more often it asks, the
+# least sure answers first, the more errors it avoids. The dots stand for asking whenever the network is at most 99 %
+# sure: this avoids nearly all errors.
 #
 # ---
 #
@@ -399,7 +395,7 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 #
 # - [On calibration of modern neural networks](https://arxiv.org/abs/1706.04599), Guo and others, 2017: when
 #   you should not take a network's probabilities at face value, and one number that mends them.
-# - [Shortcut learning in deep neural networks](https://arxiv.org/abs/2004.07780), Geirhos and others,
-#   2020: networks that are right for the wrong reason, and how experiments like ours find out.
+# - [Shortcut learning in deep neural networks](https://arxiv.org/abs/2004.07780), Geirhos and others, 2020: networks
+#   that are right for the wrong reason, and how experiments like ours reveal this.
 #
 # Next: [7. Write the sequence model again in PyTorch](ch7_ctc_pytorch.ipynb) · [Solutions](solutions.ipynb)
