@@ -20,7 +20,7 @@
 # *Lesson 7 of 8 · 35 minutes · needs 3, 4 and PyTorch · trains a minute*
 #
 # At the end of this lesson you have written the model of lesson 3 and its training loop in plain PyTorch, it has
-# learned all 36 characters in about a minute, and you know where PyTorch and Keras differ without saying so.
+# learned all 36 characters in about a minute, and you know where PyTorch and Keras differ without warning.
 # [Lesson 3](ch3_ctc.ipynb) explains CTC, and [lesson 4](ch4_gpu_training.ipynb) the optimizer. `make setup-torch` adds
 # PyTorch; a CPU is enough.
 
@@ -48,7 +48,7 @@ from captcha_reader.texts import ALPHABET, HEIGHT, WIDE_WIDTH, encode, random_te
 # ## Wider pictures
 #
 # The original's best result, 99.57 % of 12,800 captchas read right, comes from a [twin of its CTC network in
-# PyTorch](https://github.com/ypwhs/captcha_break/blob/master/ctc_pytorch.ipynb). That twin reads pictures 192 pixels
+# PyTorch](https://github.com/ypwhs/captcha_break/blob/master/ctc_pytorch.ipynb). This twin reads pictures 192 pixels
 # wide instead of 128, and so does our network. What difference does the width make?
 
 # %% tags=["active-ipynb"]
@@ -70,13 +70,13 @@ from captcha_reader.texts import ALPHABET, HEIGHT, WIDE_WIDTH, encode, random_te
 # plt.show()
 
 # %% [markdown]
-# At 128 pixels nearly every text has to be squeezed, at 192 about one in three. So wide captchas are a different
-# task: compare results on them only with each other.
+# At 192 pixels far fewer texts have to be squeezed. So wide captchas are a different task, and results on them can be
+# compared only with each other.
 #
 # ## Batches by name
 #
-# In PyTorch, the channels of a picture come first. Our pictures have one channel, ink, as in lesson 2. A data set is
-# anything with `__getitem__`. Here an item is a whole batch, because in lesson 1 it is the *batch* that has a name.
+# In PyTorch, the channels of a picture come first. Our pictures have one channel, ink (lesson 2). A data set is
+# anything with `__getitem__`. Here an item is a whole batch, because it is the *batch* that has a name (lesson 1).
 
 # %%
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue look: BT.601
@@ -106,8 +106,8 @@ class CaptchaBatches(Dataset):
 
 
 # %% [markdown]
-# A `DataLoader` asks the data set for the items in its *sampler*, and a list of names will do. `batch_size=None` says
-# that an item is already a batch. For training, a bank of glyphs draws the captchas (lesson 4).
+# A `DataLoader` asks the data set for the items in its *sampler*, here a list of names. `batch_size=None` says that an
+# item is already a batch. A bank of glyphs draws the captchas (lesson 4).
 
 # %% tags=["active-ipynb"]
 # from functools import partial
@@ -122,14 +122,13 @@ class CaptchaBatches(Dataset):
 #     print(f"epoch {epoch}, batch {index}:", *decode(labels[:5] - 1), tuple(ink.shape))
 
 # %% [markdown]
-# The same name gives the same batch again, and another epoch has other captchas. The epoch is part of the name
-# because with `num_workers=2` two processes draw, each with its own *copy* of the data set, and these copies would
-# not hear of a new epoch.
+# The same name gives the same batch again. The epoch is part of the name because with `num_workers=2` two processes
+# draw, each with its own *copy* of the data set, and the copies would not notice a new epoch otherwise.
 #
 # ## The network
 #
-# The blocks are those of lesson 2, built by the same loop. But a PyTorch layer has to be told how many channels come
-# in, so we keep track of them.
+# The blocks are those of lesson 2. But a PyTorch layer has to be told how many channels come in, so we keep track of
+# them.
 
 # %%
 def blocks(channels, filters, convs, stride, tall, norms):
@@ -150,9 +149,9 @@ def blocks(channels, filters, convs, stride, tall, norms):
 
 
 # %% [markdown]
-# A network is a class. `__init__` makes the layers, and `forward` connects them, in plain Python that runs for every
-# batch. `flatten` and `permute` turn the last feature map into one vector for each column. The **columns come
-# first**, as PyTorch's CTC loss and its LSTM (a relative of lesson 3's GRU) expect.
+# A network is a class: `__init__` makes the layers, and `forward` connects them, in plain Python that runs for every
+# batch. `flatten` and `permute` turn the last feature map into one vector for each column. The **columns come first**,
+# as PyTorch's CTC loss and its LSTM (a relative of lesson 3's GRU) expect.
 
 # %%
 class CTCNet(nn.Module):
@@ -192,8 +191,8 @@ SLIM = {"filters": (24, 48, 96, 192), "convs": 2}  # as in lesson 4
 # ## The loss
 #
 # `F.ctc_loss` expects log-probabilities; given logits, it computes nonsense without a warning. It also wants two
-# lengths for each captcha: how many steps to read, and how many labels to expect. Its own mean divides each loss by
-# the length of the text, so we take the losses one by one (`"none"`) and average them as Keras does.
+# lengths for each captcha, of steps and of labels. Its own mean divides each loss by the length of the text, so we take
+# the losses one by one (`"none"`) and average them as Keras does.
 
 # %%
 def ctc_loss(logits, labels):
@@ -204,8 +203,8 @@ def ctc_loss(logits, labels):
 
 
 # %% [markdown]
-# Does PyTorch give the same losses as Keras for the toy example of lesson 3, with its six steps and three classes?
-# And what about `AAAA`, which needs seven steps?
+# Does PyTorch give the same losses as Keras for the toy example of lesson 3, with six steps? And what about `AAAA`,
+# which needs seven?
 
 # %% tags=["active-ipynb"]
 # from notebooks_py import ch3_ctc as lesson3
@@ -222,8 +221,8 @@ def ctc_loss(logits, labels):
 #
 # ## The optimizer
 #
-# Muon (lesson 4) treats a kernel as a matrix and makes its momentum orthogonal, by five steps of a polynomial.
-# `torch.optim.Muon` takes only variables of two dimensions and refuses our kernels, so we write our own:
+# Muon (lesson 4) treats a kernel as a matrix and makes its momentum orthogonal. `torch.optim.Muon` takes only variables
+# of two dimensions, so we write our own:
 
 # %%
 def orthogonal(matrix):
@@ -259,8 +258,8 @@ class Muon(torch.optim.Optimizer):
 
 
 # %% [markdown]
-# As in lesson 4, Muon moves the kernels of convolutions and AdamW moves the rest, at 0.15 times the rate. The rate
-# climbs and falls once.
+# As in lesson 4, Muon moves the kernels of convolutions and AdamW moves the rest, at 0.15 times the rate, which climbs
+# and falls once.
 
 # %%
 def recipe(model, steps, rate=0.02):
@@ -299,10 +298,9 @@ def train(model, batches, optimizers, cycles):
 
 
 # %% [markdown]
-# `train` is a generator: it trains only while something takes its losses, as `list` does below. The network runs on
-# an NVIDIA GPU if there is one. (On Apple's, PyTorch may
-# [lack CTC](https://github.com/pytorch/pytorch/issues/153976).) No picture comes twice, so each loss is that of new
-# captchas.
+# `train` is a generator: it trains only while something takes its losses, as `list` does below. The network runs on an
+# NVIDIA GPU if there is one. (On Apple's, PyTorch may [lack CTC](https://github.com/pytorch/pytorch/issues/153976).) No
+# picture comes twice, so each loss is that of new captchas.
 
 # %% tags=["active-ipynb", "trained"]
 # from tqdm import tqdm
@@ -322,14 +320,13 @@ def train(model, batches, optimizers, cycles):
 # plt.show()
 
 # %% [markdown]
-# Just above the dotted line lies the plateau of lesson 3, where nearly all columns say blank. Here it is short. Below
-# the line, the network tells characters apart.
+# Just above the dotted line lies the plateau of lesson 3, where nearly all columns say blank. Below the line, the
+# network tells characters apart.
 #
 # ## Read
 #
-# Greedy decoding takes two lines: find each column's likeliest class, merge equal neighbours, and drop the blanks.
-# `read_pictures` switches to `eval` mode (more on that below), and `inference_mode` spares the bookkeeping for
-# gradients.
+# Greedy decoding takes two lines. `read_pictures` switches to `eval` mode (see below), and `inference_mode` saves the
+# bookkeeping for gradients.
 
 # %%
 def greedy(logits, alphabet=ALPHABET):
@@ -347,7 +344,7 @@ def read_pictures(model, pictures):
     return [text for part in parts for text in greedy(model(part.to(device)))]
 
 # %% [markdown]
-# The package draws a thousand captchas. Here are the first twelve, with what the network read:
+# The package draws a thousand captchas. Here are the first twelve, with the network's answers:
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.scores import share
@@ -365,9 +362,9 @@ def read_pictures(model, pictures):
 # ## Two modes
 #
 # In training, batch normalisation uses the mean of *this* batch; in reading, a running average. Keras chooses between
-# them at each call, while a PyTorch network stays in one of two modes, `train()` or `eval()`, until you switch. If
-# you forget `eval()`, you get no warning. What does that cost, and does it matter how many captchas are read at once?
-# (We read with a copy, because in train mode even reading changes the running averages.)
+# them at each call, while a PyTorch network stays in one of two modes, `train()` or `eval()`, until you switch. What
+# does it cost to forget `eval()`, and does it matter how many captchas are read at once? (We read with a copy, because
+# in train mode even reading changes the running averages.)
 
 # %% tags=["active-ipynb", "machine"]
 # import copy
@@ -390,15 +387,15 @@ def read_pictures(model, pictures):
 # plt.show()
 
 # %% [markdown]
-# In train mode, what is read depends on the other captchas in the batch, and fewest are right when each is read
-# alone, because the mean is then that of a single picture. (Whiskers are 95 % intervals.)
+# In train mode, fewest are right when each captcha is read alone, because the mean is then that of a single picture.
+# (Whiskers are 95 % intervals.)
 #
 # ## Keep the weights
 #
 # A `state_dict` holds tensors by name: the parameters, and *buffers* such as running averages. It does not hold the
 # architecture, so build the network first, then load. `weights_only=True` refuses a file with anything but tensors.
-# `models/pytorch.pt` is a slim network that one command trained from nothing. It also averages its weights and practises
-# `O` and `0`, as in lesson 4; our loop did neither. It reads the same twelve captchas:
+# `models/pytorch.pt` is a slim network whose training also averaged the weights and practised `O` and `0`
+# (lesson 4). It reads the same twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -421,26 +418,26 @@ def read_pictures(model, pictures):
 #     print(f"wide-10k against the original: {difference(*ours, 12_745, 12_800)}")
 
 # %% [markdown]
-# The `wide` test sets are drawn like our thousand captchas. (`judge` decided which network is the finished one, so it is
-# no test.) The last line is the difference from the original's 99.57 %. Since 0 lies outside its interval, it is hardly by
-# chance that the original's result is a little better; it saw nearly six times as many captchas in training.
+# The `wide` test sets are drawn like our thousand captchas. (`judge` decided which network is the finished one, so it
+# is no fair test.) In the last line, 0 lies outside the interval, so it is hardly by chance that the original's result
+# is a little better. The original saw nearly six times as many captchas in training.
 #
-# To *resume* training, also store the `state_dict` of the optimizers and of the cycles.
+# To *resume* training, also store the `state_dict` of the optimizers and cycles.
 #
 # ## Several processes, several machines
 #
-# `torchrun` starts the same program several times, and `DistributedDataParallel`, wrapped around the network,
-# averages the gradients of all processes in each step. So every process has to draw *other* captchas: of `n`
-# processes, number `r` draws the batches `r`, `r + n`, `r + 2n`, ... And only one may write files.
-# `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network in this way; with
-# `--nnodes` and an address, it does so on several machines. The loop is in [train_torch.py](../tools/train_torch.py).
+# `torchrun` starts the same program several times, and `DistributedDataParallel`, wrapped around the network, averages
+# the gradients of all processes in each step. So every process has to draw *other* captchas: of `n` processes, number
+# `r` draws the batches `r`, `r + n`, `r + 2n`, ... And only one may write files.
+# `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network in this way; `--nnodes` and
+# an address add more machines. The loop is in [train_torch.py](../tools/train_torch.py).
 #
 # ---
 #
 # ## What you learned
 #
-# `fit` hides a short loop: loss, `zero_grad`, `backward`, step, rate. The differences below trip up anyone who moves
-# between the two libraries, often without any error:
+# `fit` hides a short loop: loss, `zero_grad`, `backward`, step, rate. These differences trip up anyone who moves
+# between the two libraries, often without an error:
 #
 # | | Keras, lessons 2 and 3 | PyTorch |
 # | --- | --- | --- |
@@ -450,8 +447,6 @@ def read_pictures(model, pictures):
 # | padding, with a stride of two | `"same"`: one pixel right and below | `1`: on all four sides |
 # | CTC takes | labels, then logits | log-probabilities, labels, two lengths |
 # | its mean over a batch | of the losses | of loss divided by text length |
-# | the blank | class 0 | class 0, or another that you name |
-# | a text that does not fit | a large, finite loss (on TensorFlow) | an infinite loss |
 # | first weights of a convolution | `he_uniform`, asked for in lesson 2 | smaller ones, unless you ask |
 # | training or reading | set by each call | a switch that stays |
 # | batch normalisation: `momentum` | share of the old average, 0.99 | share of the new batch, 0.1 |
@@ -472,7 +467,7 @@ def read_pictures(model, pictures):
 #
 # - [torch.nn.CTCLoss](https://docs.pytorch.org/docs/stable/generated/torch.nn.CTCLoss.html): every argument.
 # - [Training a classifier](https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html): PyTorch's own
-#   first loop, on another task.
+#   first loop.
 # - [Reproducibility](https://docs.pytorch.org/docs/stable/notes/randomness.html): what a seed promises in PyTorch.
 # - [Serialization semantics](https://docs.pytorch.org/docs/stable/notes/serialization.html): what is in a `.pt` file.
 #
