@@ -19,8 +19,8 @@
 #
 # *Lesson 8 of 8 · 30 minutes · needs 4 · trains a minute*
 #
-# At the end of this lesson you read pictures of any size with one call, you have taught the network another style from two
-# hundred labelled pictures, and you can take it with you, into a program without Keras or into a web page. You need
+# At the end of this lesson you read pictures of any size with one call, you have taught the network another style from
+# two hundred labelled pictures, and you can use it in a program without Keras or in a web page. You need
 # [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
 # %%
@@ -45,7 +45,7 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 
 
 # %% [markdown]
-# A seed, and the length of the one training run in this lesson.
+# You may change these two numbers.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # decides the pictures
@@ -54,7 +54,7 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # %% [markdown]
 # ## One picture
 #
-# `read_captcha` takes a picture of any size and kind, as a file, bytes, a PIL image or an array. It returns the text
+# `read_captcha` takes a picture of any size and kind, as a file, bytes, a PIL image or an array, and returns the text
 # and how sure the network is. (On the command line: `captcha-reader captcha.png`.) Here it reads one captcha in six
 # forms:
 
@@ -92,12 +92,12 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # plt.show()
 
 # %% [markdown]
-# Every picture is scaled to a height of 64. Before that, a frame is cut off, and if a picture is light on dark, its
-# inverse is read, too. Upside down, an `H` is still an `H`, and a `3` looks like an `E`, but the low percentage is a
-# warning. Does a wrong answer always come with one?
+# A frame is cut off, and every picture is scaled to a height of 64. If a picture is light on dark, its inverse is read,
+# too. Upside down, a `3` looks like an `E`, but the low percentage is a warning. Does a wrong answer always come with
+# one?
 #
-# `make study WHAT=kinds` read a thousand pictures of each kind. For lower case, a blank picture and a landscape, "nothing"
-# is right. The last column counts wrong answers of which the network was more than 90 % sure.
+# `make study WHAT=kinds` read a thousand pictures of each kind below. For lower case, a blank picture and a landscape,
+# "nothing" is right. The last column counts wrong answers of which the network was more than 90 % sure.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
@@ -109,14 +109,14 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #         print(f"{kind:34} {share(row['right'], row['n'])} {sure:4}")
 
 # %% [markdown]
-# On captchas of this style a sure answer is hardly ever wrong (lesson 6 says more). Lower case is the weak spot: it
-# is often read as capitals, and often with certainty. And six characters need more room than 128x64 offers.
+# On captchas of this style a sure answer is hardly ever wrong (lesson 6). Lower case is the weak spot: it is often read
+# as capitals, and often with certainty. And six characters need more room than 128x64 offers.
 #
 # ## Any size, any length
 #
 # The four heads of lesson 2 always read four characters. The network of lesson 3 asks every column the same question,
-# so the same weights serve for any length of text and any width of picture. And the finished network has practised
-# many of both (lesson 4).
+# so the same weights serve for any length of text and any width of picture, and the finished network has practised many
+# of both (lesson 4).
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import finished
@@ -137,10 +137,10 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #
 # ## Only digits, please
 #
-# Perhaps your captchas have only digits. Then answers with letters can only do harm, such as `O` for `0`. The
-# alphabet is in the last layer, which has one column of weights for each character and one for the blank. So we build
-# the same network with another last layer, and keep the weights of the characters that both alphabets share. New
-# characters begin with random weights.
+# If your captchas have only digits, any letter in an answer is wrong, such as `O` for `0`. The alphabet is in the last
+# layer, which has one column of weights for each character and one for the blank. So we build the same network with
+# another last layer, and keep the weights of the characters that both alphabets share. New characters begin with random
+# weights.
 
 # %%
 def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
@@ -172,13 +172,13 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 #     print(f"{name:6} {share(right, len(numbers))}")
 
 # %% [markdown]
-# All errors were letters in place of digits: without them, every captcha of these two hundred is read right.
+# All errors were letters in place of digits: without letters, all two hundred captchas are read right.
 #
 # ## A folder of labelled pictures
 #
 # Put your captchas into a folder. Begin each file's name with its text, as in `7KQ2_001.png`, or add a `labels.csv`
-# with the columns `file` and `text`. We draw 250 in a style that our network has never seen: another font, letters in
-# different colours, and lines across. Two more files don't belong there:
+# with the columns `file` and `text`. We draw 250 in a style that our network has never seen. Two more files don't
+# belong there:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.folders import BadFiles, read_folder, split
@@ -198,8 +198,8 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 #     print(str(error).replace(str(folder), "foreign"))
 
 # %% [markdown]
-# All problems are listed at once. Without these two files, the folder can be read. `split` holds out a fifth of the
-# *texts* for testing, so that no text is on both sides.
+# Without these two files the folder can be read, and `split` holds out a fifth of the *texts* for testing, so that no
+# text is on both sides.
 
 # %% tags=["active-ipynb"]
 # for path in strangers:
@@ -218,8 +218,8 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 # ## Move pictures about
 #
 # With few pictures, a network soon knows them by heart (lesson 5). So we turn, stretch and shift a picture a little
-# each time it is used. Together, these three moves are one affine map, which says where in the old picture each new
-# pixel comes from.
+# each time it is used. Together, these moves are one affine map, which says where in the old picture each new pixel
+# comes from.
 
 # %%
 def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
@@ -250,8 +250,8 @@ def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
 # %% [markdown]
 # ## Fine-tuning
 #
-# The finished network knows strokes, corners and how to read from left to right; it only has to learn a new look.
-# Training it further on other pictures is called *fine-tuning*. We use lesson 4's recipe.
+# The finished network can already read; it only has to learn a new look. Training it further on other pictures is
+# called *fine-tuning*. We use lesson 4's recipe.
 
 # %%
 def own_captchas(
@@ -283,26 +283,25 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # assert STEPS < 200 or right > len(test) / 3
 
 # %% [markdown]
-# With 200 labels, more than half of the held-out pictures are read right. The interval in the title is wide because
+# With 200 labels, more than half of the held-out pictures are read right. The interval in the title is wide, because
 # there are only fifty of them; four times as many would halve it.
 #
 # ## One command
 #
-# For your own folder you need no notebook. One command does all of this:
+# For your own folder, one command does all of this:
 #
 # ```sh
 # make tune FOLDER=my_captchas
 # ```
 #
-# It takes the alphabet from your texts and brings pictures of different sizes to one, and ends with the share of held-out
-# pictures that are read right. It writes `mine.keras` and `mine.onnx`, and prints the command that reads with them. In Python, say
+# It takes the alphabet from your texts, brings all pictures to one size, and counts how many held-out pictures are read
+# right. It writes `mine.keras` and `mine.onnx`, and prints the command that reads with them. In Python, say
 # `read_captcha(picture, model="path/to/mine.onnx")`.
 #
 # ## How many labels do you need?
 #
-# What if you started from nothing, or did not move the pictures? `make study WHAT=tuning` trained on 200 or more
-# pictures of three other styles (lower case on a wave, digits on noise, and those of the package svg-captcha), and
-# read 1,000 others of each.
+# What if you start from nothing, or do not move the pictures? `make study WHAT=tuning` trained on 200 or more pictures
+# of three other styles, one of them that of the package svg-captcha, and read 1,000 others of each.
 
 # %% tags=["active-ipynb"]
 # import pandas as pd
@@ -324,17 +323,16 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #     print(f"{row.style}, 200 labels, {row.name}: {share(row.right, row.n)}")
 
 # %% [markdown]
-# With finished weights and moves, 200 labels are enough to read nearly all pictures of these styles. So begin with
-# 250 labels, of which `make tune` holds out a fifth, and label more if too few of those are read right, as in our own style
-# above. From nothing,
-# 200 labels do not teach lower case at all, while they do teach digits. With finished weights, moving the pictures
+# With finished weights and moves, 200 labels are enough to read nearly all pictures of these styles. So begin with 250
+# labels, of which `make tune` holds out a fifth, and label more if too few of this fifth are read right, as in our
+# style above. From nothing, 200 labels teach digits, but not lower case. With finished weights, moving the pictures
 # helps most where labels are few.
 #
 # ## Take it with you
 #
 # [ONNX](https://onnx.ai) is a file format for networks that many programs can run. `make export` wrote
 # `models/ctc.onnx`: uint8 pictures go in, and the probabilities and the likeliest class of each column come out. ONNX
-# Runtime needs neither Keras nor TensorFlow to run it. Are the texts the same as with Keras?
+# Runtime runs it without Keras or TensorFlow. Are the texts the same?
 
 # %% tags=["active-ipynb"]
 # import onnxruntime
@@ -360,8 +358,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # assert np.abs(probabilities - theirs).max() < 1e-4
 
 # %% [markdown]
-# They are. (The numbers are the sixteen answers for the first picture, with 0 for the blank.) ONNX runs in browsers,
-# too: `make demo` opens a page on your machine that reads the captchas you drop on it. No picture leaves the page.
+# They are. ONNX runs in browsers, too: `make demo` opens a page on your machine that reads the captchas you drop on it.
+# No picture leaves the page.
 #
 # That was the last lesson. You have drawn captchas, read them in two ways, trained for real, found what is hard, and
 # taken the network with you. Use it on captchas that you drew or own.
@@ -370,8 +368,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #
 # ## What you learned
 #
-# - CTC reads any length: the same weights serve for any width of picture and any length of text.
-# - The alphabet is in the last layer alone; the weights of shared characters can be kept.
+# - With CTC, the same weights serve for any width of picture and any length of text.
+# - The alphabet is in the last layer alone, so the weights of shared characters can be kept.
 # - Where labels are few, it often pays to start from finished weights and to move the pictures about.
 # - An ONNX file runs without Keras.
 #
@@ -379,8 +377,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #
 # 1. Read captchas of seven characters, 256 pixels wide. *Expected: most are read right, though the network never
 #    practised seven.* [Solution](solutions.ipynb#lesson-8-exercise-1)
-# 2. Fine-tune `finished("ctc")[0]` on the folder with `far=0`, in a new `fresh_folder("far0")`. *Expected: fewer pictures are read right.*
-#    [Solution](solutions.ipynb#lesson-8-exercise-2)
+# 2. Fine-tune `finished("ctc")[0]` on the folder with `far=0`, in a new `fresh_folder("far0")`. *Expected: fewer
+#    pictures are read right.* [Solution](solutions.ipynb#lesson-8-exercise-2)
 # 3. Let the fine-tuned network read the captchas of lesson 1. *Expected: it has forgotten many of them; put
 #    some into the folder, and it keeps most.* [Solution](solutions.ipynb#lesson-8-exercise-3)
 #
