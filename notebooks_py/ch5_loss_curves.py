@@ -100,14 +100,15 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(log.iloc[[0, 1, -2, -1]].drop(columns="seconds").round(4).to_string(index=False))
 
 # %% [markdown]
-# The curves that look flat on the left still slope on the right: the network improves until the learning rate is near
-# zero. The training loss is higher because its captchas are harder, and held-out captchas are read with averaged
-# weights (lesson 4). So the gap says little.
+# The curves that look flat on the left still slope on the right, where halving the errors counts as much at the end as
+# at the start. The training loss is higher because its captchas are harder, and because held-out captchas are read with
+# averaged weights (lesson 4). So the gap says little.
 #
 # ## The original's own logs
 #
 # The original tutorial trained each network at a rate of 0.001, and then at a tenth of it. The table lists epochs in
 # which no captcha is read right, or the held-out loss is more than six times that of the epoch before (`rise`).
+# (The log of the four heads has no `val_acc`.)
 
 # %% tags=["active-ipynb"]
 # names = {"cnn": "Four heads", "ctc": "CTC", "ctc_pytorch": "CTC in PyTorch"}
@@ -130,13 +131,14 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(original.pivot_table("rise", "network", "stage", "max"))
 
 # %% [markdown]
-# **A plateau**, where the loss gets nowhere, fills the first three epochs of the PyTorch network.
+# **A plateau**, where the loss gets nowhere, fills the first three epochs of the PyTorch network. (PyTorch divides the
+# loss by the four characters of a text: 3.73 is the 15 of lesson 3.)
 #
 # **Spikes** of the held-out loss come later, and with them fewer captchas are read right. The training loss hardly
 # shows them, because it is a mean over a thousand batches, each normalised by its own mean. Probably the last steps
 # before a spike went too far, or the running averages, with which held-out captchas are read, lagged behind the
-# weights. Both come from long steps: at a tenth of the rate the spikes end. So let the rate fall, average the weights
-# (lesson 4), and keep the *best* weights (`ModelCheckpoint`), not the last.
+# weights. Either would come from steps that are too long, and at a tenth of the rate the spikes end. So let the rate
+# fall, average the weights (lesson 4), and keep the *best* weights (`ModelCheckpoint`), not the last.
 #
 # ## Overfitting, and steps that are too long
 #
@@ -213,8 +215,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # Three labels are not 0, so Keras looks at the first three alone, and the last character is not learned. Nor can any
 # answer contain a `0`, because decoding drops class 0.
 #
-# **Too few columns.** `AAAA` needs seven (lesson 3), so with six its loss is infinite. But Keras on TensorFlow gives a
-# large number, which gets lost in the mean of an epoch. We try a network that knows nothing:
+# **Too few columns.** `AAAA` needs seven (lesson 3), so with six its loss is infinite. PyTorch says so, but Keras on
+# TensorFlow gives a large number, which gets lost in the mean of an epoch. We try a network that knows nothing:
 
 # %% tags=["active-ipynb"]
 # for columns in (8, 7, 6):

@@ -446,6 +446,7 @@ def read_pictures(model, pictures):
 # | a kernel | (height, width, in, out) | (out, in, height, width) |
 # | padding, with a stride of two | `"same"`: one pixel right and below | `1`: on all four sides |
 # | CTC takes | labels, then logits | log-probabilities, labels, two lengths |
+# | a text that does not fit | a large, finite loss (on TensorFlow) | an infinite loss |
 # | its mean over a batch | of the losses | of loss divided by text length |
 # | first weights of a convolution | `he_uniform`, asked for in lesson 2 | smaller ones, unless you ask |
 # | training or reading | set by each call | a switch that stays |
