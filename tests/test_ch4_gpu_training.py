@@ -1,9 +1,9 @@
-"""Lesson 4: practice, Muon, the recipe, averaged weights, and runs that are interrupted."""
+"""Lesson 4: Muon, the recipe, averaged weights, and a state that is written whole or not at all."""
 
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 
-import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pytest
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.practice import Practice
 from captcha_reader.texts import ctc_labels, random_texts
-from captcha_reader.training import settle_norms
+from captcha_reader.training import Resume, settle_norms
 from notebooks_py import ch4_gpu_training as ch4
 from tools.networks import NETWORKS
 
@@ -60,80 +60,54 @@ def test_kernels_alone_decay_those_of_convolutions_at_the_rate_of_muon(kind, muo
         assert np.allclose(variable.numpy(), expected, atol=1e-6), variable.path
 
 
-class Trainer:
-    """Trains one tiny network again and again, compiled once, each time from the same beginning."""
-
-    def __init__(self):
-        keras.utils.set_random_seed(1)
-        rng = stream(1, "valid", 0, 0)
-        self.texts = random_texts(rng, 8)
-        self.pictures, self.y = draw_captchas(self.texts, rng), ctc_labels(self.texts)
-        self.model = ch4.build_ctc(**TINY)
-        ch4.compile_recipe(self.model, STEPS)
-        self.model.optimizer.build(self.model.trainable_variables)
-        self.state = self.model.variables + self.model.optimizer.variables
-        self.start = [keras.ops.convert_to_numpy(value).copy() for value in self.state]
-        self.data = ch4.PracticeSequence(PRACTICE, functools.cache(PRACTICE))
-
-    def reset(self) -> None:
-        for variable, value in zip(self.state, self.start, strict=True):
-            variable.assign(value)
-
-    def run(self, folder: Path, stop: int | None = None) -> list:
-        """Return the weights after each batch; batch `stop` is interrupted."""
-        seen = []
-
-        def note(batch, logs):
-            seen.append(self.model.get_weights())
-            if int(self.model.optimizer.iterations) == stop:
-                raise KeyboardInterrupt
-
-        self.reset()
-        self.data.epoch = self.data.steps = 7  # left over from whatever it was used for before
-        held_out = {"classic": [(self.pictures, self.y, self.texts)]}
-        callback = keras.callbacks.LambdaCallback(on_train_batch_end=note)
-        ch4.fit_recipe(self.model, self.data, STEPS, held_out, folder, [callback])
-        return seen
-
-
 @pytest.fixture(scope="module")
-def trainer():
-    return Trainer()
+def run(tmp_path_factory) -> SimpleNamespace:
+    """Train a tiny network by the recipe; return what goes in, and the weights after each step."""
+    keras.utils.set_random_seed(1)
+    rng, seen = stream(1, "valid", 0, 0), []
+    texts = random_texts(rng, 8)
+    pictures, labels = draw_captchas(texts, rng), ctc_labels(texts)
+    model = ch4.build_ctc(**TINY)
+    ch4.compile_recipe(model, STEPS)
+    model.optimizer.build(model.trainable_variables)
+    start = [value.numpy() for value in model.variables + model.optimizer.variables]
+    data = ch4.PracticeSequence(PRACTICE, functools.cache(PRACTICE))
+    data.epoch = data.steps = 7  # left over from whatever it was used for before
+    data.workers = 4  # threads, any of which may be ready first
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(model.get_weights())
+    )
+    folder, held_out = tmp_path_factory.mktemp("run"), {"classic": [(pictures, labels, texts)]}
+    ch4.fit_recipe(model, data, STEPS, held_out, folder, [note])
+    drawn = {"pictures": pictures, "labels": labels, "texts": texts}
+    return SimpleNamespace(folder=folder, model=model, start=start, data=data, seen=seen, **drawn)
 
 
-@pytest.fixture(scope="module")
-def whole(trainer, tmp_path_factory):
-    """Return a run without a break: its folder and its weights after each step."""
-    folder = tmp_path_factory.mktemp("whole")
-    return folder, trainer.run(folder)
+def test_fit_takes_the_batches_in_order_and_averaging_leaves_it_alone(run):
+    for variable, value in zip(
+        run.model.variables + run.model.optimizer.variables, run.start, strict=True
+    ):
+        variable.assign(value)
+    run.data.epoch = 0
+    assert len(run.seen) == STEPS
+    for number, weights in enumerate(run.seen):  # one batch after another
+        run.model.train_on_batch(*run.data[number])
+        assert all(map(np.array_equal, run.model.get_weights(), weights))
 
 
-def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return len(a) == len(b) and all(map(np.array_equal, a, b))
-
-
-def test_averaging_leaves_the_training_alone(trainer, whole):
-    trainer.reset()
-    trainer.data.epoch = 0
-    for number, weights in enumerate(whole[1]):  # one batch after another
-        trainer.model.train_on_batch(*trainer.data[number])
-        assert same(trainer.model.get_weights(), weights)
-
-
-def test_the_file_is_the_average_and_reads_as_logged(trainer, whole):
-    folder, seen = whole
-    model = keras.models.load_model(folder / "averaged.keras")
+def test_the_file_is_the_average_and_reads_as_logged(run):
+    model = keras.models.load_model(run.folder / "averaged.keras")
     assert not model.compiled
     model.compile(loss=keras.losses.CTC())
-    log = pd.read_csv(folder / "log.csv")
-    assert log.epoch.tolist() == [0, 1, 2] and len(seen) == STEPS
-    loss = model.evaluate(trainer.pictures.astype("float32") / 255, trainer.y, verbose=0)
+    log = pd.read_csv(run.folder / "log.csv")
+    assert log.epoch.tolist() == [0, 1, 2]
+    loss = model.evaluate(run.pictures.astype("float32") / 255, run.labels, verbose=0)
     assert log.val_loss.iloc[-1] == pytest.approx(loss, rel=1e-5)
-    answers = ch4.read_pictures(model, trainer.pictures)
-    assert log.val_acc.iloc[-1] == np.mean(np.array(answers) == trainer.texts)
+    answers = ch4.read_pictures(model, run.pictures)
+    assert log.val_acc.iloc[-1] == np.mean(np.array(answers) == run.texts)
     # In so few steps the average keeps one half, from the first step on.
-    expected = seen[0]
-    for weights in seen[1:]:
+    expected = run.seen[0]
+    for weights in run.seen[1:]:
         expected = [(a + b) / 2 for a, b in zip(expected, weights, strict=True)]
     for variable, value in zip(model.variables, expected, strict=True):
         if variable.trainable:  # norms measure their means anew
@@ -153,36 +127,16 @@ def test_norms_measure_all_batches_alike_with_the_weights_as_they_are():
     assert norm.momentum == TINY["momentum"]
 
 
-def test_a_run_goes_on_to_the_same_bits_also_if_a_power_cut_tore_its_state(
-    trainer, whole, tmp_path
-):
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run(tmp_path, stop=7)  # in its last, short epoch
-    path = tmp_path / "backup" / "latest.weights.h5"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    seen = trainer.run(tmp_path)
-    assert len(seen) == STEPS - 3 and all(map(same, seen, whole[1][3:]))
-    averaged = [keras.models.load_model(x / "averaged.keras") for x in (tmp_path, whole[0])]
-    assert same(*(model.get_weights() for model in averaged))
-    logs = [pd.read_csv(x / "log.csv").drop(columns="seconds") for x in (tmp_path, whole[0])]
-    assert logs[0].epoch.tolist() == [0, 1, 1, 2]
-    logs[0] = logs[0].drop_duplicates("epoch", keep="last").reset_index(drop=True)
-    pd.testing.assert_frame_equal(*logs)
-
-
-def test_ctrl_c_while_the_state_is_written_leaves_the_one_before(trainer, whole, tmp_path):
-    save, calls = trainer.model.save_weights, []
-
+def test_ctrl_c_while_the_state_is_written_leaves_the_one_before(run, tmp_path, monkeypatch):
     def stop(path):
-        save(path)
-        calls.append(path)
-        if len(calls) == 2:
-            with h5py.File(path, "a") as file:  # Keras closes the file, as far as it got
-                del file["optimizer"]
-            raise KeyboardInterrupt
+        Path(path).write_bytes(b"half a state")
+        raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer.model, "save_weights", stop)
-        trainer.run(tmp_path)
-    seen = trainer.run(tmp_path)
-    assert len(seen) == STEPS - 3 and all(map(same, seen, whole[1][3:]))
+    resume = Resume(tmp_path, steps=3)
+    resume.set_model(run.model)
+    resume.on_epoch_end(0)
+    before = resume.state.read_bytes()
+    monkeypatch.setattr(run.model, "save_weights", stop)
+    with pytest.raises(KeyboardInterrupt):
+        resume.on_epoch_end(1)
+    assert resume.state.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Lesson 7: decoding and the recipe are those of lessons 3 and 4."""
+"""Lesson 7: its table of defaults, and its recipe, which is that of lesson 4."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,6 @@ def test_the_defaults_of_the_libraries_are_those_of_the_table():
     ours, theirs = torch.nn.BatchNorm2d(1), keras.layers.BatchNormalization()
     assert (ours.momentum, ours.eps) == (0.1, 1e-5)
     assert (theirs.momentum, theirs.epsilon) == (0.99, 1e-3)
-
-
-def test_greedy_is_the_collapse_rule_of_lesson_3():
-    paths = np.random.default_rng(4).choice([0, 0, 1, 1, 11, 36], (500, 9))
-    logits = torch.eye(37)[torch.from_numpy(paths).T]
-    assert ch7.greedy(logits) == [ch3.spell(ch3.collapse(path)) for path in paths]
 
 
 def test_the_recipe_moves_every_weight_as_the_one_of_lesson_4_does():

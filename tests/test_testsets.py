@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from captcha_reader import drawing, practice, testsets
 from captcha_reader.drawing import draw_captchas
 from captcha_reader.practice import Practice
 from captcha_reader.testsets import FINGERPRINTS, TEST_SETS, TestSet, draw_test_set, of_four
+from notebooks_py import ch1_captcha_preview as ch1
 
 
 def test_small_sets_are_the_beginning_of_large_ones():
@@ -45,16 +47,20 @@ def test_training_choosing_and_testing_draw_from_streams_of_their_own(monkeypatc
         splits[now].add(split)
         raise InterruptedError  # before anything is drawn
 
-    for module in (testsets, practice):
+    for module in (testsets, practice, ch1):
         monkeypatch.setattr(module, "stream", spy)
-    for name in TEST_SETS:
-        now = "judge" if name.startswith("judge") else "test"
+    draws = [
+        ("judge" if name.startswith("judge") else "test", partial(next, draw_test_set(name)))
+        for name in TEST_SETS
+    ]
+    draws.append(("train", partial(Practice(0), 0)))
+    for split in ("train", "valid"):
+        draws.append((split, partial(ch1.CaptchaSequence(1, 1, 0, split).__getitem__, 0)))
+    for split, draw in draws:
+        now = split
         with contextlib.suppress(InterruptedError):
-            next(draw_test_set(name))
-    now = "train"
-    with contextlib.suppress(InterruptedError):
-        Practice(0)(0)
-    assert splits == {name: {name} for name in ("judge", "test", "train")}
+            draw()
+    assert splits == {name: {name} for name in ("judge", "test", "train", "valid")}
 
 
 def test_another_drawing_is_not_the_test_set(monkeypatch):

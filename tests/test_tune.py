@@ -12,7 +12,7 @@ from PIL import Image
 
 from captcha_reader.practice import Labelled
 from captcha_reader.reading import load_network
-from captcha_reader.weights import described, description
+from captcha_reader.weights import describe, described, description
 from notebooks_py import ch4_gpu_training as ch4
 from notebooks_py import ch8_own_captchas as ch8
 from tools import tune
@@ -72,9 +72,20 @@ def test_a_folder_becomes_a_network_and_ctrl_c_changes_nothing(call, tmp_path, c
         call("stopped", callbacks=[Stop()])
     resumed = call("stopped")
     assert all(map(np.array_equal, whole.get_weights(), resumed.get_weights()))
-    further = tune.first_network(out / "mine.keras", "1abc", seed=1)  # FROM=
-    kernel, more = (model.layers[-1].kernel for model in (whole, further))
-    assert np.array_equal(kernel, more[:, :4]) and more.shape[1] == 5
+
+
+def test_a_network_for_other_characters_keeps_the_weights_of_those_that_both_know(tmp_path):
+    model = ch4.build_ctc(3, filters=(4, 8), convs=1, stride=4, norms="once")
+    model.save(path := tmp_path / "mine.keras")
+    describe(path, "1ab")
+    changed = tune.first_network(path, "1bcd", seed=1)  # FROM=
+    assert changed.output_shape == (None, None, 5) and changed.name == "ctc"
+    *blocks, kernel, _ = model.get_weights()
+    *others, new_kernel, _ = changed.get_weights()
+    assert all(map(np.array_equal, blocks, others))
+    # Columns: the blank, 1, a and b; the blank, 1, b, c and d.
+    assert np.array_equal(kernel[:, [0, 1, 3]], new_kernel[:, :3])
+    assert not any(np.array_equal(new_kernel[:, 3], column) for column in kernel.T)
 
 
 def test_what_is_wrong_is_named_before_anything_is_trained(folder, tmp_path, monkeypatch):
