@@ -17,7 +17,11 @@ from tools import format, lessons, refresh
 ROOT = lessons.ROOT
 CIRCLES = '''\
 # %% [markdown]
-# # Count circles
+# # 1. Count circles
+#
+# *Lesson 1 of 1 · 5 minutes*
+#
+# Areas grow as $r^2$.
 
 # %%
 import math
@@ -53,6 +57,8 @@ def area(radius: float) -> float:
 # %% tags=["active-ipynb"]
 # round(area(SEED), 5)
 '''
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # the tag of orientation
 NOTEBOOK, MODULE = "notebooks/ch1_circles.ipynb", "notebooks_py/ch1_circles.py"
 
 
@@ -61,6 +67,14 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {path.name}, not once"
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def change(root: Path, place: int, **changes) -> None:
+    """Change the source, the outputs or the number of one cell."""
+    (lesson,) = lessons.find(root)
+    notebook = lesson.read()
+    notebook.cells[place].update(changes)
+    lessons.write_notebook(lesson.notebook, notebook)
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
