@@ -244,7 +244,7 @@ def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     Path("empty.png").touch()
     Path("two/Thumbs.db").touch()
     monkeypatch.setattr("sys.stdin", Mock(buffer=io.BytesIO(saved(CAPTCHA))))
-    read = read_captcha("a.png")
+    (read,) = read_captchas("a.png")  # one name is one picture
     assert main(["empty.png", "[a].png", "none.png", "two", "-"]) == 1
     out, err = capsys.readouterr()
     names = [line.split("  ")[:2] for line in out.splitlines()]

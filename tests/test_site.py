@@ -1,11 +1,10 @@
 """`make site` shows every lesson, needs no other host, and has no link that leads nowhere."""
 
-import base64
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, edit, saved
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from conftest import NOTEBOOK, ROOT, edit, saved
 from PIL import Image
 
 from tools import lessons, publish
@@ -16,13 +15,11 @@ from sphinx.cmd.build import main as sphinx  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated")  # in myst_parser
 TINY = {
-    "README.md": "# Tiny\n\n[Lesson](notebooks/ch1_a.ipynb), [code](notebooks_py), "
+    "README.md": f"# Tiny\n\n[Lesson]({NOTEBOOK}), [code](notebooks_py), "
     "[中文](README.zh.md), [![badge](https://a.b/c.svg)](https://a.b).\n\n"
-    "| [1. Tiny](notebooks/ch1_a.ipynb) | you know `x` | 5 |\n",
+    f"| [1. Tiny]({NOTEBOOK}) | you know `x` | 5 |\n",
     "README.zh.md": "# 小\n\n[English](README.md#tiny)\n",
-    "notebooks_py/ch1_a.py": "",
     "imgs/ctc.gif": saved(Image.new("L", (700, 9)), "GIF"),
-    "pyproject.toml": '[project]\ndescription = "All"\n[project.urls]\nRepository = "https://github.com/YOUR_NAME/tiny"\n',
     **{f".github/{name}.md": "# More\n" for name in ("CONTRIBUTING", "DEPENDENCIES", "ORIGINAL")},
 }
 
@@ -45,20 +42,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    """Return a repository of a README, also in Chinese, and one lesson."""
+def tiny(mini: Path) -> Path:
+    """Return the repository of one lesson, with a README, also in Chinese."""
     for name, text in TINY.items():
-        lessons.write(tmp_path / name, text)
-    texts = ("# 1. A lesson\n\n*Lesson 1 of 1 · 5 minutes*", "Take $x^2$.\n\n## Then")
-    png = base64.b64encode(saved(Image.new("L", (700, 9)))).decode()
-    drawn = new_output("display_data", {"image/png": png})
-    cells = [*map(new_markdown_cell, texts), new_code_cell("draw()", outputs=[drawn])]
-    for name in ("ch1_a", "solutions"):
-        lessons.write_notebook(
-            tmp_path / f"notebooks/{name}.ipynb",
-            new_notebook(cells=cells, metadata=lessons.METADATA),
-        )
-    return tmp_path
+        lessons.write(mini / name, text)
+    shutil.copy(mini / NOTEBOOK, mini / "notebooks" / "solutions.ipynb")
+    return mini
 
 
 def test_a_reader_finds_the_way_and_loads_nothing_from_another_host(site, browser):
@@ -105,16 +94,16 @@ def test_a_figure_opens_alone_and_on_a_phone_it_keeps_its_size_and_scrolls(site,
     page.wait_for_url("**/*.png")
 
 
-@pytest.mark.parametrize("address", ["", "https://github.com/ada/tiny"])
-def test_buttons_and_links_into_the_repository_need_its_address(tiny, address):
-    if address:
-        edit(tiny / "pyproject.toml", "https://github.com/YOUR_NAME/tiny", address)
+@pytest.mark.parametrize("owner", ["YOUR_NAME", "ada"])
+def test_buttons_and_links_into_the_repository_need_its_address(tiny, owner):
+    address = f"https://github.com/{owner}/tiny"
+    edit(tiny / "pyproject.toml", lessons.address(tiny), address)
     assert build(tiny, tiny / "build")
     front, chinese, lesson, start, missing = (
         (tiny / "build" / "site" / f"{page}.html").read_text("utf-8")
-        for page in ("about", "zh", "notebooks/ch1_a", "index", "404")
+        for page in ("about", "zh", "notebooks/ch1_circles", "index", "404")
     )
-    colab = "https://colab.research.google.com/github/ada/tiny/blob/main/notebooks/ch1_a.ipynb"
+    colab = f"https://colab.research.google.com/github/ada/tiny/blob/main/{NOTEBOOK}"
     for text, page in {
         colab: lesson,
         f'href="{address}/blob/main/README.md?plain=1"': front,
@@ -122,7 +111,7 @@ def test_buttons_and_links_into_the_repository_need_its_address(tiny, address):
         "og:image": start,
         '<base href="https://ada.github.io/tiny/">': missing,
     }.items():
-        assert (text in page) == bool(address), text
+        assert (text in page) == (owner == "ada"), text
     assert "YOUR_NAME" not in front + lesson and "c.svg" not in front
     assert "<math" in lesson and "//cdn" not in lesson
     assert 'href="zh.html"' in front and 'href="about.html#tiny"' in chinese
@@ -132,7 +121,7 @@ def test_buttons_and_links_into_the_repository_need_its_address(tiny, address):
 
 def test_links_that_lead_nowhere_are_named(tiny, capsys):
     links = ("ch2_b.ipynb", "#nowhere", "../README.md#gone")
-    edit(tiny / "notebooks/ch1_a.ipynb", "Take ", "".join(f"[to]({link}) " for link in links))
+    edit(tiny / NOTEBOOK, "A picture.", " ".join(f"[to]({link})" for link in links))
     assert not build(tiny, tiny / "build")
-    messages = [x for x in capsys.readouterr().err.splitlines() if "ch1_a.ipynb" in x]
+    messages = [x for x in capsys.readouterr().err.splitlines() if NOTEBOOK in x]
     assert all(any(link.rpartition("#")[2] in x for x in messages) for link in links), messages
