@@ -1,9 +1,8 @@
-"""make train: interrupted in every way, it goes on to the same weights; what tools refuse."""
+"""make train: stopped, or shared, it comes to the same weights; what tools refuse."""
 
-import importlib
+import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from conftest import ROOT
 
 from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
-from tools import runs, train
+from tools import lessons, runs, train
 
 WORDS = ["--budget=68", "--batch=4", "--seed=5", "--precision=float32"]  # 17 steps, 3 an epoch
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -40,8 +39,7 @@ def assert_equal(model: keras.Model, folder: Path) -> None:
 
 
 def log(folder: Path) -> pd.DataFrame:
-    rows = pd.read_csv(folder / "log.csv").drop_duplicates("epoch", keep="last")
-    return rows.drop(columns="seconds").reset_index(drop=True)
+    return runs.read_log(folder).drop(columns="seconds").set_index("epoch")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +58,7 @@ def test_a_run_writes_down_what_it_did(whole):
     model = keras.models.load_model(whole / "model.keras")
     assert results["parameters"] == model.count_params() and not model.compiled
     assert results["sha256"] == sha256(whole / "model.keras")
-    assert log(whole).epoch.tolist() == list(range(6))  # the last one has two steps
+    assert log(whole).index.tolist() == list(range(6))  # the last one has two steps
     assert log(whole)[["val_acc", "val_sizes"]].stack().between(0, 1).all()
 
 
@@ -71,10 +69,9 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(wh
     # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    slowly = ENVIRONMENT | {"PAUSE": "0.25"}  # seconds for each batch
-    options = {"env": slowly, "preexec_fn": listen, "start_new_session": True, **pipes}
+    options = {"env": ENVIRONMENT, "preexec_fn": listen, "start_new_session": True, **pipes}
     # Ctrl-C reaches the process that draws, too; a kill does not.
-    for epochs, end, how in ((1, os.kill, signal.SIGKILL), (3, os.killpg, signal.SIGINT)):
+    for epochs, end, how in ((1, os.kill, signal.SIGKILL), (4, os.killpg, signal.SIGINT)):
         process = subprocess.Popen(command, **options)
         while not table.exists() or table.read_text().count("\n") <= epochs:
             assert process.poll() is None, process.communicate()
@@ -83,9 +80,36 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(wh
         printed, errors = process.communicate(timeout=60)
     assert process.returncode == 3 and "goes on" in printed and "Traceback" not in errors
     assert not (folder / "results.json").exists()
+    state = folder / "backup" / "latest.weights.h5"
+    assert state.with_name(f"{state.name}.bkp").exists()
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])  # a power cut tore it
     subprocess.run(command, check=True, env=ENVIRONMENT)
     assert_equal(keras.models.load_model(folder / "model.keras"), whole)
     pd.testing.assert_frame_equal(log(folder), log(whole))
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory) -> tuple[list[str], list[float]]:
+    """Return the options of a run of four steps, one an epoch, and its held-out losses."""
+    words = ["--batch=12", "--budget=48", "--precision=float32"]
+    train_tiny.run(out := tmp_path_factory.mktemp("train") / "one", *words)
+    return words, log(out).val_loss.tolist()
+
+
+# TensorFlow's devices each normalise their own half of a batch; JAX' the whole.
+@pytest.mark.parametrize(("backend", "tolerance"), [("tensorflow", 5e-4), ("jax", 1e-4)])
+def test_two_devices_train_as_one_of_tensorflow(one_device, tmp_path, backend, tolerance):
+    if not importlib.util.find_spec(backend):
+        pytest.skip(f"{backend} is not installed")
+    words, expected = one_device
+    two = {"DEVICES": "2", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = ENVIRONMENT | two | {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": backend}
+    command = [sys.executable, train_tiny.__file__, *words, f"--out={tmp_path}", "--workers=0"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "weights on 2 devices" in run.stdout
+    assert expected[-1] < 0.995 * expected[0]  # what is learned is more than the tolerance
+    assert log(tmp_path).val_loss.tolist() == pytest.approx(expected, rel=tolerance)
 
 
 def test_half_precision_trains_and_the_network_reads_without_it(tmp_path):
@@ -134,6 +158,14 @@ def test_only_the_same_run_goes_on_in_a_folder(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="finished run.*OUT="):
         go_on(settings)
     assert json.loads((out / "run.json").read_text()) == first
+
+
+def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    runs.write_json(path := tmp_path / "run.json", {"steps": 1})
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        runs.write_json(path, {"steps": 2})
+    assert json.loads(path.read_text()) == {"steps": 1}
 
 
 def test_a_folder_is_for_one_process_and_what_is_not_a_run_is_left_alone(tmp_path):
@@ -233,11 +265,10 @@ def test_what_minutes_are_measured_with_leaves_nothing_behind(whole, tmp_path, m
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no make on Windows")
 def test_make_clean_keeps_trainings(tmp_path):
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    kept = {"build/train/ctc/log.csv", "build/study/abc/log.csv", "mine.txt", "Makefile"}
+    kept = {"build/train/ctc/log.csv", "build/study/abc/log.csv", "mine.txt"}
     for name in (*kept, "build/site/index.html", "build/log", ".pytest_cache/x", "x.egg-info/y"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+        lessons.write(tmp_path / name, "")
+    command = ["make", "-f", ROOT / "Makefile", "clean"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     files = {x.relative_to(tmp_path).as_posix() for x in tmp_path.rglob("*") if x.is_file()}
     assert files == kept

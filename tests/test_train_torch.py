@@ -24,14 +24,18 @@ TINY = (train_torch, "SIZES", {"slim": train_tiny.TORCH})
 
 
 def tiny(out, *words: str) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
-    """Train seven steps, three an epoch; return the averaged weights and the log."""
-    train_tiny.run(out, *WORDS, "--budget=28", *words, patches=[TINY])
+    """Train seven long steps, three an epoch; return the averaged weights and the log."""
+    train_tiny.run(out, *WORDS, "--budget=28", "--rate=0.1", *words, patches=[TINY])
     log = pd.read_csv(out / "log.csv").drop(columns="seconds")
     return torch.load(out / "model.pt", weights_only=True), log
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    whole, log = tiny(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("whole"))
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path, monkeypatch):
     train_epoch, calls = train_torch.Run.train, []
 
     def stop(self, draw, first, last):
@@ -43,19 +47,18 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train_torch.Run, "train", stop)
     with pytest.raises(KeyboardInterrupt):
-        tiny(tmp_path / "stopped")
-    resumed, resumed_log = tiny(tmp_path / "stopped")
+        tiny(tmp_path)
+    resumed, log = tiny(tmp_path)
     assert calls == [(0, 3), (3, 6), (3, 6), (6, 7)]
-    assert all(torch.equal(weights, resumed[name]) for name, weights in whole.items())
-    pd.testing.assert_frame_equal(log, resumed_log)
+    assert all(torch.equal(weights, resumed[name]) for name, weights in whole[0].items())
+    pd.testing.assert_frame_equal(log, whole[1])
 
 
-def test_half_precision_learns_from_step_to_step_and_keeps_whole_weights(tmp_path):
+def test_half_precision_learns_from_step_to_step_and_keeps_whole_weights(whole, tmp_path):
     """The rounded weights are new in each step, not those with which the epoch began."""
-    whole, log = tiny(tmp_path / "whole", "--rate=0.1")
-    half, half_log = tiny(tmp_path / "half", "--rate=0.1", "--precision=mixed_bfloat16")
-    assert {x.dtype for x in half.values()} == {x.dtype for x in whole.values()}
-    assert np.allclose(log.loss, half_log.loss, rtol=0.03) and not log.loss.equals(half_log.loss)
+    half, log = tiny(tmp_path, "--precision=mixed_bfloat16")
+    assert {x.dtype for x in half.values()} == {x.dtype for x in whole[0].values()}
+    assert np.allclose(log.loss, whole[1].loss, rtol=0.03) and not log.loss.equals(whole[1].loss)
 
 
 def test_two_processes_train_as_one_that_averages_the_gradients_of_the_halves(
@@ -87,7 +90,7 @@ def test_two_processes_train_as_one_that_averages_the_gradients_of_the_halves(
     for name, expected in model.named_parameters():
         assert id(expected) in idle or torch.allclose(expected, trained[name], atol=1e-5), name
     with pytest.raises(ValueError, match="PROCESSES=2, not 1"):  # other captchas, another run
-        tiny(folder, "--budget=16")
+        train_tiny.run(folder, *WORDS, "--budget=16", patches=[TINY])
 
 
 def test_a_process_on_another_machine_goes_on_from_what_the_first_one_has(tmp_path, monkeypatch):

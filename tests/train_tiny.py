@@ -1,11 +1,14 @@
-"""tools/train.py with tiny networks, few glyphs and short epochs; for test_train*.py."""
+"""tools/train.py with tiny networks, few glyphs and short epochs; for several tests.
+
+It is a module of the tests, and a program like `python -m tools.train`.
+"""
 
 import functools
 import os
 import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -23,10 +26,20 @@ def few_glyphs(seed: int, epoch: int, colors: int) -> GlyphBank:
 
 
 def build(settings: dict):
+    """Build a network whose first weights are the same on each backend."""
+    import keras
+
     from tools.networks import NETWORKS
 
-    network = NETWORKS[settings["model"]]["build"]
-    return network(filters=(4,), convs=1, stride=4, norms="once")
+    model = NETWORKS[settings["model"]]["build"](filters=(4,), convs=1, stride=4, norms="once")
+    rng, weights = np.random.default_rng(settings["seed"]), model.trainable_variables
+    for weight in (weight for weight in weights if len(weight.shape) > 1):
+        weight.assign(rng.normal(0, 0.1, weight.shape))
+    value = weights[0].value
+    in_jax = keras.backend.backend() == "jax"
+    copies = value.devices() if in_jax else getattr(value, "values", [value])
+    print(f"weights on {len(copies)} devices")
+    return model
 
 
 PATCHES = [
@@ -50,10 +63,16 @@ def run(out: Path, *words: str, patches=()) -> None:
 if __name__ != "train_tiny":  # a process of its own, or one that draws for it
     for patch in PATCHES:
         setattr(*patch)
-    draw, pause = practice.Practice.__call__, float(os.environ.get("PAUSE", 0))
-    # Somebody who wants to interrupt needs time.
-    practice.Practice.__call__ = lambda self, number: time.sleep(pause) or draw(self, number)
 if __name__ == "__main__":
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        sys.modules["tensorflow"] = None  # as on a machine without it: to import it is an error
+    elif os.environ.get("DEVICES"):
+        train.options.import_keras()
+        import tensorflow as tf
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        logical = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
+        tf.config.set_logical_device_configuration(cpu, logical)
     if rank := os.environ.get("RANK"):  # torchrun's; each process has a folder
         from tools import train_torch
 
