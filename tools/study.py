@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw
 
 from captcha_reader import weights
@@ -112,29 +111,12 @@ def mistaken(texts: list[str], answers: list[str], is_: str, read_as: str) -> li
     return [pairs.count((is_, read_as)), sum(character == is_ for character, _ in pairs)]
 
 
-def drawing_speed(seed: int) -> dict:
-    """Time package and bank in turns: captchas in a second of one core's time, medians."""
-    start = time.process_time()
-    draws = {"package": draw_captchas, "bank": GlyphBank(seed).draw}
-    speed = {"seconds to make a bank": round(time.process_time() - start, 2)}
-    rng, rows = random.Random(seed), []
-    for _ in range(5):
-        rows.append({})
-        for name, draw in draws.items():
-            texts, start = random_texts(rng, 200), time.process_time()
-            draw(texts, rng)
-            rows[-1][name] = 200 / (time.process_time() - start)
-    speeds = pd.DataFrame(rows)
-    ratio = float((speeds.bank / speeds.package).median())
-    return speed | speeds.median().round(1).to_dict() | {"ratio": round(ratio, 2)}
-
-
 def bank(pictures: int, seed: int) -> dict:
     """Compare captchas of the package with those of a bank, and of a bank of white glyphs."""
     network, results = weights.finished("ctc")
     rng = stream(seed, "bank", epoch=0, index=0)
     uniform = random_texts(rng, pictures)
-    hard = ["".join(rng.choices("O0", k=4)) for _ in range(pictures // 2)]
+    hard = random_texts(rng, pictures // 2, "O0")
     counts = {}
     for size in SIZES:
         painters = counts[f"{size[0]}x{size[1]}"] = {}
@@ -151,7 +133,7 @@ def bank(pictures: int, seed: int) -> dict:
             for what, count in painters[name].items():
                 print(f"  {what:14}{share(*count)}", flush=True)
     judge = {"name": "ctc", "sha256": results["sha256"]}
-    return {"network": judge, "pictures": counts, "speed": drawing_speed(seed)}
+    return {"network": judge, "pictures": counts}
 
 
 def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> list[dict]:
@@ -196,19 +178,13 @@ def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> l
 
 def trainings(variants: dict, judge: str, pictures: int, seed: int) -> dict:
     """Train each variant with this seed and the next, and count what it reads of the judge's."""
-    from notebooks_py import ch4_gpu_training as ch4
-
     rows = []
     for each, (name, changes) in itertools.product((seed, seed + 1), variants.items()):
         for row in rows_of(name, changes, judge, pictures, each):
             print(f"{row['name']}, seed {each}: {share(row['right'], row['n'])}", flush=True)
             rows.append(row)
-    recipe = (
-        f"Muon {ch4.RATE:g}, one cycle, averaged, a new bank for each epoch, some O and 0, "
-        f"any size (heads: classic captchas alone), ink = 1, batches of {Practice.batch}, "
-        "half precision"
-    )
-    return {"recipe": recipe, "pictures": pictures, "code": runs.code_hash(), "rows": rows}
+    facts = {"recipe": RECIPE, "variants": variants, "pictures": pictures}
+    return facts | {"code": runs.code_hash(), "rows": rows}
 
 
 def people(pictures: int, seed: int) -> dict:
@@ -231,9 +207,7 @@ def styles(seed: int) -> dict[str, tuple]:
     for style in ("lower case", "noisy digits"):
         rng = stream(seed, style, epoch=8, index=0)
         texts = style_texts(style, rng, max(LABELS) + VALID)
-        parts = (texts[i : i + 500] for i in range(0, len(texts), 500))
-        pictures = np.concatenate([scale(draw_style(style, part, rng)) for part in parts])
-        drawn[style] = pictures, texts, STYLES[style][0]
+        drawn[style] = scale(draw_style(style, texts, rng)), texts, STYLES[style][0]
     if not SVG.exists():
         raise ValueError(f"there is no {SVG}: tools/svg_captcha.js draws it, and says how")
     with warnings.catch_warnings(action="ignore"):  # names that differ in case alone
