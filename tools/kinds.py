@@ -6,7 +6,6 @@
 import random
 import string
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,16 +15,17 @@ from captcha_reader.practice import LOWER_CASE, slant
 from captcha_reader.testsets import hills
 from captcha_reader.texts import random_texts
 
+Draw = Callable[[random.Random], tuple[Image.Image, str]]
 
-def captcha(
-    rng: random.Random,
-    size: Size = (128, 64),
-    length: int = 4,
-    change: Callable[[Image.Image], Image.Image] = lambda picture: picture,
-) -> tuple[Image.Image, str]:
-    """Draw a captcha by the package and change it; return it with its text."""
-    (text,) = random_texts(rng, 1, length=length)
-    return change(Image.fromarray(draw_captchas([text], rng, *size)[0])), text
+
+def captcha(change: Callable = Image.Image.copy, size: Size = (128, 64), length: int = 4) -> Draw:
+    """Return what draws a captcha by the package, changes it, and returns it with its text."""
+
+    def draw(rng: random.Random) -> tuple[Image.Image, str]:
+        (text,) = random_texts(rng, 1, length=length)
+        return change(Image.fromarray(draw_captchas([text], rng, *size)[0])), text
+
+    return draw
 
 
 def stencil(picture: Image.Image, ink: str) -> Image.Image:
@@ -41,21 +41,17 @@ def lower_case(rng: random.Random) -> tuple[Image.Image, str]:
     return Image.fromarray(draw_captchas(["".join(text)], rng)[0]), ""
 
 
-PICTURES: dict[str, Callable[[random.Random], tuple[Image.Image, str]]] = {
-    "as drawn": captcha,
-    "white ink on a transparent ground": partial(captcha, change=lambda x: stencil(x, "white")),
-    "black ink on a transparent ground": partial(captcha, change=lambda x: stencil(x, "black")),
-    "a white margin of 8 pixels": partial(captcha, change=lambda x: ImageOps.expand(x, 8, "white")),
-    "a white margin of 16 pixels": partial(
-        captcha, change=lambda x: ImageOps.expand(x, 16, "white")
-    ),
-    "light on dark": partial(captcha, change=ImageOps.invert),
-    "scaled to 64x32": partial(captcha, change=lambda x: x.resize((64, 32))),
-    "drawn at 200x80": partial(captcha, size=(200, 80)),
-    "six characters at 128x64": partial(captcha, length=6),
-    "turned by 5 degrees": partial(
-        captcha, change=lambda x: Image.fromarray(slant(np.asarray(x), 5))
-    ),
+PICTURES: dict[str, Draw] = {
+    "as drawn": captcha(),
+    "white ink on a transparent ground": captcha(lambda x: stencil(x, "white")),
+    "black ink on a transparent ground": captcha(lambda x: stencil(x, "black")),
+    "a white margin of 8 pixels": captcha(lambda x: ImageOps.expand(x, 8, "white")),
+    "a white margin of 16 pixels": captcha(lambda x: ImageOps.expand(x, 16, "white")),
+    "light on dark": captcha(ImageOps.invert),
+    "scaled to 64x32": captcha(lambda x: x.resize((64, 32))),
+    "drawn at 200x80": captcha(size=(200, 80)),
+    "six characters at 128x64": captcha(length=6),
+    "turned by 5 degrees": captcha(lambda x: Image.fromarray(slant(np.asarray(x), 5))),
     "lower case": lower_case,
     "blank": lambda rng: (Image.new("RGB", (128, 64), tuple(rng.choices(range(256), k=3))), ""),
     # Hills as seen from above, the nearest that Matplotlib has to another photo.
