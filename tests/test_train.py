@@ -144,11 +144,11 @@ def test_only_the_same_run_goes_on_in_a_folder(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tools.x", module)
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     settings = train.read_options([])[0]
-    go_on = partial(runs.open_run, out, command="make train", count_steps=lambda: 7)
+    go_on = partial(runs.open_run, out, command="make train", began=0, seconds_a_step=None)
     runs.write(Path(module.__file__), "a = 1\n")
     first = go_on(settings)
     runs.write(Path(module.__file__), "# why\na = 1\n")
-    assert go_on(settings, count_steps=None) == first
+    assert go_on(settings) == first
     with pytest.raises(ValueError, match=r"RATE=0.02, not 0.001.*OUT="):
         go_on(settings | {"rate": 0.001})
     runs.write(Path(module.__file__), "a = 2\n")
@@ -250,7 +250,7 @@ def test_a_budget_is_meant_to_a_step():
     settings, *_ = train.read_options([])
     began = time.perf_counter() - 50  # minutes are those of the whole command
     budgets = [settings | {"budget": budget} for budget in (19_136, "11min", "1min")]
-    steps = [train.count_steps(x, began, lambda: 0.1 / 1.05) for x in budgets]
+    steps = [runs.count_steps(x, began, lambda: 0.1 / 1.05) for x in budgets]
     assert steps == pytest.approx([299, 5_950, 1], rel=1e-3)
 
 
@@ -259,7 +259,7 @@ def test_what_minutes_are_measured_with_leaves_nothing_behind(whole, tmp_path, m
         assert settings["budget"] == "1min" and 0 < seconds_a_step() < 10
         return 17
 
-    monkeypatch.setattr(train, "count_steps", count_steps)
+    monkeypatch.setattr(runs, "count_steps", count_steps)
     assert_equal(call(tmp_path, "--budget=1min"), whole)
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -42,12 +43,11 @@ def cpuinfo() -> str:
 def hardware() -> dict:
     """Return what speed and rounding depend on: processor, cores, Python and packages."""
     model = re.search(r"^model name\s*: (.+)", cpuinfo(), re.M)
-    installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
     return {
         "cpu": model[1] if model else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: installed[name] for name in NOTED if name in installed},
+        "versions": {x.name: x.version for x in metadata.distributions() if x.name in NOTED},
     }
 
 
@@ -95,10 +95,28 @@ def locked(out: Path) -> Iterator[None]:
         raise ValueError(f"another process trains in {out}: wait, or use OUT=") from None
 
 
-def open_run(out: Path, settings: dict, command: str, count_steps: Callable[[], int]) -> dict:
+def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float]) -> int:
+    """Return how many steps the budget pays for, to the nearest.
+
+    Minutes are those of the whole command, from `began`: a twentieth is kept for reading held-out
+    captchas, and a few seconds for the end.
+    """
+    batch, budget = settings["batch"], settings["budget"]
+    if isinstance(budget, int):
+        return round(budget / batch)
+    seconds = 1.05 * seconds_a_step()
+    left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - began) - 15
+    steps = max(1, round(left / seconds))
+    print(f"{batch / seconds:.0f} captchas a second: {steps * batch:,} in {budget}", flush=True)
+    return steps
+
+
+def open_run(
+    out: Path, settings: dict, command: str, began: float, seconds_a_step: Callable[[], float]
+) -> dict:
     """Start the run of these settings in a folder, or go on with the one there; return its record.
 
-    `count_steps()` is called at the start: the record says how many steps the run has.
+    Its steps are counted at the start, by `count_steps`.
 
     Raises:
         ValueError: the folder holds a finished run, one of other settings, or one of other code.
@@ -106,7 +124,7 @@ def open_run(out: Path, settings: dict, command: str, count_steps: Callable[[], 
     code = code_hash()
     if not (out / RUN).exists():
         record = {"command": command, "settings": settings, "code": code, **hardware()}
-        write_json(out / RUN, record | {"steps": count_steps()})
+        write_json(out / RUN, record | {"steps": count_steps(settings, began, seconds_a_step)})
     record = json.loads((out / RUN).read_text("utf-8"))
     for name, value in settings.items():
         if (old := record["settings"].get(name)) != value:

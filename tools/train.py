@@ -68,21 +68,20 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
 def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int]:
     """Return the settings of a command line, its folder, if it names one, and its workers."""
     parser = make_parser(words)
-    settings = vars(parser.parse_args(words))
-    out, workers = settings.pop("out"), settings.pop("workers")
-    names = ("model", "batch", "budget", "processes")
-    model, batch, budget, processes = (settings[name] for name in names)
-    if model != "ctc" and settings["sizes"]:
-        parser.error(f"--sizes={settings['sizes']}: {model} reads one size, so leave it at 0")
+    given = parser.parse_args(words)
+    batch, budget = given.batch, given.budget
+    if given.model != "ctc" and given.sizes:
+        parser.error(f"--sizes={given.sizes}: {given.model} reads one size, so leave it at 0")
     if batch > EPOCH:
         parser.error(f"--batch={batch} has to be at most {EPOCH}, one epoch")
-    if batch % processes:
-        parser.error(f"--batch={batch} can't be shared evenly by {processes} processes")
+    if batch % given.processes:
+        parser.error(f"--batch={batch} can't be shared evenly by {given.processes} processes")
     if isinstance(budget, int) and budget < batch:
         parser.error(f"--budget={budget} is less than one batch of {batch}: take more captchas")
-    if isinstance(budget, str) and processes > 1:
+    if isinstance(budget, str) and given.processes > 1:
         parser.error(f"--budget={budget}: several processes need a number of captchas")
-    return settings, out, workers
+    settings = vars(given)
+    return settings, settings.pop("out"), settings.pop("workers")
 
 
 def command(settings: dict) -> str:
@@ -125,28 +124,12 @@ def held_out(settings: dict, labels: Callable = ctc_labels) -> dict:
     return {"classic": classic} | sizes
 
 
-def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float]) -> int:
-    """Return how many steps the budget pays for, to the nearest.
-
-    Minutes are those of the whole command, from `began`: a twentieth is kept for reading held-out
-    captchas, and a few seconds for the end.
-    """
-    batch, budget = settings["batch"], settings["budget"]
-    if isinstance(budget, int):
-        return round(budget / batch)
-    seconds = 1.05 * seconds_a_step()
-    left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - began) - 15
-    steps = max(1, round(left / seconds))
-    print(f"{batch / seconds:.0f} captchas a second: {steps * batch:,} in {budget}", flush=True)
-    return steps
-
-
 def build(settings: dict):
     """Build the Keras network that the settings name."""
-    from tools.networks import NETWORKS, SIZES
+    from tools.networks import NETWORKS
 
-    model = settings["model"]
-    return NETWORKS[model]["build"](**SIZES[model][settings["size"]])
+    kind = NETWORKS[settings["model"]]
+    return kind["build"](**kind[settings["size"]])
 
 
 def seconds_a_step(model, data) -> float:
@@ -216,11 +199,7 @@ def main() -> int:
     if settings["precision"] == "auto":
         settings["precision"] = runs.best_precision(backend)
     out = out or Path("build/train", "-".join(map(str, settings.values())))
-
-    def open_run(seconds_a_step: Callable[[], float]) -> dict:
-        count = partial(count_steps, settings, began, seconds_a_step)
-        return runs.open_run(out, settings, typed, count)
-
+    open_run = partial(runs.open_run, out, settings, typed, began)
     with runs.locked(out) if RANK == 0 else contextlib.nullcontext():
         record = train(settings, out, workers, open_run)
         if RANK > 0:

@@ -100,14 +100,6 @@ def as_tensors(pictures: np.ndarray, texts: list[str]) -> tuple[torch.Tensor, to
     return ch7.to_ink(pictures), labels
 
 
-def join() -> None:
-    """Join the other processes that torchrun started."""
-    on_gpus = torch.cuda.is_available()
-    if on_gpus:  # before the processes talk: each one through its own GPU
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if on_gpus else "gloo")
-
-
 def from_first(action):
     """Return what `action()` returns in the first process, in all of them."""
     result = [action() if RANK == 0 else None]
@@ -120,8 +112,11 @@ def train(settings: dict, out: Path, workers: int, open_run) -> dict:
     """Train as the settings say; write model.pt and return the record of the run."""
     job = practice(settings)
     part = dataclasses.replace(job, batch=job.batch // WORLD)  # batch k is number k * WORLD + RANK
-    if WORLD > 1:
-        join()
+    on_gpu = torch.cuda.is_available()
+    if WORLD > 1 and on_gpu:  # before the processes talk: each one through its own GPU
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if WORLD > 1:  # join the others that torchrun started
+        distributed.init_process_group("nccl" if on_gpu else "gloo")
     with Ahead(part, workers, stride=WORLD) if workers else contextlib.nullcontext(part) as draw:
 
         def seconds_a_step() -> float:  # with a network that is thrown away

@@ -12,7 +12,6 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,7 @@ from captcha_reader.scores import share, wilson
 from captcha_reader.texts import ALPHABET, HEIGHT
 from captcha_reader.weights import describe, description, find, sha256
 from tools import options, runs
-from tools.train import captchas_or_minutes, count_steps, seconds_a_step
+from tools.train import captchas_or_minutes, seconds_a_step
 
 BATCH = 32  # pictures in a batch
 COLUMN, WIDEST = 8, 320  # pixels of a picture for each column of the network, and at most
@@ -51,11 +50,6 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--budget={budget} is less than one batch of {BATCH} pictures; for minutes, "
                      f"write {budget}min")  # fmt: skip
     return arguments
-
-
-def usual_steps(count: int) -> int:
-    """Return how many batches help with so many pictures: twice, if there are four times more."""
-    return round(400 * (count / 200) ** 0.5)
 
 
 def read_all(folder: Path, pattern: str | None) -> tuple[np.ndarray, list[str]]:
@@ -118,12 +112,13 @@ def first_network(source: Path | None, alphabet: str, seed: int):
     return with_alphabet(model, known, alphabet)
 
 
-def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) -> None:
-    """Print what is read right and what is not; draw five of the latter."""
+def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) -> int:
+    """Print what is read right and what is not; draw five of the latter; count the former."""
     wrong = [i for i, text in enumerate(texts) if answers[i] != text]
-    print(f"read right: {share(len(texts) - len(wrong), len(texts))} of the held-out pictures")
+    right = len(texts) - len(wrong)
+    print(f"read right: {share(right, len(texts))} of the held-out pictures")
     if not wrong:
-        return
+        return right
     equal = [i for i in wrong if len(answers[i]) == len(texts[i])]
     pairs = [pair for i in equal for pair in zip(texts[i], answers[i], strict=True)]
     confused = Counter(f"{a} read as {b}" for a, b in pairs if a != b)
@@ -132,11 +127,12 @@ def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) 
     five = [list(x[i] for i in wrong[:5]) for x in (pictures, texts, answers)]
     show_captchas(*five, columns=5).savefig(out / "wrong.png")
     print(f"{len(five[0])} of them: {out / 'wrong.png'}")
+    return right
 
 
 def train(
     pictures: np.ndarray, texts: list[str], source: Path | None, seed: int, out: Path, open_run
-):
+) -> None:
     """Learn four fifths of the texts, count the others, write mine.keras and results.json."""
     keras = options.import_keras()
     import matplotlib
@@ -154,7 +150,7 @@ def train(
         ch8.compile_recipe(model, 1_000)
         return seconds_a_step(model, data)
 
-    record = open_run(len(learn), seconds)
+    record = open_run(seconds)
     check_backup(out / "backup")
     print(f"{len(learn):,} pictures to learn from, {len(test):,} held out; {record['steps']:,} "
           f"batches of {BATCH}, in {out}", flush=True)  # fmt: skip
@@ -164,9 +160,7 @@ def train(
     model, answers = keras.models.load_model(mine, compile=False), []
     for part in np.array_split(test, -(-len(test) // 100)):
         answers += read_ctc(model, pictures[part], alphabet)
-    truth = [texts[i] for i in test]
-    tell(out, pictures[test], truth, answers)
-    right = sum(a == b for a, b in zip(answers, truth, strict=True))
+    right = tell(out, pictures[test], [texts[i] for i in test], answers)
     score = {"n": len(test), "right": right, "interval": wilson(right, len(test))}
     runs.write_json(out / runs.RESULTS, record | {"alphabet": alphabet} | score)
     print(f"written: {mine}")
@@ -175,34 +169,32 @@ def train(
 def main() -> int:
     """Look at the folder, train, and say what to type next."""
     began = time.perf_counter()
-    arguments = vars(read_options())
-    folder, start, budget = (arguments[name] for name in ("folder", "from", "budget"))
-    pictures, texts = read_all(folder, arguments["pattern"])
-    split(texts)  # raises an error if all texts are the same
+    given = vars(read_options())
+    words = [f"{name.upper()}={shlex.quote(str(x))}" for name, x in given.items() if x is not None]
+    folder, start, seed, out = given["folder"], given["from"], given["seed"], given.pop("out")
+    pictures, texts = read_all(folder, given["pattern"])
+    learn, _ = split(texts, seed=seed)  # raises an error if all texts are the same
     source = None if start == "nothing" else find("ctc.keras") if start == "ctc" else Path(start)
-    typed = [
-        f"{name.upper()}={shlex.quote(str(x))}" for name, x in arguments.items() if x is not None
-    ]
-    out, settings = arguments.pop("out"), arguments | {"folder": folder.resolve().name}
-    content = pictures.tobytes() + json.dumps(texts).encode()
-    settings["content"] = hashlib.sha256(content).hexdigest()
-    settings["start"] = source and sha256(source)
+    usual = round(400 * (len(learn) / 200) ** 0.5)  # batches: twice, if there is four times more
+    settings = given | {
+        "folder": folder.resolve().name,
+        "content": hashlib.sha256(pictures.tobytes() + json.dumps(texts).encode()).hexdigest(),
+        "start": source and sha256(source),
+        "batch": BATCH,
+        "budget": given["budget"] or usual * BATCH,
+    }
     name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
     out = out or Path("build/train", f"tune-{settings['folder']}-{name}")
-
-    def open_run(known: int, seconds: Callable[[], float]) -> dict:
-        whole = {"batch": BATCH, "budget": budget or usual_steps(known) * BATCH}
-        count = partial(count_steps, whole, began, seconds)
-        return runs.open_run(out, settings, " ".join(["make tune", *typed]), count)
-
+    typed = " ".join(["make tune", *words])
     with runs.locked(out):
-        train(pictures, texts, source, arguments["seed"], out, open_run)
-    network = out / "mine.onnx"
+        open_run = partial(runs.open_run, out, settings, typed, began)
+        train(pictures, texts, source, seed, out, open_run)
     try:
         from tools.export import export
     except ModuleNotFoundError:
         print(f"next: make export MODEL={shlex.quote(str(out / 'mine.keras'))}")
         return 0
+    network = out / "mine.onnx"
     network.write_bytes(export(out / "mine.keras"))
     picture = shlex.quote(str(picture_files(folder)[0]))
     print(f"written: {network}\nnext: make read FILE={picture} MODEL={shlex.quote(str(network))}")
