@@ -6,7 +6,6 @@ repository's address, pages have buttons for it and for Colab, and links to file
 lead there.
 """
 
-import html
 import posixpath
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from jinja2 import Template
 from PIL import Image
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -22,7 +22,7 @@ from sphinx.writers.html5 import HTML5Translator
 from tools import lessons
 
 ROOT = lessons.ROOT
-ADDRESS = lessons.address(ROOT) if lessons.has_address(ROOT) else ""
+ADDRESS = lessons.address(ROOT)
 OWNER, _, NAME = ADDRESS.removeprefix("https://github.com/").partition("/")
 PAGES = Path(__file__).parent / "pages"  # written for the site alone; links in them lead to pages
 FILES = {  # what becomes a page, beside those and the lessons
@@ -60,6 +60,10 @@ html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
 html_show_copyright = html_show_sphinx = html_use_index = False
 html_math_renderer = "mathml"  # browsers lay it out themselves, without a download
+html_context = {  # for templates/layout.html
+    "promises": {f"notebooks/{name}": promise for name, promise in PROMISES.items()},
+    "summary": lessons.project(ROOT)["description"],
+}
 if ADDRESS:
     html_baseurl = f"https://{OWNER}.github.io/{NAME}/"
     html_theme_options |= {
@@ -69,29 +73,23 @@ if ADDRESS:
         "use_source_button": True,
         "launch_buttons": {"colab_url": "https://colab.research.google.com"},
     }
-    html_context = {
+    html_context |= {
+        "base": html_baseurl,
         "files": FILES | {path.name: f"tools/site/pages/{path.name}" for path in PAGES.iterdir()},
         "edit_page_provider_name": "GitHub",
         "edit_page_url_template": ADDRESS + "/edit/main/{{ files.get(file_name, file_name) }}",
     }
 
 
-def card(lesson: lessons.Lesson, folder: Path) -> str:
-    """Return a lesson's card as an item of a list, and write its picture into `folder`."""
+def card(lesson: lessons.Lesson, folder: Path) -> dict:
+    """Return what a lesson's card says, and write its picture into `folder`."""
     notebook = lesson.read()
     title, minutes = HEAD.match(notebook.cells[0].source).groups()
     cells = [cell for _, cell in lessons.code_cells(notebook) if lessons.pngs(cell.outputs)]
     cover = max(cells, key=lambda cell: COVERS.get(lesson.name, "") in cell.source)
     lessons.write(folder / f"{lesson.name}.png", lessons.pngs(cover.outputs)[0])
-    return f"""\
-- ![picture from lesson {lesson.number}]({folder.name}/{lesson.name}.png)
-
-  [{title}]({lesson})
-
-  {PROMISES[lesson.name]}
-
-  *{minutes}*
-"""
+    promise = PROMISES[lesson.name]
+    return {"lesson": lesson, "title": title, "promise": promise, "minutes": minutes}
 
 
 def stage(app: Sphinx) -> None:
@@ -103,11 +101,10 @@ def stage(app: Sphinx) -> None:
         shutil.copy(ROOT / path, app.srcdir / page)
     shutil.copytree(PAGES, app.srcdir, dirs_exist_ok=True)
     taught = [lesson for lesson in lessons.find(ROOT) if lesson.name in PROMISES]
-    cards = "\n".join(card(lesson, Path(app.srcdir, "cards")) for lesson in taught)
-    repository = f"[the repository]({ADDRESS})" if ADDRESS else "the repository"
+    cards = [card(lesson, Path(app.srcdir, "cards")) for lesson in taught]
     start = app.srcdir / "index.md"
-    text = start.read_text("utf-8").format(first=taught[0], repository=repository, cards=cards)
-    start.write_text(text, "utf-8")
+    template = Template(start.read_text("utf-8"), trim_blocks=True)
+    start.write_text(template.render(address=ADDRESS, cards=cards), "utf-8")
 
 
 def mend_links(app: Sphinx, page: nodes.document) -> None:
@@ -152,30 +149,9 @@ def write_math(writer: HTML5Translator, formula: nodes.math | nodes.math_block) 
     raise nodes.SkipNode
 
 
-def describe_page(app: Sphinx, page: str, template: str, context: dict, *_: object) -> None:
-    """Say what a page is about, and which one is in Chinese."""
-    if page == "zh":
-        context["language"] = "zh-Hans"
-    name = page.removeprefix("notebooks/")
-    about = PROMISES.get(name, lessons.project(ROOT)["description"]).replace("`", "")
-    tags = {"description": about}
-    if ADDRESS:
-        title = html.unescape(context.get("title", project))
-        image = f"{html_baseurl}_images/reading.png"
-        tags |= {"og:title": title, "og:description": about, "og:image": image}
-    head = [
-        f'<meta {"property" if ":" in name else "name"}="{name}" content="{html.escape(text)}">'
-        for name, text in tags.items()
-    ]
-    if ADDRESS and page == "404":  # it answers in every folder
-        head.append(f'<base href="{html_baseurl}">')
-    context["metatags"] = context.get("metatags", "") + "\n".join(head)
-
-
 def setup(app: Sphinx) -> None:
     """Connect the functions above; called by Sphinx."""
     app.connect("builder-inited", stage)
     app.connect("doctree-read", mend_links)
     app.connect("doctree-read", describe_pictures)
-    app.connect("html-page-context", describe_page)
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
