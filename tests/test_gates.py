@@ -39,10 +39,10 @@ def pictures(root: Path) -> list[str]:
 
 
 def modules(root: Path) -> list[str]:
-    change(root, DEFINITIONS, source='NAMES = print("a")\ndef f():\n    return STEPS')
+    change(root, DEFINITIONS, source='NAMES = print("a")')
     change(root, FACT, source="import notebooks_py.ch1_circles\nfrom tools.gates import sync")
     edit(root / LIBRARY, "import shutil", "import notebooks_py.ch1_circles")
-    return ["`NAMES = print('a')`, does more than", "reads the parameter STEPS",
+    return ["`NAMES = print('a')`, does more than",
             "imports notebooks_py.ch1_circles, which is not an earlier", "imports tools.gates",
             "outputs.py imports notebooks_py.ch1_circles"]  # fmt: skip
 

@@ -75,7 +75,7 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
         print("\n".join(CLASH.format(name) for name in clashes))
         return 1
     for path in format_lessons(sides):
-        print(f"format: wrote {lessons.shown(path, root)}")
+        print(f"format: wrote {path.relative_to(root).as_posix()}")
     return 0
 
 

@@ -22,7 +22,6 @@ from nbformat.v4 import new_code_cell
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
 COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `normalise` writes it
-ORIGINAL = {"cnn": 98.26, "ctc": 99.21, "pytorch": 99.57}  # % right of the tutorial of 2019
 PERCENT = "py:percent"  # what jupytext calls the format of the modules
 METADATA = {  # of every notebook
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -72,11 +71,6 @@ def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
     if unknown := sorted(set(wanted) - set(names)):
         raise SystemExit(f"{unknown[0]} is not a lesson; the lessons are: {', '.join(names)}")
     return [lesson for lesson in lessons if lesson.name in wanted]
-
-
-def shown(path: Path, root: Path) -> str:
-    """Return a path as messages show it on every system: from the repository, with slashes."""
-    return path.relative_to(root).as_posix()
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -170,13 +164,9 @@ def project(root: Path) -> dict:
 
 
 def address(root: Path) -> str:
-    """Return where the repository can be found, as pyproject.toml says."""
-    return project(root)["urls"]["Repository"]
-
-
-def has_address(root: Path) -> bool:
-    """Return whether pyproject.toml has the repository's real address."""
-    return "YOUR_NAME" not in address(root)
+    """Return where the repository can be found; nothing while pyproject.toml doesn't say it."""
+    url = project(root)["urls"]["Repository"]
+    return "" if "YOUR_NAME" in url else url
 
 
 def colab_cell(root: Path) -> NotebookNode:
@@ -201,7 +191,7 @@ def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
     notebook.metadata = nbformat.from_dict({"jupytext": jupytext, **METADATA, **lesson})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     notebook.cells = [cell for cell in notebook.cells if COLAB not in tags(cell)]
-    if has_address(root):
+    if address(root):
         notebook.cells.insert(1, colab_cell(root))
     copies = Counter()
     for cell in notebook.cells:

@@ -64,7 +64,7 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
         print(f"{lesson.name} ... ", end="", flush=True)
         try:
             changed = refresh(lesson, numbered_folder(root / "build" / "refresh"))
-            names = ", ".join(lessons.shown(path, root) for path in changed)
+            names = ", ".join(path.relative_to(root).as_posix() for path in changed)
             print(f"ok, wrote {names or 'nothing: all the same'}")
         except ValueError as error:
             failed = True

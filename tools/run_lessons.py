@@ -40,7 +40,7 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
     selected = lessons.runnable(lessons.find(root, arguments.pop("only")))
     values = {name.upper(): value for name, value in arguments.items() if value is not None}
     folder = numbered_folder(root / "build" / "run-all")
-    print(f"run-all: {len(selected)} lessons into {lessons.shown(folder, root)}")
+    print(f"run-all: {len(selected)} lessons into build/run-all/{folder.name}")
     results = {lesson.name: "not run" for lesson in selected}
     with contextlib.suppress(KeyboardInterrupt):
         for lesson in selected:
@@ -48,7 +48,7 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
             start, results[lesson.name] = time.monotonic(), "stopped"
             result = results[lesson.name] = run(lesson, folder, values)
             print(f"{'ok' if result == 'ok' else 'FAILED'}  {time.monotonic() - start:.0f} s")
-    print(f"\nlogs: {lessons.shown(folder, root)}/*.log")
+    print(f"\nlogs: build/run-all/{folder.name}/*.log")
     for name, result in results.items():
         print(f"{name:20}  {result}")
     return int(any(result != "ok" for result in results.values()))
