@@ -70,10 +70,10 @@ def test_a_run_becomes_the_finished_network_and_evaluate_counts_it_again(call, r
     log = weights.read_log("cnn", tmp_path / "models")
     assert log.epoch.tolist() == [0, 1, 2] and log.seconds.tolist() == [10, 20, 30]
     assert log.pictures.tolist() == [63_936, 127_872, 150_000]  # 666 batches of 96 an epoch
-    for name, words in publish.READMES.items():
+    for name in publish.READMES:
         readme = (tmp_path / name).read_text(encoding="utf-8")
         assert readme.startswith("before\n") and readme.endswith("\nafter\n")
-        assert "old" not in readme and words["command"] in readme
+        assert "old" not in readme
         rows = [line.split(" | ") for line in readme.splitlines() if line.startswith("| ")]
         cells = {row[0]: row[1:] for row in rows}
         assert cells["| `classic-100k`"] == ["0.90 % (0.84 – 0.96)", "0.50 % (0.46 – 0.55) |"]
@@ -107,9 +107,9 @@ def test_evaluate_names_an_alphabet_that_is_not_the_test_sets(call, tmp_path, bu
 
 
 def test_the_tables_of_the_readmes_are_up_to_date():
-    for name, words in publish.READMES.items():
+    for name in publish.READMES:
         text = (ROOT / name).read_text(encoding="utf-8")
-        assert text == publish.with_tables(text, ROOT, words), "run `make table`"
+        assert text == publish.with_tables(text, ROOT, name), "run `make table`"
         assert len(publish.ROW.findall(text)) == len([*ROOT.glob("notebooks/ch*")])
     for lesson in lessons.find(ROOT)[:-1]:  # the last are the solutions
         minutes = publish.PATH.findall(lesson.module.read_text(encoding="utf-8"))
@@ -128,5 +128,5 @@ def test_rows_have_minutes_of_words_and_lines_and_badges_where_there_is_an_addre
     for owner, links in {"ada": badges, "YOUR_NAME": ""}.items():
         url = f'[project.urls]\nRepository = "https://github.com/{owner}/circles"\n'
         (tmp_path / "pyproject.toml").write_text(url)
-        readme = publish.with_tables(readme, tmp_path, publish.READMES["README.md"])
+        readme = publish.with_tables(readme, tmp_path, "README.md")
         assert readme.endswith(row.format(links, 25))  # 1,000 / 200 + 150 * 8 / 60

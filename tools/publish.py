@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from captcha_reader import scores, weights
 from captcha_reader.practice import EPOCH
 from captcha_reader.texts import ALPHABET, WIDTH
-from tools import format, lessons, options, runs
+from tools import format, gates, lessons, options, runs
 from tools.evaluate import FINISHED, reader
 from tools.lessons import Lesson
 
@@ -32,32 +32,8 @@ MARKS = {"cnn": "classic-100k", "ctc": "classic-100k", "pytorch": "wide-10k"}  #
 LOG = ["epoch", "pictures", "seconds", "loss", "val_loss", "val_acc", "val_sizes"]
 BEGIN, END = "<!-- from models/*.json by `make table` -->\n", "\n<!-- end of the table -->"
 BETWEEN = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-READMES = {  # the words of the results in each language
-    "README.md": {
-        "marks": "whole text right | four heads | CTC | PyTorch, 192x64",
-        "original": "the original, 2019",
-        "ours": "ours",
-        "head": "read right of | the four heads | CTC",
-        "parameters": "parameters",
-        "pictures": "captchas of training",
-        "hours": "hours ({cores} cores, {device})",
-        "command": "command",
-        "pytorch": "Lesson 7's network in PyTorch reads wider captchas, 192x64, another task: "
-        "{score} of `wide-10k`, after {pictures:,} captchas (`{command}`).",
-    },
-    "README.zh.md": {
-        "marks": "整串字符全部读对 | 四个 softmax 输出头 | CTC | PyTorch，192x64",
-        "original": "原教程，2019",
-        "ours": "我们的",
-        "head": "读对的比例 | 四个 softmax 输出头 | CTC",
-        "parameters": "参数量",
-        "pictures": "训练样本",
-        "hours": "训练时长（小时，{device}，{cores} 核）",
-        "command": "命令",
-        "pytorch": "第 7 课的 PyTorch 网络读的是更宽的 192x64 验证码，与上表不是同一个任务："
-        "用 {pictures:,} 张训练后（`{command}`），在 `wide-10k` 上为 {score}。",
-    },
-}
+READMES = ("README.md", "README.zh.md")
+TEMPLATES = Path(__file__).parent / "tables"  # of the READMEs, each in its language
 # A lesson in the README: its link, badges, what there is at the end, minutes.
 ROW = re.compile(r"^(\| \[.*?\]\(notebooks/(\w+)\.ipynb\))[^|]*( \|.*\| )\d+ \|$", re.M)
 PATH = re.compile(r"(?<=^# \*Lesson \d of \d · )\d+", re.M)  # minutes, under a lesson's title
@@ -75,31 +51,23 @@ def share(score: dict) -> str:
     return f"{100 * score['right'] / score['n']:.2f} % ({low:.2f} – {high:.2f})"
 
 
-def tables(root: Path, words: dict) -> list[str]:
-    """Return two tables of the finished networks in `root`/models.
-
-    The first has a row for the original and one for ours, the second one for each test set.
-    """
+def tables(root: Path, readme: str) -> list[str]:
+    """Return the tables of a README, on the finished networks in `root`/models."""
     results = {name: weights.read_results(name, root / "models") for name in SETS}
-    counted = [results[name]["scores"][test_set] for name, test_set in MARKS.items()]
-    ours = [f"{100 * score['right'] / score['n']:.2f} %" for score in counted]
-    marks = [words["marks"].split(" | "), ["---"] * 4]
-    originals = [f"{percent:.2f} %" for percent in lessons.ORIGINAL.values()]
-    marks += [[words["original"], *originals], [words["ours"], *ours]]
-    pair = [results["cnn"], results["ctc"]]
-    rows = [words["head"].split(" | "), ["---"] * 3]
-    for test_set in SETS["ctc"][SETS["ctc"].index("classic-100k") :]:
-        cells = [network["scores"].get(test_set) for network in pair]
-        rows.append([f"`{test_set}`", *(share(cell) if cell else "" for cell in cells)])
-    for name in ("parameters", "pictures"):
-        rows.append([words[name], *(f"{network[name]:,}" for network in pair)])
-    hours = words["hours"].format(**pair[1])
-    rows.append([hours, *(f"{network['seconds'] / 3600:.1f}" for network in pair)])
-    rows.append([words["command"], *(f"`{network['command']}`" for network in pair)])
-    first, second = ("\n".join(f"| {' | '.join(row)} |" for row in x) for x in (marks, rows))
-    pytorch = results["pytorch"]
-    sentence = words["pytorch"].format(score=share(pytorch["scores"]["wide-10k"]), **pytorch)
-    return [first, f"{second}\n\n{sentence}"]
+    for network in results.values():
+        network["hours"] = network["seconds"] / 3600
+
+    def cell(name: str, test_set: str) -> str:
+        score = results[name]["scores"].get(test_set)
+        return share(score) if score else ""
+
+    marks = [cell(*pair).partition(" (")[0] for pair in MARKS.items()]
+    shown = SETS["ctc"][SETS["ctc"].index("classic-100k") :]
+    rows = [f"| `{x}` | {cell('cnn', x)} | {cell('ctc', x)} |" for x in shown]
+    filled = {"marks": " | ".join(marks), "sets": "\n".join(rows)}
+    filled["wide"] = cell("pytorch", "wide-10k")
+    template = (TEMPLATES / readme).read_text("utf-8")
+    return BETWEEN.findall(template.format(**filled, **results))
 
 
 def minutes(notebook: NotebookNode) -> int:
@@ -112,20 +80,18 @@ def minutes(notebook: NotebookNode) -> int:
 
 def badges(lesson: Lesson) -> str:
     """Return links that open a lesson elsewhere, or nothing without an address."""
-    if not lessons.has_address(lesson.root):
-        return ""
-    address = lessons.address(lesson.root)
-    return BADGES.format(f"{address.removeprefix('https://github.com/')}/blob/main/{lesson}")
+    address = lessons.address(lesson.root).removeprefix("https://github.com/")
+    return BADGES.format(f"{address}/blob/main/{lesson}") if address else ""
 
 
-def with_tables(text: str, root: Path, words: dict) -> str:
-    """Return a README with both tables of results, and the badges and minutes of lessons."""
+def with_tables(text: str, root: Path, readme: str) -> str:
+    """Return the text of a README with its tables, and the badges and minutes of lessons."""
 
     def row(old: re.Match) -> str:
         lesson = Lesson(root, old[2])
         return f"{old[1]}{badges(lesson)}{old[3]}{minutes(lesson.read())} |"
 
-    made = iter(tables(root, words))
+    made = iter(tables(root, readme))
     return ROW.sub(row, BETWEEN.sub(lambda _: next(made), text))
 
 
@@ -157,19 +123,18 @@ def publish(run: Path, root: Path) -> bool:
             return False
     counts = {x: scores.evaluate(read, x) for x in SETS[name]}
     records = {x: score.record() for x, score in counts.items()}
-    results |= {"scores": records | {judge: judged}, "bytes": model.stat().st_size}
     log = runs.read_log(run)
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
     lessons.write(final := home.with_suffix(suffix), model.read_bytes())
     if suffix == ".keras":
         weights.describe(final, ALPHABET, WIDTH if name == "cnn" else None)
-        results |= {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
     lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
     if "classic-100k" in counts:  # lesson 6 looks at all of them
         wrong = pd.DataFrame(counts["classic-100k"].wrong, columns=["text", "answer"])
         lessons.write(home.with_name(f"{name}_errors.csv"), wrong.to_csv(index=False))
-    runs.write_json(home, results)
+    file = {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
+    runs.write_json(home, results | {"scores": records | {judge: judged}} | file)
     if name == "ctc":
         export.main([f"--model={final}"])
     return True
@@ -180,14 +145,16 @@ def main() -> int:
     parser = options.parser("publish", "Make a trained network the finished one, if it is better.")
     parser.add_argument("--run", type=Path, help="a folder of make train")
     run, root = parser.parse_args().run, lessons.ROOT
+    if differing := [*gates.sync(root)]:  # or the minutes would cost one side its edit
+        raise ValueError("\n".join(differing))
     if run:
         if not publish(run, root):
             print("publish: not better, so everything stays as it is")
             return 1
         print("next: make refresh for the lessons that read models/")
-    for name, words in READMES.items():
+    for name in READMES:
         text = (root / name).read_text("utf-8")
-        changed = lessons.write(root / name, with_tables(text, root, words))
+        changed = lessons.write(root / name, with_tables(text, root, name))
         print(name, "changed" if changed else "is up to date")
     for lesson in lessons.find(root):
         text = lesson.module.read_text("utf-8")
