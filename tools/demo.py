@@ -20,6 +20,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from captcha_reader import weights
@@ -61,7 +62,7 @@ def package(cache: Path = ROOT / "build" / "npm") -> Path:
     return path
 
 
-def samples(alphabet: str, rng: random.Random) -> list[tuple[str, Image.Image]]:
+def samples(alphabet: str, rng: random.Random) -> list[tuple[str, np.ndarray]]:
     """Draw twenty captchas: 16 that our network reads, the first three it doesn't, one foreign.
 
     Their order is drawn, too, but the first is one that it reads.
@@ -69,13 +70,11 @@ def samples(alphabet: str, rng: random.Random) -> list[tuple[str, Image.Image]]:
     right, wrong = [], []
     while len(wrong) < 3 or len(right) < 16:
         texts = random_texts(rng, 100, alphabet)
-        pictures = [Image.fromarray(pixels) for pixels in draw_captchas(texts, rng)]
-        readings = read_captchas(pictures)
-        for text, picture, reading in zip(texts, pictures, readings, strict=True):
+        pictures = draw_captchas(texts, rng)
+        for text, picture, reading in zip(texts, pictures, read_captchas(pictures), strict=True):
             (right if reading.text == text else wrong).append((text, picture))
     (text,) = random_texts(rng, 1, alphabet)
-    foreign = Image.fromarray(draw_style("colours", [text], rng)[0])
-    others = [*right[1:16], *wrong[:3], (text, foreign)]
+    others = [*right[1:16], *wrong[:3], (text, draw_style("colours", [text], rng)[0])]
     rng.shuffle(others)
     return [right[0], *others]
 
@@ -94,7 +93,7 @@ def build(folder: Path) -> None:
     drawn = samples(load_network().alphabet, stream(2019, "demo", epoch=0, index=0))
     for i, (text, picture) in enumerate(drawn, 1):
         captchas.append({"file": f"captchas/{i:02d}.png", "truth": text})
-        picture.save(folder / captchas[-1]["file"])
+        Image.fromarray(picture).save(folder / captchas[-1]["file"])
     needed = [model.name, RUNTIME[1]]  # the page shows how much of them has come
     scores = weights.read_results("ctc")["scores"]["classic-10k"]
     about = {

@@ -126,10 +126,9 @@ def export(source: Path, alphabet: str | None = None) -> bytes:
     if model.name != "ctc":
         raise ValueError(f"{source} holds a network {model.name!r}, no CTC network of lesson 3")
     stored = description(source) or described(ALPHABET, model.input_shape[2])
-    alphabet = alphabet or stored["alphabet"]
+    stored["alphabet"] = alphabet = alphabet or stored["alphabet"]
     width = None if stored["width"] == "free" else stored["width"]
-    properties = json.dumps(described(alphabet, width))
-    onnx = to_onnx(model, width, sha256=sha256(source), **{PROPERTY: properties})
+    onnx = to_onnx(model, width, sha256=sha256(source), **{PROPERTY: json.dumps(stored)})
     characters = model.output_shape[-1] - 1
     if characters != len(alphabet):
         raise ValueError(f"{source} knows {characters} characters, but the alphabet {alphabet!r} "
@@ -165,7 +164,7 @@ def main(words: list[str] | None = None) -> int:
     content = export(source, arguments.alphabet)
     target, results = source.with_suffix(".onnx"), source.with_suffix(".json")
     print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")
-    if results.exists():
+    if results.exists() and sha256(source) in results.read_text("utf-8"):
         record = json.loads(results.read_text("utf-8")) | {"onnx": sha256(target)}
         runs.write_json(results, record)
         path = source.with_name(f"{source.stem}_examples.json")
