@@ -32,12 +32,11 @@ FILES = {  # what becomes a page, beside those and the lessons
     "dependencies.md": ".github/DEPENDENCIES.md",
     "original.md": ".github/ORIGINAL.md",
 }
-# A lesson's promise in the README; its title and minutes, in its first cell.
-PROMISE = re.compile(r"^\| \[.*?\]\(notebooks/(\w+)\.ipynb\).*? \| (.+) \| \d+ \|$", re.M)
-HEAD = re.compile(r"# (\d\. .+)\n\n\*Lesson \d of \d · (\d+ minutes)")
-PROMISES = {
-    name: f"{text[0].upper()}{text[1:]}."
-    for name, text in PROMISE.findall((ROOT / "README.md").read_text("utf-8"))
+# A lesson in the README: its title, name, promise and minutes.
+ROW = re.compile(r"^\| \[(.*?)\]\(notebooks/(\w+)\.ipynb\).*? \| (.+) \| (\d+) \|$", re.M)
+LESSONS = {
+    name: {"title": title, "promise": f"{text[0].upper()}{text[1:]}.", "minutes": minutes}
+    for title, name, text, minutes in ROW.findall((ROOT / "README.md").read_text("utf-8"))
 }
 COVERS = {  # in the code of the figure that a card shows; elsewhere it is the first
     "ch1_captcha_preview": "captchas.png",
@@ -61,7 +60,7 @@ html_css_files = ["site.css"]
 html_show_copyright = html_show_sphinx = html_use_index = False
 html_math_renderer = "mathml"  # browsers lay it out themselves, without a download
 html_context = {  # for templates/layout.html
-    "promises": {f"notebooks/{name}": promise for name, promise in PROMISES.items()},
+    "promises": {f"notebooks/{name}": row["promise"] for name, row in LESSONS.items()},
     "summary": lessons.project(ROOT)["description"],
 }
 if ADDRESS:
@@ -83,13 +82,10 @@ if ADDRESS:
 
 def card(lesson: lessons.Lesson, folder: Path) -> dict:
     """Return what a lesson's card says, and write its picture into `folder`."""
-    notebook = lesson.read()
-    title, minutes = HEAD.match(notebook.cells[0].source).groups()
-    cells = [cell for _, cell in lessons.code_cells(notebook) if lessons.pngs(cell.outputs)]
+    cells = [cell for _, cell in lessons.code_cells(lesson.read()) if lessons.pngs(cell.outputs)]
     cover = max(cells, key=lambda cell: COVERS.get(lesson.name, "") in cell.source)
     lessons.write(folder / f"{lesson.name}.png", lessons.pngs(cover.outputs)[0])
-    promise = PROMISES[lesson.name]
-    return {"lesson": lesson, "title": title, "promise": promise, "minutes": minutes}
+    return LESSONS[lesson.name] | {"lesson": lesson}
 
 
 def stage(app: Sphinx) -> None:
@@ -100,7 +96,7 @@ def stage(app: Sphinx) -> None:
     for page, path in FILES.items():
         shutil.copy(ROOT / path, app.srcdir / page)
     shutil.copytree(PAGES, app.srcdir, dirs_exist_ok=True)
-    taught = [lesson for lesson in lessons.find(ROOT) if lesson.name in PROMISES]
+    taught = [lesson for lesson in lessons.find(ROOT) if lesson.name in LESSONS]
     cards = [card(lesson, Path(app.srcdir, "cards")) for lesson in taught]
     start = app.srcdir / "index.md"
     template = Template(start.read_text("utf-8"), trim_blocks=True)
