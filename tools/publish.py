@@ -45,12 +45,6 @@ BADGES = (
 )
 
 
-def share(score: dict) -> str:
-    """Write a score as the table shows it: "98.43 % (98.35 – 98.51)"."""
-    low, high = (100 * end for end in score["interval"])
-    return f"{100 * score['right'] / score['n']:.2f} % ({low:.2f} – {high:.2f})"
-
-
 def tables(root: Path, readme: str) -> list[str]:
     """Return the tables of a README, on the finished networks in `root`/models."""
     results = {name: weights.read_results(name, root / "models") for name in SETS}
@@ -58,8 +52,11 @@ def tables(root: Path, readme: str) -> list[str]:
         network["hours"] = network["seconds"] / 3600
 
     def cell(name: str, test_set: str) -> str:
-        score = results[name]["scores"].get(test_set)
-        return share(score) if score else ""
+        """Write a score, "98.43 % (98.35 – 98.51)", or nothing if there is none."""
+        if not (score := results[name]["scores"].get(test_set)):
+            return ""
+        low, high = (100 * end for end in score["interval"])
+        return f"{100 * score['right'] / score['n']:.2f} % ({low:.2f} – {high:.2f})"
 
     marks = [cell(*pair).partition(" (")[0] for pair in MARKS.items()]
     shown = SETS["ctc"][SETS["ctc"].index("classic-100k") :]

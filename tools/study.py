@@ -13,6 +13,7 @@ import tempfile
 import time
 import warnings
 from functools import partial
+from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -99,11 +100,6 @@ def answers_to(network, texts: list[str], painter: str, size: tuple, seed: int) 
     return answers
 
 
-def right(answers: list[str], texts: list[str]) -> int:
-    """Count the texts that were read as they are."""
-    return sum(a == b for a, b in zip(answers, texts, strict=True))
-
-
 def mistaken(texts: list[str], answers: list[str], is_: str, read_as: str) -> list[int]:
     """Count a character that was read as another, and how often it occurs, in answers of four."""
     whole = [pair for pair in zip(texts, answers, strict=True) if len(pair[1]) == 4]
@@ -124,10 +120,10 @@ def bank(pictures: int, seed: int) -> dict:
             easy = answers_to(network, uniform, name, size, seed)
             difficult = answers_to(network, hard, name, size, seed)
             painters[name] = {
-                "right": [right(easy, uniform), pictures],
+                "right": [sum(map(eq, easy, uniform)), pictures],
                 "0 as O": mistaken(hard, difficult, "0", "O"),
                 "O as 0": mistaken(hard, difficult, "O", "0"),
-                "O and 0 alone": [right(difficult, hard), len(hard)],
+                "O and 0 alone": [sum(map(eq, difficult, hard)), len(hard)],
             }
             print(f"{name}, {size[0]}x{size[1]}")
             for what, count in painters[name].items():
@@ -243,12 +239,13 @@ def tuning(pictures: int, seed: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             ch8.fine_tune(model, data, steps, Path(folder))
         seconds = round(time.perf_counter() - began)
-        unseen, answers = range(max(LABELS), max(LABELS) + VALID, 50), []
-        for i in unseen:
+        answers = []
+        for i in range(max(LABELS), len(texts), 50):
             answers += ch3.read_ctc(model, X[i : i + 50], alphabet)
         row = {"style": style, "name": name, "labels": labels, "steps": steps, "n": VALID}
-        rows.append(row | {"right": right(answers, texts[max(LABELS) :]), "seconds": seconds})
-        print(f"{style}, {name}, {labels}: {share(rows[-1]['right'], VALID)}", flush=True)
+        row |= {"right": sum(map(eq, answers, texts[max(LABELS) :])), "seconds": seconds}
+        rows.append(row)
+        print(f"{style}, {name}, {labels}: {share(row['right'], VALID)}", flush=True)
     return {"start": results["sha256"], "code": runs.code_hash(), "rows": rows}
 
 
