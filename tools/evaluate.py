@@ -20,7 +20,7 @@ def reader(path: Path, size: str = "slim") -> Callable:
     `size` is that of a PyTorch network, "slim" or "full"; a file of Keras knows its own.
 
     Raises:
-        ValueError: the network knows other characters than the test sets have.
+        ValueError: it is another network, or knows other characters than the test sets have.
     """
     if path.suffix == ".pt":
         from tools import train_torch  # PyTorch is optional
@@ -32,6 +32,8 @@ def reader(path: Path, size: str = "slim") -> Callable:
     from tools.networks import NETWORKS
 
     model = keras.models.load_model(path, compile=False)
+    if model.name not in NETWORKS:
+        raise ValueError(f"{path} holds a network {model.name!r}, none of lessons 2 and 3")
     last = model.layers[-1].output.shape[-1]  # one head, or the answers of a column and the blank
     characters = last - (model.name == "ctc")
     if characters != len(ALPHABET):
