@@ -112,10 +112,9 @@ def train(settings: dict, out: Path, workers: int, open_run) -> dict:
     """Train as the settings say; write model.pt and return the record of the run."""
     job = practice(settings)
     part = dataclasses.replace(job, batch=job.batch // WORLD)  # batch k is number k * WORLD + RANK
-    on_gpu = torch.cuda.is_available()
-    if WORLD > 1 and on_gpu:  # before the processes talk: each one through its own GPU
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if WORLD > 1:  # join the others that torchrun started
+        if on_gpu := torch.cuda.is_available():  # each one talks through its own
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         distributed.init_process_group("nccl" if on_gpu else "gloo")
     with Ahead(part, workers, stride=WORLD) if workers else contextlib.nullcontext(part) as draw:
 
