@@ -17,8 +17,8 @@
 # %% [markdown]
 # # Solutions
 #
-# Try each exercise yourself before you look here. To run a solution, run the three cells below first, and any exercise
-# that its text names. You need PyTorch (`make setup-torch`).
+# Try each exercise yourself before you look here. To run a solution, run the three cells below
+# first, and any exercise that its text names. You need PyTorch (`make setup-torch`).
 
 # %% tags=["active-ipynb"]
 # import itertools
@@ -87,8 +87,8 @@
 # %% [markdown]
 # ## lesson 1 exercise 1
 #
-# The squeeze: six characters are half as wide again as four, and have to fit into the same picture. Dots, arc and
-# filter stay as they are.
+# The squeeze: six characters are half as wide again as four, and have to fit into the same
+# picture. Dots, arc and filter stay as they are.
 
 # %% tags=["active-ipynb"]
 # for length in (4, 6):
@@ -100,13 +100,13 @@
 # %% [markdown]
 # ## lesson 1 exercise 2
 #
-# `CaptchaSequence(128, 1, SEED, alphabet="0123456789")[0][1]` holds four arrays `(128, 10)`: one for each position,
-# with a column for each digit.
+# `CaptchaSequence(128, 1, SEED, alphabet="0123456789")[0][1]` holds four arrays `(128, 10)`: one
+# for each position, with a column for each digit.
 #
 # ## lesson 1 exercise 3
 #
-# Each of the ten shapes is stretched into the box in its title. The box depends on the font size alone, so there are
-# three boxes.
+# Each of the ten shapes is stretched into the box in its title. The box depends on the font size
+# alone, so there are three boxes.
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "ten", epoch=0, index=0)
@@ -120,8 +120,8 @@
 # %% [markdown]
 # ## lesson 2 exercise 1
 #
-# Each block has two convolutions, each with a normalisation behind it, and the four heads read a feature map that is 2
-# high and 4 wide:
+# Each block has two convolutions, each with a normalisation behind it, and the four heads read a
+# feature map that is 2 high and 4 wide:
 
 # %% tags=["active-ipynb"]
 # channels = [3, *(filters for filters in FILTERS for _ in range(2))]
@@ -160,13 +160,13 @@
 # %% [markdown]
 # ## lesson 3 exercise 1
 #
-# `build_ctc(width=192).output.shape[1]` is 24. Each of the equal characters but the last needs a blank behind it, so 12
-# of them fit, with 11 blanks.
+# `build_ctc(width=192).output.shape[1]` is 24. Each of the equal characters but the last needs a
+# blank behind it, so 12 of them fit, with 11 blanks.
 #
 # ## lesson 3 exercise 2
 #
-# The plateau, a loss a little above that of four guessed characters, is over after a hundred batches. Then the loss
-# falls as in the other trainings.
+# The plateau, a loss a little above that of four guessed characters, is over after a hundred
+# batches. Then the loss falls as in the other trainings.
 
 # %% tags=["active-ipynb", "trained"]
 # own = small_ctc(SEED, ink=False, rate=1e-3)
@@ -177,8 +177,8 @@
 # %% [markdown]
 # ## lesson 3 exercise 3
 #
-# Beam search adds up the paths of a text, which helps a network that is not sure, such as `own` of the last exercise. A
-# finished one gives nearly all probability to a single path.
+# Beam search adds up the paths of a text, which helps a network that is not sure, such as `own`
+# of the last exercise. A finished one gives nearly all probability to a single path.
 
 # %% tags=["active-ipynb", "trained"]
 # rng, right = stream(SEED, "beam", epoch=0, index=0), {}
@@ -192,8 +192,8 @@
 # %% [markdown]
 # ## lesson 4 exercise 1
 #
-# In the folder that the command names, the column `epoch` of `log.csv` counts up without a gap. An epoch stands there
-# twice if Ctrl-C came between its row and its weights.
+# In the folder that the command names, the column `epoch` of `log.csv` counts up without a gap.
+# An epoch stands there twice if Ctrl-C came between its row and its weights.
 #
 # ## lesson 4 exercise 2
 #
@@ -208,7 +208,8 @@
 # %% [markdown]
 # ## lesson 4 exercise 3
 #
-# Three quarters of the characters are chosen to be `O` or `0`, and chance adds a few among the others.
+# Three quarters of the characters are chosen to be `O` or `0`, and chance adds a few among the
+# others.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED, batch=1_000, sizes=0, hard=1, colors=1)  # one colour is quickly made
@@ -218,8 +219,8 @@
 # %% [markdown]
 # ## lesson 5 exercise 1
 #
-# After a run of lesson 2, add the cell `plot_log(pd.read_csv(path), "Mine")` at the end of lesson 5. The panels of
-# accuracy and errors have four curves, one for each head.
+# After a run of lesson 2, add the cell `plot_log(pd.read_csv(path), "Mine")` at the end of lesson
+# 5. The panels of accuracy and errors have four curves, one for each head.
 #
 # ## lesson 5 exercise 2
 #
@@ -233,8 +234,8 @@
 # %% [markdown]
 # ## lesson 5 exercise 3
 #
-# In 35 of 36 cases a character is not `0`, and the fourth power of this share is the probability that none of the four
-# is.
+# In 35 of 36 cases a character is not `0`, and the fourth power of this share is the probability
+# that none of the four is.
 
 # %% tags=["active-ipynb"]
 # print(f"{1 - (35 / 36) ** 4:.1%} of all texts")
@@ -242,7 +243,8 @@
 # %% [markdown]
 # ## lesson 6 exercise 1
 #
-# The other pairs look alike to us, but their characters differ in a stroke or a corner, which the warp leaves alone.
+# The other pairs look alike to us, but their characters differ in a stroke or a corner, which the
+# warp leaves alone.
 
 # %% tags=["active-ipynb"]
 # for pair in ("O0", "1I", "8B", "5S"):
@@ -252,7 +254,8 @@
 # %% [markdown]
 # ## lesson 6 exercise 2
 #
-# Small glyphs have thicker strokes for their size, so a small `O` can have as large a share of ink as a large zero.
+# Small glyphs have thicker strokes for their size, so a small `O` can have as large a share of
+# ink as a large zero.
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "glyphs", epoch=0, index=0)
@@ -266,8 +269,8 @@
 # %% [markdown]
 # ## lesson 6 exercise 3
 #
-# Hardly any `1` becomes an `I`, or an `I` a `1`, because they differ in shape. But nearly every `OOOO` is read with a
-# zero in it.
+# Hardly any `1` becomes an `I`, or an `I` a `1`, because they differ in shape. But nearly every
+# `OOOO` is read with a zero in it.
 
 # %% tags=["active-ipynb"]
 # for text, other in (("1111", "I"), ("IIII", "1"), ("OOOO", "0")):
@@ -278,7 +281,8 @@
 # %% [markdown]
 # ## lesson 7 exercise 1
 #
-# The first LSTM reads columns of 256 filters and 2 rows; the second reads both directions of the first.
+# The first LSTM reads columns of 256 filters and 2 rows; the second reads both directions of the
+# first.
 
 # %% tags=["active-ipynb"]
 # sizes = {"convs": 2, "stride": 1, "tall": 1, "norms": "every", "channels": 3, "lstm": 128}
@@ -293,8 +297,8 @@
 #
 # ## lesson 7 exercise 3
 #
-# There is no error. But all past gradients are added up, so the network follows old directions, and its loss stays
-# higher.
+# There is no error. But all past gradients are added up, so the network follows old directions,
+# and its loss stays higher.
 
 # %% tags=["active-ipynb", "trained"]
 # data = ch7.CaptchaBatches(32, SEED, draw=bank.draw)
@@ -321,7 +325,8 @@
 # %% [markdown]
 # ## lesson 8 exercise 2
 #
-# Unless its pictures are moved, the network soon knows them by heart and reads fewer others right.
+# Unless its pictures are moved, the network soon knows them by heart and reads fewer others
+# right.
 
 # %% tags=["active-ipynb", "trained"]
 # def tuned(pictures, texts, far=1.0):
@@ -343,9 +348,9 @@
 # %% [markdown]
 # ## lesson 8 exercise 3
 #
-# Trained on the other style alone, the network (`new` of the last exercise) forgets some of lesson 1's style; the
-# longer the training, the more it forgets. With a hundred old pictures among the new ones it keeps most. (This training
-# is shorter than that of the lesson.)
+# Trained on the other style alone, the network (`new` of the last exercise) forgets some of
+# lesson 1's style; the longer the training, the more it forgets. With a hundred old pictures
+# among the new ones it keeps most. (This training is shorter than that of the lesson.)
 
 # %% tags=["active-ipynb", "trained"]
 # rng = stream(SEED, "old style", epoch=0, index=0)
