@@ -98,6 +98,12 @@ def test_what_is_wrong_is_named_before_anything_is_trained(folder, tmp_path, mon
     Image.new("L", (60, 20)).save(folder / f"{21 * 'a'}.png")
     with pytest.raises(ValueError, match="needs 41 columns"):
         tune.main()
+    (folder / f"{21 * 'a'}.png").unlink()
+    pytest.importorskip("onnx")
+    ch4.build_ctc(filters=(4, 8), convs=1, stride=4, rnn=(4,)).save(path := tmp_path / "gru.keras")
+    monkeypatch.setattr(sys, "argv", [*argv, f"--from={path}"])
+    with pytest.raises(ValueError, match=r"Bidirectional.* can't be written as ONNX"):
+        tune.main()
     assert not (tmp_path / "run").exists()
 
 

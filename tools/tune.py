@@ -175,6 +175,12 @@ def main() -> int:
     pictures, texts = read_all(folder, given["pattern"])
     learn, _ = split(texts, seed=seed)  # raises an error if all texts are the same
     source = None if start == "nothing" else find("ctc.keras") if start == "ctc" else Path(start)
+    try:
+        from tools.export import export
+    except ModuleNotFoundError:
+        export = None
+    if export and start not in ("ctc", "nothing"):
+        export(source)  # raises an error if the result could not be written as ONNX
     usual = round(400 * (len(learn) / 200) ** 0.5)  # batches: twice, if there is four times more
     settings = given | {
         "folder": folder.resolve().name,
@@ -189,9 +195,7 @@ def main() -> int:
     with runs.locked(out):
         open_run = partial(runs.open_run, out, settings, typed, began)
         train(pictures, texts, source, seed, out, open_run)
-    try:
-        from tools.export import export
-    except ModuleNotFoundError:
+    if not export:
         print(f"next: make export MODEL={shlex.quote(str(out / 'mine.keras'))}")
         return 0
     network = out / "mine.onnx"
