@@ -15,6 +15,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from captcha_reader.drawing import stream
 from captcha_reader.practice import EPOCH, Ahead, Practice
 from captcha_reader.reading import scale
@@ -104,9 +106,18 @@ def held_out(settings: dict, labels: Callable = ctc_labels) -> dict:
     count = QUICK if isinstance(settings["budget"], str) else VALID
 
     def batches(kind: int, size: int, draw: Callable) -> list[tuple]:
-        rngs = (stream(settings["seed"], "valid", kind, index) for index in range(count // size))
-        drawn = (draw(rng, size) for rng in rngs)
-        return [(scale(pictures), labels(texts), texts) for pictures, texts in drawn]
+        """Draw `count` captchas, and put those that are equally wide for the network together."""
+        by_width = {}
+        for index in range(count // size):
+            pictures, texts = draw(stream(settings["seed"], "valid", kind, index), size)
+            pictures = scale(pictures)
+            by_width.setdefault(pictures.shape[2], []).extend(zip(pictures, texts, strict=True))
+        drawn = []
+        for pairs in by_width.values():
+            for start in range(0, len(pairs), 200):
+                pictures, texts = zip(*pairs[start : start + 200], strict=True)
+                drawn.append((np.stack(pictures), labels(texts), list(texts)))
+        return drawn
 
     classic = batches(0, 100, WIDE if settings["model"] == "pytorch" else CLASSIC)
     sizes = {"sizes": batches(1, 20, in_any_size)} if settings["sizes"] else {}
