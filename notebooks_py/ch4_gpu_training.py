@@ -152,8 +152,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # noise or a photo: its label is the empty text. Every picture is scaled to a height of 64, and those of a batch become
 # equally wide. And what is hard needs more practice: in a fifth of the captchas most characters are `O` or `0`.
 #
-# Each share is a setting of `Practice`. In the figure, batches 0 and 5 are of the main task. Even there every fifth
-# captcha has another size, so that the means of batch normalisation fit both kinds.
+# Each share is a setting of `Practice`. In the figure, where by chance three pictures have nothing to read, batches 0
+# and 5 are of the main task. Even there every fifth captcha has another size, so that the means of batch normalisation
+# fit both kinds.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)

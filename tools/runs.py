@@ -84,7 +84,7 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         ValueError: it holds something else than a run, or another process is at work in it.
     """
-    others = {path.name for path in out.glob("*")} - {".lock"}
+    others = {path.name for path in out.glob("*")} - {".lock", f"{RUN}.new"}  # of a killed start
     if out.is_file() or others and RUN not in others:
         raise ValueError(f"{out} is not empty and holds no {RUN}: use OUT=another-folder")
     out.mkdir(parents=True, exist_ok=True)
