@@ -97,7 +97,7 @@ def test_a_figure_opens_alone_and_on_a_phone_it_keeps_its_size_and_scrolls(site,
 @pytest.mark.parametrize("owner", ["YOUR_NAME", "ada"])
 def test_buttons_and_links_into_the_repository_need_its_address(tiny, owner):
     address = f"https://github.com/{owner}/tiny"
-    edit(tiny / "pyproject.toml", lessons.address(tiny), address)
+    edit(tiny / "pyproject.toml", "YOUR_NAME/captcha-lessons", f"{owner}/tiny")
     assert build(tiny, tiny / "build")
     front, chinese, lesson, start, missing = (
         (tiny / "build" / "site" / f"{page}.html").read_text("utf-8")
