@@ -409,9 +409,9 @@ def fit_recipe(
 # ## Which ingredient pays?
 #
 # An *ablation* changes one ingredient, trains on equally many captchas, and counts the errors on 20,000 held-out ones.
-# Each dot is one training, and the whiskers are 95 % intervals, which say nothing about other seeds. (`last weights`
-# means without the average. Batches of 128 have a higher rate, too. Except for `full precision`, all of them compute with
-# 16 bits.)
+# Each dot is one training, and each variant has two, with different seeds. The whiskers are 95 % intervals, which say
+# nothing about other seeds. (`last weights` means without the average. Batches of 128 have a higher rate, too. Except
+# for `full precision`, all of them compute with 16 bits.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors
@@ -424,12 +424,16 @@ def fit_recipe(
 #     plt.show()
 
 # %% [markdown]
-# Three bars stand out. With classic captchas alone there are more than twice as many errors, since half of the captchas
-# that are counted have other sizes. The last weights of a constant rate make nearly twice as many, but their average is
-# as good as the recipe: a falling rate and an average do the same job. And AdamW alone makes a third more than Muon.
-# The other bars differ less, and another seed might turn most of them around.
+# Three bars stand out with both seeds. With classic captchas alone there are more than twice as many errors, since half
+# of the captchas that are counted have other sizes. The last weights of a constant rate make at least half as many
+# again, but their average is as good as the recipe: a falling rate and an average do the same job. And AdamW alone makes
+# a third more than Muon.
 #
-# A short comparison can't decide about a long run, though. Practice of `O` and `0` changes little here, but most errors
+# Colours instead of ink (`paper is 1`), batches of 128 and more practice of `O` and `0` also make more errors with both
+# seeds. A norm behind each convolution makes a few fewer, but its steps take so much longer that in the same time our
+# network learns from more captchas. About the rest, two seeds say too little.
+#
+# And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but most errors
 # of the finished network, which saw more than twenty times as many captchas, are `O` and `0` (lesson 6).
 #
 # ## Which head wins?
