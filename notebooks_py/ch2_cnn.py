@@ -222,7 +222,7 @@ def build_cnn(
 # axes.axhline(LENGTH * np.log(10), color="gray", ls=":", label="blind guessing")
 # axes.set(title="The loss falls", xlabel="epoch", ylabel="loss, four heads (nats)")
 # axes.set(xticks=log.epoch + 1, yticks=(0.1, 1, 10), yticklabels=(0.1, 1, 10))
-# axes.legend()
+# axes.legend(loc="center right")
 # plt.show()
 
 # %% [markdown]
