@@ -22,6 +22,7 @@ from nbformat.v4 import new_code_cell
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
 COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `normalise` writes it
+ORIGINAL = {"cnn": 98.26, "ctc": 99.21, "pytorch": 99.57}  # % right of the tutorial of 2019
 PERCENT = "py:percent"  # what jupytext calls the format of the modules
 METADATA = {  # of every notebook
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},

@@ -61,7 +61,9 @@ def tables(root: Path, readme: str) -> list[str]:
     marks = [cell(*pair).partition(" (")[0] for pair in MARKS.items()]
     shown = SETS["ctc"][SETS["ctc"].index("classic-100k") :]
     rows = [f"| `{x}` | {cell('cnn', x)} | {cell('ctc', x)} |" for x in shown]
-    filled = {"marks": " | ".join(marks), "sets": "\n".join(rows)}
+    originals = [f"{percent:.2f} %" for percent in lessons.ORIGINAL.values()]
+    filled = {"originals": " | ".join(originals), "marks": " | ".join(marks)}
+    filled["sets"] = "\n".join(rows)
     filled["wide"] = cell("pytorch", "wide-10k")
     template = (TEMPLATES / readme).read_text("utf-8")
     return BETWEEN.findall(template.format(**filled, **results))
