@@ -262,8 +262,10 @@ class Ahead:
 
 
 def _end_with_parent() -> None:
-    """Leave Ctrl-C to the main process, and end when that is killed."""
+    """Leave Ctrl-C to the main process, give way to it, and end when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):  # drawing fills the gaps; the network's threads wait for each other
+        os.nice(10)
 
     def wait() -> None:
         multiprocessing.parent_process().join()

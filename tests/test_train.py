@@ -24,12 +24,13 @@ from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
 from tools import lessons, runs, train
 
-WORDS = ["--budget=68", "--batch=4", "--seed=5", "--precision=float32"]  # 17 steps, 3 an epoch
+ONE = ["--batch=4", "--seed=5", "--precision=float32"]  # has 3 steps an epoch
+WORDS = [*ONE, "--budget=40+28", "--hard=0.2+0.5"]  # cycles of 10 and 7 steps
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def call(out: Path, *words: str) -> keras.Model:
-    train_tiny.run(out, *WORDS, *words)
+    train_tiny.run(out, *words)
     return keras.models.load_model(out / "model.keras")
 
 
@@ -45,20 +46,22 @@ def log(folder: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """Return the folder of a run that nobody interrupted."""
-    call(folder := tmp_path_factory.mktemp("train") / "whole")
+    call(folder := tmp_path_factory.mktemp("train") / "whole", *WORDS)
     return folder
 
 
 def test_a_run_writes_down_what_it_did(whole):
     run, results = (json.loads((whole / x).read_text()) for x in ("run.json", "results.json"))
     assert run.items() <= results.items()
-    assert run["command"] == "make train MODEL=ctc BUDGET=68 SEED=5 BATCH=4 PRECISION=float32"
+    typed = "BUDGET=40+28 SEED=5 HARD=0.2+0.5 BATCH=4 PRECISION=float32"
+    assert run["command"] == f"make train MODEL=ctc {typed}"
     assert (run["settings"]["batch"], run["steps"], results["pictures"]) == (4, 17, 68)
     assert run["versions"]["captcha"] == "0.7.0" and run["cores"] == os.cpu_count()
     model = keras.models.load_model(whole / "model.keras")
     assert results["parameters"] == model.count_params() and not model.compiled
     assert results["sha256"] == sha256(whole / "model.keras")
-    assert log(whole).index.tolist() == list(range(6))  # the last one has two steps
+    assert log(whole).steps.tolist() == [3, 6, 9, 10, 13, 16, 17]
+    assert log(whole).index.is_unique
     assert log(whole)[["val_acc", "val_sizes"]].stack().between(0, 1).all()
 
 
@@ -113,7 +116,7 @@ def test_two_devices_train_as_one_of_tensorflow(one_device, tmp_path, backend, t
 
 
 def test_half_precision_trains_and_the_network_reads_without_it(tmp_path):
-    model = call(tmp_path, "--model=cnn", "--budget=4", "--precision=mixed_bfloat16")
+    model = call(tmp_path, "--model=cnn", *ONE[:2], "--budget=4", "--precision=mixed_bfloat16")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     trained = keras.models.load_model(tmp_path / "averaged.keras")
     assert {layer.compute_dtype for layer in trained.layers} >= {"bfloat16"}
@@ -182,7 +185,8 @@ def test_a_folder_is_for_one_process_and_what_is_not_a_run_is_left_alone(tmp_pat
 
 def test_the_command_that_is_written_down_leads_to_the_settings(monkeypatch):
     for word in ("--model=ctc", "--model=cnn", "--size=full", "--budget=20min", "--seed=1",
-                 "--sizes=0.1", "--hard=0", "--batch=32", "--rate=0.01"):  # fmt: skip
+                 "--sizes=0.1", "--hard=0", "--batch=32", "--rate=0.01",
+                 "--budget=640+64"):  # fmt: skip
         settings, *_ = train.read_options([word])
         first, name, *typed = train.command(settings).split()
         assert (first, name) == ("make", "train")
@@ -206,7 +210,9 @@ def test_a_damaged_backup_is_named_and_one_of_the_first_epoch_is_dropped(tmp_pat
 @pytest.mark.parametrize(
     "words",
     ["train --model=rnn", "train --budget=20m", "train --budget=0", "train --budget=0min",
-     "train --budget=63", "train --batch=64001", "train --seed=4294967296", "train --rate=2",
+     "train --budget=63", "train --budget=64+63", "train --budget=64 --hard=0.2+0.5",
+     "train --model=pytorch --budget=64+64", "train --budget=1min+1min",
+     "train --batch=64001", "train --seed=4294967296", "train --rate=2",
      "train --workers=-1", "train --model=cnn --sizes=0.5", "train --steps=3",
      "train --model=pytorch --batch=63", "train --model=pytorch --budget=20min",
      "tune --folder=x --from=mine.keras", "tune --folder=x --budget=10",
@@ -249,18 +255,20 @@ def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch, capsys, error, co
 def test_a_budget_is_meant_to_a_step():
     settings, *_ = train.read_options([])
     began = time.perf_counter() - 50  # minutes are those of the whole command
-    budgets = [settings | {"budget": budget} for budget in (19_136, "11min", "1min")]
+    budgets = [settings | {"budget": x} for x in (19_136, "12800+6400", "11min", "1min")]
     steps = [runs.count_steps(x, began, lambda: 0.1 / 1.05) for x in budgets]
-    assert steps == pytest.approx([299, 5_950, 1], rel=1e-3)
+    assert steps == pytest.approx([299, 300, 5_950, 1], rel=1e-3)
 
 
-def test_what_minutes_are_measured_with_leaves_nothing_behind(whole, tmp_path, monkeypatch):
+def test_what_minutes_are_measured_with_leaves_nothing_behind(tmp_path, monkeypatch):
     def count_steps(settings, began, seconds_a_step):
         assert settings["budget"] == "1min" and 0 < seconds_a_step() < 10
-        return 17
+        return 4
 
+    model = call(tmp_path / "16", *ONE, "--budget=16")
     monkeypatch.setattr(runs, "count_steps", count_steps)
-    assert_equal(call(tmp_path, "--budget=1min"), whole)
+    call(tmp_path / "1min", *ONE, "--budget=1min")
+    assert_equal(model, tmp_path / "1min")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no make on Windows")

@@ -1,6 +1,7 @@
 """Train a network from nothing: `make train MODEL=ctc` is how models/ctc.keras was made.
 
-The same command goes on where it was stopped. TensorFlow is not needed:
+The same command goes on where it was stopped. A run may have several cycles of the learning rate,
+each of which begins with the weights that the one before ended with. TensorFlow is not needed:
 `PYTHONPATH=. KERAS_BACKEND=jax python -m tools.train --model=ctc --size=full --budget=5000000`.
 
 Keras is imported inside the functions: processes that draw import this file, and need none.
@@ -42,6 +43,16 @@ def captchas_or_minutes(text: str) -> int | str:
     return int(text) if text == number else text
 
 
+def of_each_cycle(read: Callable) -> Callable:
+    """Return a function that reads a value, or, left as a text, one for each cycle: "0.2+0.5"."""
+
+    def read_all(text: str):
+        values = [read(part) for part in text.split("+")]
+        return text if values[1:] else values[0]
+
+    return read_all
+
+
 def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     """Return the parser of a command line; its defaults are those of the model named there."""
     words = sys.argv[1:] if words is None else words
@@ -50,10 +61,11 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     precisions = "auto", "float32", "mixed_bfloat16"
     add("--model", default="ctc", choices=DEFAULTS, help="four heads, CTC, or that of lesson 7")
     add("--size", default="slim", choices=("slim", "full"), help="full is the original's")
-    add("--budget", type=captchas_or_minutes, help="captchas, or minutes as in 20min")
+    budget = "captchas, of each cycle as in 2000000+1000000, or minutes as in 20min"
+    add("--budget", type=of_each_cycle(captchas_or_minutes), help=budget)
     add("--seed", default=2019, type=options.whole, help="decides captchas and first weights")
     add("--sizes", type=share, help="share of batches in any size, for ctc alone")
-    add("--hard", type=share, help="share of captchas with many O and 0")
+    add("--hard", type=of_each_cycle(share), help="share of captchas with many O and 0")
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
@@ -70,15 +82,22 @@ def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int
     parser = make_parser(words)
     given = parser.parse_args(words)
     batch, budget = given.batch, given.budget
+    budgets, shares = (str(value).split("+") for value in (budget, given.hard))
+    minutes = "min" in str(budget)
+    if len(shares) not in (1, len(budgets)):
+        parser.error(f"--hard={given.hard} has {len(shares)} cycles, --budget={budget} has "
+                     f"{len(budgets)}: give one share, or one for each")  # fmt: skip
+    if budgets[1:] and (minutes or given.model == "pytorch"):
+        parser.error(f"--budget={budget}: only captchas of ctc and cnn can have several cycles")
     if given.model != "ctc" and given.sizes:
         parser.error(f"--sizes={given.sizes}: {given.model} reads one size, so leave it at 0")
     if batch > EPOCH:
         parser.error(f"--batch={batch} has to be at most {EPOCH}, one epoch")
     if batch % given.processes:
         parser.error(f"--batch={batch} can't be shared evenly by {given.processes} processes")
-    if isinstance(budget, int) and budget < batch:
+    if not minutes and min(map(int, budgets)) < batch:
         parser.error(f"--budget={budget} is less than one batch of {batch}: take more captchas")
-    if isinstance(budget, str) and given.processes > 1:
+    if minutes and given.processes > 1:
         parser.error(f"--budget={budget}: several processes need a number of captchas")
     settings = vars(given)
     return settings, settings.pop("out"), settings.pop("workers")
@@ -94,6 +113,14 @@ def command(settings: dict) -> str:
     return " ".join([torchrun, *(f"--{name}={x}" for name, x in changed.items())])
 
 
+def cycles(settings: dict) -> list[dict]:
+    """Return the settings of each cycle of the learning rate."""
+    budgets, shares = (str(settings[name]).split("+") for name in ("budget", "hard"))
+    shares *= len(budgets) if len(shares) == 1 else 1
+    pairs = zip(map(captchas_or_minutes, budgets), map(float, shares), strict=True)
+    return [settings | {"budget": budget, "hard": share} for budget, share in pairs]
+
+
 def practice(settings: dict) -> Practice:
     """Return what the network of these settings practises."""
     size = WIDE_WIDTH if settings["model"] == "pytorch" else WIDTH, HEIGHT
@@ -103,7 +130,7 @@ def practice(settings: dict) -> Practice:
 
 def held_out(settings: dict, labels: Callable = ctc_labels) -> dict:
     """Draw held-out captchas with the package, for `captcha_reader.training.Average`."""
-    count = QUICK if isinstance(settings["budget"], str) else VALID
+    count = QUICK if "min" in str(settings["budget"]) else VALID
 
     def batches(kind: int, size: int, draw: Callable) -> list[tuple]:
         """Draw `count` captchas, and put those that are equally wide for the network together."""
@@ -155,23 +182,35 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     from tools.networks import NETWORKS
 
     keras.mixed_precision.set_dtype_policy(settings["precision"])
-    job, kind = practice(settings), NETWORKS[settings["model"]]
+    kind = NETWORKS[settings["model"]]
 
-    def new_model(steps: int):
+    def new_model(steps: int, weights: list | None = None):
+        """Build and compile the network for a cycle, with the weights of the one before."""
         keras.utils.set_random_seed(settings["seed"])
         with every_device():
             model = build(settings)
             ch4.compile_recipe(model, steps, settings["rate"], kind["loss"])
+        if weights:
+            model.set_weights(weights)
         return model
 
-    with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
-        data = ch4.PracticeSequence(job, draw, kind["labels"])
-        record = open_run(lambda: seconds_a_step(new_model(1_000), data))
-        check_backup(out / "backup")
-        model = new_model(record["steps"])
-        print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
-        held = held_out(settings, kind["labels"])
-        ch4.fit_recipe(model, data, record["steps"], held, out, decode=kind["decode"])
+    weights, first = None, 0  # `first` is the number of a cycle's first batch
+    for number, cycle in enumerate(cycles(settings), 1):
+        job, folder = practice(cycle), out if number == 1 else out / str(number)
+        folder.mkdir(exist_ok=True)
+        with Ahead(job, workers) if workers else contextlib.nullcontext(job) as ahead:
+            draw = lambda index, ahead=ahead, first=first: ahead(first + index)  # noqa: E731
+            data = ch4.PracticeSequence(job, draw, kind["labels"])
+            if number == 1:
+                record = open_run(lambda data=data: seconds_a_step(new_model(1_000), data))
+                held = held_out(settings, kind["labels"])
+            minutes = "min" in str(cycle["budget"])
+            steps = record["steps"] if minutes else round(cycle["budget"] / settings["batch"])
+            check_backup(folder / "backup")
+            model = new_model(steps, weights)
+            print(f"{steps:,} batches of {settings['batch']}, in {folder}", flush=True)
+            ch4.fit_recipe(model, data, steps, held, folder, decode=kind["decode"])
+        weights, first = model.get_weights(), first + -(-steps // job.steps) * job.steps
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
     finished.set_weights(model.get_weights())  # the average, with which the training ends
