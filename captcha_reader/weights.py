@@ -42,14 +42,13 @@ def available(name: str, folder: Path = MODELS) -> bool:
         return False
 
 
-def measured(name: str, folder: Path = MODELS) -> dict:
-    """Return a measurement that was made once and kept: what `folder`/`name`.json holds."""
-    return json.loads(find(f"{name}.json", folder).read_text(encoding="utf-8"))
-
-
 def read_results(name: str, folder: Path = MODELS) -> dict:
-    """Return the record of a finished network: its command, settings, scores, `sha256` and more."""
-    return measured(name, folder)
+    """Return what `folder`/`name`.json holds.
+
+    That is the record of a finished network (its command, settings, scores, `sha256` and more), or
+    a measurement that was made once and kept.
+    """
+    return json.loads(find(f"{name}.json", folder).read_text(encoding="utf-8"))
 
 
 def read_log(name: str, folder: Path = MODELS) -> pd.DataFrame:

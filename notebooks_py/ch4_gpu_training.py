@@ -130,10 +130,10 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # other?
 
 # %% tags=["active-ipynb"]
-# from captcha_reader.weights import available, measured
+# from captcha_reader.weights import available, read_results
 #
 # if available("bank"):
-#     for name, counts in measured("bank")["pictures"]["128x64"].items():
+#     for name, counts in read_results("bank")["pictures"]["128x64"].items():
 #         print(name)
 #         for what in ("0 as O", "O as 0", "O and 0 alone"):
 #             print(f"    {what:14} {share(*counts[what])}")
@@ -318,6 +318,10 @@ def compile_recipe(
 # on with the network's own. (`settle_norms` measures the running averages of batch normalisation anew for the averaged
 # weights.)
 #
+# When a run is over and its network still gets better, another cycle can begin with the average that the last one ended
+# with. The network of lesson 3 has learned in two cycles, and in the second one half of the captchas were crowded with
+# `O` and `0`.
+#
 # ## Stop, and go on
 #
 # Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch and
@@ -417,7 +421,7 @@ def fit_recipe(
 # from captcha_reader.outputs import plot_errors
 #
 # if available("ablation"):
-#     ablation = measured("ablation")
+#     ablation = read_results("ablation")
 #     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 #     title = f"One ingredient changed, {ablation['pictures']:,} captchas of training"
 #     plot_errors(axes, ablation["rows"], title)
@@ -433,8 +437,8 @@ def fit_recipe(
 # seeds. A norm behind each convolution makes a few fewer, but its steps take so much longer that in the same time our
 # network learns from more captchas. About the rest, two seeds say too little.
 #
-# And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but most errors
-# of the finished network, which saw more than twenty times as many captchas, are `O` and `0` (lesson 6).
+# And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but after twenty
+# times as many captchas most of the errors that were left were `O` and `0`.
 #
 # ## Which head wins?
 #
@@ -443,7 +447,7 @@ def fit_recipe(
 
 # %% tags=["active-ipynb"]
 # if available("heads"):
-#     heads = measured("heads")
+#     heads = read_results("heads")
 #     figure, axes = plt.subplots(figsize=(7, 2.4), layout="constrained")
 #     title = f"Three kinds of heads, {heads['pictures']:,} captchas of training"
 #     plot_errors(axes, heads["rows"], title)

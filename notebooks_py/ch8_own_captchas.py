@@ -101,10 +101,10 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
-# from captcha_reader.weights import available, measured
+# from captcha_reader.weights import available, read_results
 #
 # if available("kinds"):
-#     for kind, row in measured("kinds")["rows"].items():
+#     for kind, row in read_results("kinds")["rows"].items():
 #         sure = row["wrong, surer than 90 %"]
 #         print(f"{kind:34} {share(row['right'], row['n'])} {sure:4}")
 
@@ -306,7 +306,7 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # %% tags=["active-ipynb"]
 # import pandas as pd
 #
-# tuning = pd.DataFrame(measured("tuning")["rows"])
+# tuning = pd.DataFrame(read_results("tuning")["rows"])
 # styles = tuning.groupby("style", sort=False)
 # figure, grid = plt.subplots(1, len(styles), figsize=(9, 3.6), sharey=True, layout="constrained")
 # for axes, (style, rows) in zip(grid, styles, strict=True):

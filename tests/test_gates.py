@@ -66,7 +66,7 @@ def test_the_lessons_pass_and_a_broken_copy_gets_the_messages_of_its_gate(mini, 
 
 def test_code_pins_and_results_are_source_and_texts_and_other_tools_are_not(mini):
     (lesson,) = lessons.find(mini)
-    change(mini, FACT, source="measured('bank'), MODELS / 'cnn.csv'")
+    change(mini, FACT, source="read_results('bank'), MODELS / 'cnn.csv'")
     old = lessons.source_hash(lesson)
     for name, is_source, *words in [
         (NOTEBOOK, False, "A picture.", "One picture."),

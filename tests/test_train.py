@@ -20,6 +20,7 @@ import tensorflow as tf
 import train_tiny
 from conftest import ROOT
 
+from captcha_reader.practice import Practice
 from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
 from tools import lessons, runs, train
@@ -63,6 +64,18 @@ def test_a_run_writes_down_what_it_did(whole):
     assert log(whole).steps.tolist() == [3, 6, 9, 10, 13, 16, 17]
     assert log(whole).index.is_unique
     assert log(whole)[["val_acc", "val_sizes"]].stack().between(0, 1).all()
+
+
+def test_the_second_cycle_has_new_captchas_and_its_own_share_of_hard_ones(tmp_path):
+    drawn = {0.2: set(), 0.5: set()}
+
+    class Noted(Practice):
+        def __call__(self, number):
+            drawn[self.hard].add(number)
+            return super().__call__(number)
+
+    train_tiny.run(tmp_path, *WORDS, patches=[(train, "Practice", Noted)])
+    assert drawn == {0.2: {*range(10)}, 0.5: {*range(12, 19)}}  # from its own first epoch on
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")

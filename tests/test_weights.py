@@ -51,7 +51,7 @@ def test_what_ships_fits_its_record_and_its_log(name):
 def test_weights_that_were_changed_or_are_missing_are_refused(tmp_path, capsys):
     home, file = tmp_path / "models", tmp_path / "models" / "net.keras"
     home.mkdir()
-    for load in (weights.measured, weights.read_log, finished):
+    for load in (weights.read_results, weights.read_log, finished):
         with pytest.raises(Missing, match="models/net.(json|csv).* `git checkout models`") as error:
             load("net", home)
     assert error.value._render_traceback_() == [str(error.value)]

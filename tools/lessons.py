@@ -30,7 +30,7 @@ METADATA = {  # of every notebook
 }
 # Jupyter looks for free ports; now and then another kernel takes them first. No cell has run then.
 UNBORN = "Kernel died before replying to kernel_info"
-KEPT = {"measured", "finished", "read_results", "read_log"}  # they read models/NAME.json or .csv
+KEPT = {"finished", "read_results", "read_log"}  # they read models/NAME.json or .csv
 
 
 @dataclass(frozen=True)

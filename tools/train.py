@@ -84,6 +84,8 @@ def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int
     batch, budget = given.batch, given.budget
     budgets, shares = (str(value).split("+") for value in (budget, given.hard))
     minutes = "min" in str(budget)
+    if given.hard == parser.get_default("hard") and not budgets[1:]:
+        given.hard, shares = float(shares[0]), shares[:1]  # that of the usual first cycle
     if len(shares) not in (1, len(budgets)):
         parser.error(f"--hard={given.hard} has {len(shares)} cycles, --budget={budget} has "
                      f"{len(budgets)}: give one share, or one for each")  # fmt: skip
