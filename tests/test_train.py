@@ -20,6 +20,7 @@ import tensorflow as tf
 import train_tiny
 from conftest import ROOT
 
+from captcha_reader import training
 from captcha_reader.practice import Practice
 from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
@@ -102,6 +103,23 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(wh
     subprocess.run(command, check=True, env=ENVIRONMENT)
     assert_equal(keras.models.load_model(folder / "model.keras"), whole)
     pd.testing.assert_frame_equal(log(folder), log(whole))
+
+
+def test_a_stop_in_the_second_cycle_costs_one_epoch(whole, tmp_path):
+    on_epoch_end, epochs = training.Average.on_epoch_end, []
+
+    def stop(self, epoch, logs=None):
+        epochs.append(epoch)
+        if len(epochs) == 6:
+            raise KeyboardInterrupt
+        on_epoch_end(self, epoch, logs)
+
+    patches = [(training.Average, "on_epoch_end", stop)]
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny.run(tmp_path, *WORDS, patches=patches)
+    train_tiny.run(tmp_path, *WORDS, patches=patches)
+    assert epochs == [0, 1, 2, 3, 0, 1, 1, 2]  # the first cycle; the second, stopped in epoch 1
+    assert_equal(keras.models.load_model(tmp_path / "model.keras"), whole)
 
 
 @pytest.fixture(scope="module")

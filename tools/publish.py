@@ -103,6 +103,8 @@ def publish(run: Path, root: Path) -> bool:
         results = json.loads((run / runs.RESULTS).read_text("utf-8"))
         name, size, batch = (results["settings"][x] for x in ("model", "size", "batch"))
         judge, suffix = JUDGES[name], FINISHED[name]
+        log = runs.read_log(run)
+        log["pictures"] = log["steps"] * batch
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{run} holds no finished run of `make train` ({error!r}): "
                          "RUN= wants its folder") from error  # fmt: skip
@@ -121,8 +123,6 @@ def publish(run: Path, root: Path) -> bool:
             return False
     counts = {x: scores.evaluate(read, x) for x in SETS[name]}
     records = {x: score.record() for x, score in counts.items()}
-    log = runs.read_log(run)
-    log["pictures"] = log.steps * batch
     log["seconds"] = log.seconds.cumsum().round(1)
     lessons.write(final := home.with_suffix(suffix), model.read_bytes())
     if suffix == ".keras":

@@ -143,7 +143,8 @@ def read_log(out: Path) -> pd.DataFrame:
 
     An epoch that was interrupted and made again stands there once.
     """
-    paths = out / "log.csv", *sorted(out.glob("*/log.csv"))
+    cycles = [path for path in out.glob("*/log.csv") if path.parent.name.isdecimal()]
+    paths = out / "log.csv", *sorted(cycles, key=lambda path: int(path.parent.name))
     log, *later = (pd.read_csv(path).drop_duplicates("epoch", keep="last") for path in paths)
     for cycle in later:
         cycle["epoch"] += log.epoch.iloc[-1] + 1

@@ -53,9 +53,8 @@ def of_each_cycle(read: Callable) -> Callable:
     return read_all
 
 
-def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
+def make_parser(words: list[str]) -> argparse.ArgumentParser:
     """Return the parser of a command line; its defaults are those of the model named there."""
-    words = sys.argv[1:] if words is None else words
     parser = options.parser("train", "Train a network from nothing, or go on after a stop.")
     add, share = parser.add_argument, options.share
     precisions = "auto", "float32", "mixed_bfloat16"
@@ -65,7 +64,10 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     add("--budget", type=of_each_cycle(captchas_or_minutes), help=budget)
     add("--seed", default=2019, type=options.whole, help="decides captchas and first weights")
     add("--sizes", type=share, help="share of batches in any size, for ctc alone")
-    add("--hard", type=of_each_cycle(share), help="share of captchas with many O and 0")
+    hard = (
+        "share of captchas with many O and 0, or one for each cycle; a single cycle has the first"
+    )
+    add("--hard", type=of_each_cycle(share), help=hard)
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
@@ -79,12 +81,13 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
 
 def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int]:
     """Return the settings of a command line, its folder, if it names one, and its workers."""
+    words = sys.argv[1:] if words is None else words
     parser = make_parser(words)
     given = parser.parse_args(words)
     batch, budget = given.batch, given.budget
     budgets, shares = (str(value).split("+") for value in (budget, given.hard))
     minutes = "min" in str(budget)
-    if given.hard == parser.get_default("hard") and not budgets[1:]:
+    if not budgets[1:] and "--hard" not in [word.partition("=")[0] for word in words]:
         given.hard, shares = float(shares[0]), shares[:1]  # that of the usual first cycle
     if len(shares) not in (1, len(budgets)):
         parser.error(f"--hard={given.hard} has {len(shares)} cycles, --budget={budget} has "
@@ -101,6 +104,8 @@ def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int
         parser.error(f"--budget={budget} is less than one batch of {batch}: take more captchas")
     if minutes and given.processes > 1:
         parser.error(f"--budget={budget}: several processes need a number of captchas")
+    if given.model != "pytorch" and given.processes > 1:
+        parser.error(f"--model={given.model}: torchrun shares the training of pytorch alone")
     settings = vars(given)
     return settings, settings.pop("out"), settings.pop("workers")
 
