@@ -1,6 +1,7 @@
 """Read captchas from files: `python -m captcha_reader a.png b.png`, or `captcha-reader a.png`."""
 
 import argparse
+import contextlib
 import dataclasses
 import glob
 import json
@@ -51,13 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
 def pictures(names: Sequence[str]) -> Iterator[str]:
     """Yield the names of pictures that are meant: those in folders and those of patterns, too."""
     for name in names:
-        if os.path.isdir(name):
-            paths = sorted(path for path in Path(name).iterdir() if path.suffix.lower() in ENDINGS)
-            yield from map(str, paths or [name])  # an empty folder ends in an error by its name
-        elif not os.path.exists(name) and (matches := sorted(glob.glob(name))):
-            yield from matches  # a pattern that the shell has not expanded
-        else:
-            yield name
+        # A pattern may be there that the shell has not expanded.
+        matches = [] if os.path.exists(name) else sorted(glob.glob(name))
+        for match in matches or [name]:
+            paths = []
+            with contextlib.suppress(OSError):  # no folder, or one that can't be opened
+                paths = [path for path in Path(match).iterdir() if path.suffix.lower() in ENDINGS]
+            paths = [path for path in sorted(paths) if not path.name.startswith(".")]
+            yield from map(str, paths or [match])  # without pictures, its own name ends in an error
 
 
 def printable(text: str) -> str:
@@ -75,11 +77,14 @@ def main(words: Sequence[str] | None = None) -> int:
         failed = False
         for name in pictures(options.files):
             try:
-                reading = read_captcha(sys.stdin.buffer if name == "-" else name, **limits)
+                source = getattr(sys.stdin, "buffer", b"") if name == "-" else name
+                reading = read_captcha(source, **limits)
             except UnreadablePicture as error:
-                failed, answer = True, {"error": str(error)}
+                folder = os.path.isdir(name) and os.access(name, os.R_OK)
+                message = f"{name}: there is no picture in this folder" if folder else str(error)
+                failed, answer = True, {"error": message}
                 if not options.json:
-                    print(printable(str(error)), file=sys.stderr)
+                    print(printable(message), file=sys.stderr)
                     continue
             else:
                 answer = dataclasses.asdict(reading)
@@ -107,6 +112,8 @@ def run() -> int:
         code = main()
         sys.stdout.flush()
         return code
+    except KeyboardInterrupt:
+        return 130  # as shells say that Ctrl-C ended a command
     except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
         code = 1
     except OSError as error:  # such as a full disk

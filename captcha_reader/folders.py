@@ -3,6 +3,7 @@
 import csv
 import random
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -41,7 +42,8 @@ def read_folder(
             is given, or the very same picture with two texts. All are listed.
     """
     files = picture_files(folder)
-    table = next((path for name in TABLES if (path := Path(folder) / name).exists()), None)
+    tables = [path for path in sorted(Path(folder).iterdir()) if path.name.lower() in TABLES]
+    table = tables[0] if tables else None
     if table:
         labels, bad = _table(table, {path.name for path in files})
     else:
@@ -79,10 +81,15 @@ def picture_files(folder: str | Path) -> list[Path]:
     return files
 
 
+def composed(text: str) -> str:
+    """Return a text in which an accented letter is one character; macOS writes names with two."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _from_names(names: list[str], pattern: str | None) -> dict[str, str]:
     """Return the texts that stand in names of files; of those that don't fit `pattern`, none."""
     if pattern is None:
-        labels = {name: re.split(r"[_. ]", name)[0] for name in names}
+        labels = {name: re.split(r"[_. ]", composed(name))[0] for name in names}
         _check_names(labels)
     else:
         if pattern.count("{text}") != 1:
@@ -90,7 +97,7 @@ def _from_names(names: list[str], pattern: str | None) -> dict[str, str]:
         parts = re.escape(pattern).replace(r"\*", ".*?").replace(r"\{text\}", "([^-_. ]+)")
         stems = {name: re.sub(r" \(\d+\)$", "", Path(name).stem) for name in names}
         fits = {name: re.fullmatch(parts, stem) for name, stem in stems.items()}
-        labels = {name: fit[1] for name, fit in fits.items() if fit}
+        labels = {name: composed(fit[1]) for name, fit in fits.items() if fit}
     cases = Counter(text.lower() for text in set(labels.values()))
     if twins := [text for text in sorted(set(labels.values())) if cases[text.lower()] > 1]:
         warnings.warn(
@@ -127,7 +134,7 @@ def _table(path: Path, names: set[str]) -> tuple[dict[str, str], list[str]]:
     """Return what a table says about files, and what is wrong with it."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-        if path.suffix == ".txt":
+        if path.suffix.lower() == ".txt":
             rows = [line.rsplit(maxsplit=1) for line in lines]
         else:
             delimiter = max(",;\t", key=lines[0].count) if lines else ","
@@ -143,9 +150,10 @@ def _table(path: Path, names: set[str]) -> tuple[dict[str, str], list[str]]:
         header = [cell.lower() for cell in rows.pop(0)[1]]
         if set(header) >= set(place):
             place = {column: header.index(column) for column in place}
-    labels, bad = {}, []
+    labels, bad, forms = {}, [], {composed(name): name for name in names}
     for line, row in rows:
-        name, text = (row[i] if i < len(row) else "" for i in place.values())
+        name, text = (composed(row[i]) if i < len(row) else "" for i in place.values())
+        name = forms.get(name, name)
         if not name or not text:
             bad.append(f"{path}, line {line}: needs a file and a text, as in `7KQ2.png,7KQ2`")
         elif labels.setdefault(name, text) != text:

@@ -168,7 +168,8 @@ def better(first: Reading, second: Reading) -> Reading:
     Of two texts that is the likelier. A text of `second` counts before nothing if it is more
     likely than not.
     """
-    return second if (second.confidence or 0) > (first.confidence or 0.5) else first
+    least = 0.5 if first.confidence is None else first.confidence
+    return second if (second.confidence or 0) > least else first
 
 
 # Pictures
@@ -205,7 +206,8 @@ def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
         UnreadablePicture: as `read_captcha`.
     """
     is_path = isinstance(picture, str | os.PathLike)
-    name = os.fsdecode(picture) if is_path else type(picture).__name__
+    # A file has a name, too: that of standard input is <stdin>.
+    name = os.fsdecode(picture) if is_path else getattr(picture, "name", type(picture).__name__)
     content = picture
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's, about what it can live with
@@ -213,7 +215,9 @@ def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
                 content = Path(name).read_bytes()
             elif hasattr(picture, "read"):
                 content = picture.read()
-            image = cut_margin(on_ground(ImageOps.exif_transpose(_open(content))))
+            image = on_ground(ImageOps.exif_transpose(_open(content)))
+            while (inner := cut_margin(image)) is not image:  # a margin, then the line of a frame
+                image = inner
             return np.asarray(_resize(image, width or network_width(*image.size)))
     except UnidentifiedImageError:
         svg = isinstance(content, bytes) and b"<svg" in content[:1_000]
@@ -383,7 +387,11 @@ def to_reading(
     each /= each.sum(axis=1, keepdims=True)
     best = np.argsort(-each, axis=1, kind="stable")[:, :BEST]
     alternatives = tuple(
-        {alphabet[i]: round(float(row[i]), 6) for i in order}
+        {
+            alphabet[i]: round(float(row[i]), 6)
+            for i in order
+            if alphabet[i] in (allowed or alphabet)
+        }
         for row, order in zip(each, best, strict=True)
     )
     text = "".join(alphabet[answer - 1] for answer in label)

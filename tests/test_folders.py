@@ -61,8 +61,8 @@ def test_names_are_labels_or_a_table_decides_and_pictures_keep_their_shape(folde
 )
 def test_tables_are_read_as_people_write_them(tmp_path, content):
     name_files(tmp_path, "a b.png", "c.png")
-    kind = "txt" if b"   " in content else "csv"
-    (tmp_path / f"labels.{kind}").write_bytes(content)
+    name = "Labels.TXT" if b"   " in content else "labels.csv"
+    (tmp_path / name).write_bytes(content)
     assert read_folder(tmp_path)[1] == ["Xy", "10"]
 
 
@@ -70,6 +70,7 @@ def test_tables_are_read_as_people_write_them(tmp_path, content):
     ("names", "pattern", "texts"),
     [
         (["7KQ2 (1).png", "7KQ2 - Copy.png"], None, ["7KQ2"] * 2),
+        (["e\u0301x.png", "\u00e9x_2.png"], None, ["\u00e9x"] * 2),  # as macOS and others write é
         (["IMG_7KQ2.png", "IMG_a_AB (2).png"], "*_{text}", ["7KQ2", "AB"]),
         (["001-AB-x-y.png", "002-CD-z.png"], "*-{text}-*", ["AB", "CD"]),
         ([f"000{i}.png" for i in range(5)], "{text}", [f"000{i}" for i in range(5)]),

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from captcha_reader import __main__ as command
 from captcha_reader import reading
 from captcha_reader.__main__ import main
 from captcha_reader.drawing import draw_captchas, stream
@@ -198,7 +199,8 @@ def test_confidence_is_a_share_of_all_paths_and_what_is_known_gives_the_likelies
 def test_what_is_known_about_a_text_helps_and_what_cannot_be_is_named():
     rng = stream(4, "digits", epoch=0, index=0)
     (picture,) = draw_captchas(["0000"], rng)
-    assert read_captcha(picture, alphabet="0123456789").text == "0000"
+    read = read_captcha(picture, alphabet="01")
+    assert read.text == "0000" and set().union(*read.alternatives) == {*"01"}
     assert len(read_captcha(picture, length=5).text) == 5
     no_room = read_captcha(picture, length=9, alphabet="7")  # 16 columns, and 8 blanks between
     assert no_room == reading.Reading("", None, ())
@@ -237,21 +239,24 @@ def test_the_examples_for_porters_are_what_the_network_answers():
 
 def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "two").mkdir()
+    for name in ("two", "none"):
+        (tmp_path / name).mkdir()
     for name in ("a.png", "two/b\nc.jpg"):
         CAPTCHA.save(name, quality=95)
     Image.new("RGB", (170, 80), "white").save("two/white.png")
     Path("empty.png").touch()
-    Path("two/Thumbs.db").touch()
+    for name in ("Thumbs.db", "._a.png"):  # what Windows and macOS leave behind
+        Path("two", name).touch()
     monkeypatch.setattr("sys.stdin", Mock(buffer=io.BytesIO(saved(CAPTCHA))))
     (read,) = read_captchas("a.png")  # one name is one picture
-    assert main(["empty.png", "[a].png", "none.png", "two", "-"]) == 1
+    assert main(["empty.png", "[a].png", "none.png", "[t]wo", "none", "-"]) == 1
     out, err = capsys.readouterr()
     names = [line.split("  ")[:2] for line in out.splitlines()]
     nothing = ["two/white.png", "(no characters found)"]
     assert names == [["a.png", EASY], [r"two/b\nc.jpg", EASY], nothing, ["-", EASY]]
     assert out.splitlines()[0] == f"a.png  {EASY}  {100 * read.confidence:.0f} %"
-    assert [line.split(":")[0] for line in err.splitlines()] == ["empty.png", "none.png"]
+    assert [line.split(":")[0] for line in err.splitlines()] == ["empty.png", "none.png", "none"]
+    assert err.endswith("none: there is no picture in this folder\n")
     assert main(["--json", "a.png", "empty.png", "two/white.png"]) == 1
     first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
     assert first == {"file": "a.png", **vars(read), "alternatives": [*read.alternatives]}
@@ -261,6 +266,11 @@ def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.split()[1]) == 3
     with pytest.raises(SystemExit):
         main(["--alphabet=é", "a.png"])
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch):
+    monkeypatch.setattr(command, "main", Mock(side_effect=KeyboardInterrupt))
+    assert command.run() == 130
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")

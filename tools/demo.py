@@ -87,7 +87,8 @@ def build(folder: Path) -> None:
     shutil.copy(model, folder)
     with tarfile.open(runtime) as tar:
         for name in RUNTIME:
-            (folder / name).write_bytes(tar.extractfile(f"package/dist/{name}").read())
+            file = folder / name.replace(".mjs", ".js")  # some servers know no type for .mjs
+            file.write_bytes(tar.extractfile(f"package/dist/{name}").read())
     (folder / "captchas").mkdir()
     captchas = []
     drawn = samples(load_network().alphabet, stream(2019, "demo", epoch=0, index=0))
@@ -116,7 +117,7 @@ class Handler(SimpleHTTPRequestHandler):
     """Hands out files with the types that browsers insist on, and keeps quiet about it."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {  # Windows may know others
-        ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"
+        ".js": "text/javascript", ".wasm": "application/wasm"
     }  # fmt: skip
 
     def end_headers(self) -> None:

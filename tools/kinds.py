@@ -47,6 +47,9 @@ PICTURES: dict[str, Draw] = {
     "black ink on a transparent ground": captcha(lambda x: stencil(x, "black")),
     "a white margin of 8 pixels": captcha(lambda x: ImageOps.expand(x, 8, "white")),
     "a white margin of 16 pixels": captcha(lambda x: ImageOps.expand(x, 16, "white")),
+    "a black line in a white margin": captcha(
+        lambda x: ImageOps.expand(ImageOps.expand(x, 2, "black"), 10, "white")
+    ),
     "light on dark": captcha(ImageOps.invert),
     "scaled to 64x32": captcha(lambda x: x.resize((64, 32))),
     "drawn at 200x80": captcha(size=(200, 80)),

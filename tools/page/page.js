@@ -145,7 +145,10 @@ function readFiles(files, otherwise) {
   else readAll(files);
 }
 
+let listed; // the files of the list
+
 async function readAll(files) {
+  listed = files;
   const buttons = files.map((file) =>
     make("button", { onclick: () => read(toBitmap(file), file) }, make("span", {}, file.name), make("b", {}, "…")));
   $("list").replaceChildren(...buttons.map((button) => make("li", {}, button)));
@@ -166,7 +169,7 @@ const onChoice = (input, take) => ($(input).onchange = () => {
 });
 $("choose").onclick = () => $("file").click();
 onChoice("file", readFiles);
-document.onpaste = (event) => readFiles([...event.clipboardData.files],
+document.onpaste = (event) => event.target === $("typed") || readFiles([...event.clipboardData.files],
   "There was no picture to paste. Copy a picture, or a file of one.");
 document.ondragover = (event) => {
   event.preventDefault(); // otherwise the browser leaves the page to open the file
@@ -198,7 +201,8 @@ function take(another, words = "Your own network:") {
   $("whose").textContent = words;
   $("other").textContent = network === ours ? "choose a file" : "Take ours again";
   $("written").hidden = network !== ours;
-  if (shown) read(shown.bitmap, shown);
+  if (!$("list").hidden) readAll(listed);
+  else if (shown) read(shown.bitmap, shown);
 }
 
 // A frame over the picture. Its place and size are shares of the picture's.
@@ -281,11 +285,14 @@ function ask() {
 }
 
 async function check(typed) {
+  const round = game;
   game.isOpen = false;
+  $("go").disabled = true; // until the network has answered
   const { truth } = game.order[game.answered++];
   await $("question").decode(); // that is, until it has come
   const { pixels } = prepare(await createImageBitmap($("question")));
   const { text } = await readPixels(await network, pixels);
+  if (game !== round) return; // another round has begun
   game.you += typed === truth;
   game.network += text === truth;
   const mark = (answer) => `${answer || "nothing"} ${answer === truth ? "✓" : "✗"}`;
@@ -303,7 +310,8 @@ $("round").onsubmit = (event) => {
   event.preventDefault();
   const typed = $("typed").value.replace(/\s/g, "").toUpperCase();
   if (!game.isOpen) game.answered < captchas.length ? ask() : play();
-  else if (typed) check(typed).catch((error) => ($("result").textContent = error.message));
+  else if (typed) check(typed).catch((error) => ($("result").textContent = error.message))
+    .finally(() => ($("go").disabled = false));
 };
 
 // The captchas that come with the page, and the first of them read

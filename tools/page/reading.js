@@ -1,6 +1,6 @@
 // Reads captchas: networks, their answers, pictures. The steps are those of captcha_reader/reading.py.
 
-import * as ort from "./ort.wasm.bundle.min.mjs";
+import * as ort from "./ort.wasm.bundle.min.js";
 
 const BLANK = 0; // CTC's answer for "nothing new here"
 const [NARROWEST, WIDEST] = [64, 320]; // pixels, as a network of any width wants a picture
@@ -116,10 +116,15 @@ export function prepare(bitmap, frame = { left: 0, top: 0, width: bitmap.width, 
   context.drawImage(bitmap, left, top, width, height, 0, 0, canvas.width, canvas.height);
   const picture = context.getImageData(0, 0, canvas.width, canvas.height);
   layOnGround(picture.data);
-  const box = findBox(picture);
   context.putImageData(picture, 0, 0);
+  const box = { left: 0, top: 0, width: canvas.width, height: canvas.height };
+  let pixels = picture;
+  for (let inner; (inner = findBox(pixels)).width < box.width; ) { // a margin, then the line of a frame
+    Object.assign(box, inner, { left: box.left + inner.left, top: box.top + inner.top });
+    pixels = context.getImageData(box.left, box.top, box.width, box.height);
+  }
   return {
-    pixels: context.getImageData(box.left, box.top, box.width, box.height),
+    pixels,
     part: {
       left: left + box.left / scale, top: top + box.top / scale,
       width: box.width / scale, height: box.height / scale,
