@@ -17,11 +17,11 @@
 # %% [markdown]
 # # 0. Read captchas, all on one page
 #
-# *Lesson 0 of 8 · 15 minutes · needs nothing · trains two minutes*
+# *Lesson 0 of 8 · 15 minutes · needs nothing · trains for two minutes*
 #
 # In a few minutes you will draw twenty thousand captchas, train a network on them, and watch it read captchas that it
 # has never seen. You need no GPU and no data set. Paste the cells of this page into an empty notebook, on your laptop
-# or in Google Colab, and run them.
+# or in Google Colab, run `%pip install captcha==0.7.0 keras tensorflow matplotlib` there, and then the cells.
 
 # %%
 # pip install captcha==0.7.0 keras tensorflow matplotlib
@@ -150,7 +150,7 @@ def build():
 # %% [markdown]
 # ## Read
 #
-# Take the likeliest answer of each column, merge equal neighbours, drop every 0, and the text remains.
+# Take the likeliest answer of each column, merge equal neighbours, drop each "nothing new", and the text remains.
 
 # %%
 def read(model, pictures):

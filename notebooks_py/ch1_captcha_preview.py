@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 1. Draw captchas and turn them into training data
 #
-# *Lesson 1 of 8 · 20 minutes · needs a little Python · trains nothing*
+# *Lesson 1 of 8 · 20 minutes · needs a little Python · no training*
 #
-# At the end of this lesson you have an endless, reproducible stream of captchas in the shape that a network needs, and
-# you know what makes captchas hard to read.
+# By the end of this lesson you will have an endless, reproducible stream of captchas in the shape that a network needs,
+# and you will know what makes captchas hard to read.
 
 # %%
 import os

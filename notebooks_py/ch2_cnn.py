@@ -17,9 +17,9 @@
 # %% [markdown]
 # # 2. Read captchas with a convolutional network
 #
-# *Lesson 2 of 8 · 30 minutes · needs 1 · trains two minutes*
+# *Lesson 2 of 8 · 30 minutes · needs 1 · trains for two minutes*
 #
-# At the end of this lesson you have built the first network of the original tutorial, trained a small one until it
+# By the end of this lesson you will have built the first network of the original tutorial, trained a small one until it
 # reads most captchas of digits, and measured how well this network and a finished one read. A CPU is enough.
 
 # %%
@@ -82,7 +82,7 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
     """Apply one block for each number in `filters`; the first convolution moves by `stride`.
 
-    Batch normalisation comes behind "every" convolution, or "once" in a block, behind its pooling.
+    Batch normalisation comes after "every" convolution, or "once" in a block, after its pooling.
     The last `tall` blocks halve the height alone (lesson 3). `momentum` is that of the norms.
     """
     for i, n in enumerate(filters):
@@ -115,8 +115,9 @@ def to_ink(picture):
 
 # %% [markdown]
 # The second half gives the answers. All numbers of the last block go to four *heads*, one for each position. In each
-# head a *dense* layer computes a score for each character, a weighted sum of these numbers, and a *softmax* turns the
-# scores into probabilities that add up to one.
+# head a *dense* layer computes a score for each character: a weighted sum of these numbers, plus a learned number, the
+# *bias*. (The filters of a convolution have biases, too.) A *softmax* turns the scores into probabilities that add up
+# to one.
 
 # %%
 CLASSES = len(ALPHABET)
@@ -219,15 +220,15 @@ def build_cnn(
 # figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
 # axes.semilogy(log.epoch + 1, log.loss, "o-", label="training pictures")
 # axes.semilogy(log.epoch + 1, log.val_loss, "s-", label="held-out pictures")
-# axes.axhline(LENGTH * np.log(10), color="gray", ls=":", label="blind guessing")
+# axes.axhline(LENGTH * np.log(len(DIGITS)), color="gray", ls=":", label="blind guessing")
 # axes.set(title="The loss falls", xlabel="epoch", ylabel="loss, four heads (nats)")
 # axes.set(xticks=log.epoch + 1, yticks=(0.1, 1, 10), yticklabels=(0.1, 1, 10))
 # axes.legend(loc="center right")
 # plt.show()
 
 # %% [markdown]
-# At first the held-out loss is lower, because it is measured at the end of an epoch, while the training loss is a mean
-# over the whole epoch.
+# Where the loss falls fast, the held-out loss is lower, because it is measured at the end of an epoch, while the
+# training loss is a mean over the whole epoch.
 #
 # ## Read
 #
@@ -318,8 +319,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # A result should be repeatable, so test sets have *names* that decide every picture. `classic-1k` is a thousand
 # captchas, from streams that no training uses. `classic` is drawn by captcha 0.7.0, and `modern` as 0.7.1 draws, with
 # less warp. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to 128x64 for the four heads. (`judge`
-# decided which network is the finished one, so it is no longer a fair test.) The cell counts `classic-1k` anew; the
-# other counts were made once, by `make publish`.
+# decided which network is the finished one, so it is no longer a fair test.) The cell recounts `classic-1k`; the other
+# counts were made once, by `make publish`.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate

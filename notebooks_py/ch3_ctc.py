@@ -17,11 +17,11 @@
 # %% [markdown]
 # # 3. Read captchas as a sequence
 #
-# *Lesson 3 of 8 · 40 minutes · needs 1 and 2 · trains two minutes*
+# *Lesson 3 of 8 · 40 minutes · needs 1 and 2 · trains for two minutes*
 #
-# At the end of this lesson you know how a network learns the *order* of characters when nobody tells it where they are,
-# and why its accuracy may stay at 0 for a while. And after two minutes of training, a small network of yours reads all
-# 36 characters. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb). A CPU is enough.
+# By the end of this lesson you will know how a network learns the *order* of characters when nobody tells it where they
+# are, and why its accuracy may stay at 0 for a while. And after two minutes of training, a small network of yours will
+# read all 36 characters. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb). A CPU is enough.
 
 # %%
 import os
@@ -426,13 +426,15 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # assert right > 0.85 * len(texts) or STEPS < 400, f"only {right} right"
 
 # %% [markdown]
-# About nine captchas out of ten are read right. In the others, a character is mistaken for another or made up.
+# About nine captchas out of ten are read right. In the others, a character is mistaken for another, left out or made
+# up.
 #
 # ## With more patience
 #
 # `models/ctc.keras` is a finished network of this kind, a little wider and with two convolutions in a block. It was
 # trained by the recipe of lesson 4, on captchas of many sizes. Two test sets are new: `sizes` has captchas of one to
-# six characters in many sizes, and `nothing` has pictures without a text, for which an empty answer is right.
+# six characters in many sizes, and `nothing` has pictures that should not be read, such as noise, and mirrored or
+# lower-case captchas: an empty answer is right.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate

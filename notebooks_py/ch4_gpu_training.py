@@ -17,11 +17,11 @@
 # %% [markdown]
 # # 4. Train for real, with or without a GPU
 #
-# *Lesson 4 of 8 · 35 minutes · needs 3 · trains seconds*
+# *Lesson 4 of 8 · 35 minutes · needs 3 · trains for seconds*
 #
-# At the end of this lesson you know where the time of a training step goes, what our recipe is made of, how to stop a
-# training and go on, and how to use a GPU, or several. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the long
-# runs were made beforehand, by `make train` and `make study`.
+# By the end of this lesson you will know where the time of a training step goes, what our recipe is made of, how to
+# stop a training and go on, and how to use a GPU, or several. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
+# long runs were made beforehand, by `make train` and `make study`.
 
 # %%
 import os
@@ -88,7 +88,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # for name, captchas in {"the package": package, "a bank": bank}.items():
 #     times[f"draw 64: {name}"] = median_milliseconds(lambda captchas=captchas: captchas[0])
 # batch = bank[0]
-# for name, norms in {"behind each convolution": "every", "once a block": "once"}.items():
+# for name, norms in {"after each convolution": "every", "once a block": "once"}.items():
 #     model = build_ctc(**SLIM | {"norms": norms})
 #     model.compile("adam", keras.losses.CTC())
 #     step = median_milliseconds(lambda model=model: model.train_on_batch(*batch))
@@ -101,8 +101,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 # %% [markdown]
 # A bank draws several times as fast. The blue bars differ by the cost of normalisation alone, so our blocks have one
-# norm each, behind the pooling, where fewer pixels are left. And `make train` draws in another process while the
-# network learns (`Ahead` in [practice.py](../captcha_reader/practice.py)).
+# norm each, after the pooling, where fewer pixels are left. And `make train` draws in another process while the network
+# learns (`Ahead` in [practice.py](../captcha_reader/practice.py)).
 #
 # ## Draw several times as fast
 #
@@ -145,12 +145,13 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #
 # ## The recipe
 #
-# ### Practise on what people have
+# ### Practise on captchas as people meet them
 #
 # Half of the batches hold the main task, 128x64 with four characters. In the other half, sizes are random, texts have
-# up to six characters, some captchas have a margin or a slant, and one picture in twenty has *nothing to read*, such as
-# noise or a photo: its label is the empty text. Every picture is scaled to a height of 64, and those of a batch become
-# equally wide. And what is hard needs more practice: in a fifth of the captchas most characters are `O` or `0`.
+# up to six characters, some captchas have a margin or a slant, and one picture in twenty has *nothing to read*: noise,
+# a photo, or a mirrored or lower-case captcha. Its label is the empty text. Every picture is scaled to a height of 64,
+# and those of a batch become equally wide. And what is hard needs more practice: in a fifth of the captchas most
+# characters are `O` or `0`.
 #
 # Each share is a setting of `Practice`. In the figure, where by chance three pictures have nothing to read, batches 0
 # and 5 are of the main task. Even there every fifth captcha has another size, so that the means of batch normalisation
@@ -229,7 +230,7 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 #
 # Keras has Muon, but only for matrices: it would leave our convolutions to Adam, without a warning. So the first method
 # below lets kernels in, the second flattens them to matrices, and the third scales the step by the sides of the matrix.
-# Biases, norms and the last layer stay with AdamW, which is Adam with weight decay.
+# Biases, norms and the last layer stay with AdamW, which is Adam with weight decay (see below).
 
 # %%
 class Muon(keras.optimizers.Muon):
@@ -407,15 +408,15 @@ def fit_recipe(
 # `torchrun`.
 #
 # **Half precision.** With the policy `mixed_bfloat16` layers compute with 16 bits, while the weights and the loss keep
-# 32 bits. That is faster on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020. Elsewhere it
-# is many times slower, so `make train` looks at the device first.
+# 32 bits. That is faster on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020. On other
+# processors it can be many times slower, so `make train` looks at the device first.
 #
 # ## Which ingredient pays?
 #
 # An *ablation* changes one ingredient, trains on equally many captchas, and counts the errors on 20,000 held-out ones.
 # Each dot is one training, and each variant has two, with different seeds. The whiskers are 95 % intervals, which say
-# nothing about other seeds. (`last weights` means without the average. Batches of 128 have a higher rate, too. Except
-# for `full precision`, all of them compute with 16 bits.)
+# nothing about other seeds. (`last weights` means without the average, and `clipped at 1` that long gradients are
+# shortened. Batches of 128 have a higher rate, too. Except for `full precision`, all of them compute with 16 bits.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors
@@ -430,12 +431,12 @@ def fit_recipe(
 # %% [markdown]
 # Three bars stand out with both seeds. With classic captchas alone there are more than twice as many errors, since half
 # of the captchas that are counted have other sizes. The last weights of a constant rate make at least half as many
-# again, but their average is as good as the recipe: a falling rate and an average do the same job. And AdamW alone makes
-# a third more than Muon.
+# errors again, but their average is as good as the recipe: a falling rate and an average do the same job. And AdamW
+# alone makes a third more errors than Muon.
 #
-# Colours instead of ink (`paper is 1`), batches of 128 and more practice of `O` and `0` also make more errors with both
-# seeds. A norm behind each convolution makes a few fewer, but its steps take so much longer that in the same time our
-# network learns from more captchas. About the rest, two seeds say too little.
+# Colours instead of ink (`paper is 1`), batches of 128, and more practice of `O` and `0` or none also make more errors
+# with both seeds. A norm after each convolution makes a few fewer, but its steps take so much longer that in the same
+# time our network learns from more captchas. About the rest, two seeds say too little.
 #
 # And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but after twenty
 # times as many captchas most of the errors that were left were `O` and `0`.

@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 5. Read loss curves
 #
-# *Lesson 5 of 8 · 20 minutes · needs 3 and 4 · trains a minute*
+# *Lesson 5 of 8 · 20 minutes · needs 3 and 4 · trains for a minute*
 #
-# At the end of this lesson you can tell from the log of a training run whether the network learns, whether it is done,
-# and what to change next. You also know five mistakes that raise no error.
+# By the end of this lesson you will be able to tell from the log of a training run whether the network learns, whether
+# it is done, and what to change next. You will also know five mistakes that raise no error.
 
 # %%
 import os
@@ -261,7 +261,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # | both fall together | it learns | let it run |
 # | training falls, held-out does not | overfitting | fresh captchas, or moved ones (lesson 8) |
 # | held-out spikes, training does not | steps are too long | lower the rate, average, keep the best |
-# | both flat, the rate at zero | the training is over | train longer, a larger network, or on more of what is hard |
+# | both flat, the rate at zero | the training is over | train longer, take a larger network, or practise more of what is hard |
 # | loss and answers do not fit together | perhaps one of the five mistakes | decode the labels and answers of one batch |
 #
 # ---

@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 6. Tell O from 0
 #
-# *Lesson 6 of 8 · 30 minutes · needs 3 · trains nothing*
+# *Lesson 6 of 8 · 30 minutes · needs 3 · no training*
 #
-# At the end of this lesson you know whether the finished network can tell `O` from `0` or only guesses, which cue
-# survives the warp, and how to test whether the network follows that cue. You also know what its errors are, and
+# By the end of this lesson you will know whether the finished network can tell `O` from `0` or only guesses, which cue
+# survives the warp, and how to test whether the network follows that cue. You will also know what its errors are, and
 # whether it knows when it is wrong. You need [lesson 3](ch3_ctc.ipynb); a CPU is enough.
 
 # %%
@@ -338,7 +338,8 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 
 # %% [markdown]
 # A network is *calibrated* if, of a hundred answers of which it is 80 % sure, about 80 are right. We read the beginning
-# of three test sets of lesson 3, and group the answers by how sure the network was.
+# of `classic-10k` and `sizes-10k` and all of `nothing-1k` (lesson 3), and group the answers by how sure the network
+# was.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_calibration
@@ -359,8 +360,8 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 #     label = f"{name}: {again / len(sure):.1%}, {avoided[again - 1]} of {wrong.sum()}"
 #     asked = 100 * np.arange(1, len(sure) + 1) / len(sure)
 #     grid[1, 1].plot(asked, 100 * avoided / wrong.sum(), "-o", markevery=[again - 1], label=label)
-# grid[1, 1].set(xlabel="pictures asked again (%)", ylabel="errors avoided (%)", xlim=(0, 50))
-# grid[1, 1].legend(title="asked again, errors avoided", loc="lower right")
+# grid[1, 1].set(xlabel="captchas swapped for another (%)", ylabel="errors avoided (%)", xlim=(0, 50))
+# grid[1, 1].legend(title="swapped, errors avoided", loc="lower right")
 # plt.show()
 
 # %% [markdown]

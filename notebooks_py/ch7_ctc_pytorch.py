@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 7. Write the sequence model again in PyTorch
 #
-# *Lesson 7 of 8 · 35 minutes · needs 3, 4 and PyTorch · trains a minute*
+# *Lesson 7 of 8 · 35 minutes · needs 3, 4 and PyTorch · trains for a minute*
 #
-# At the end of this lesson you have written the model of lesson 3 and its training loop in plain PyTorch, it has
-# learned all 36 characters in about a minute, and you know where PyTorch and Keras differ without warning.
+# By the end of this lesson you will have written the model of lesson 3 and its training loop in plain PyTorch, it will
+# have learned all 36 characters in about a minute, and you will know where PyTorch and Keras differ without warning.
 # [Lesson 3](ch3_ctc.ipynb) explains CTC, and [lesson 4](ch4_gpu_training.ipynb) the optimizer. `make setup-torch` adds
 # PyTorch; a CPU is enough.
 
@@ -123,7 +123,8 @@ class CaptchaBatches(Dataset):
 
 # %% [markdown]
 # The same name gives the same batch again. The epoch is part of the name because with `num_workers=2` two processes
-# draw, each with its own *copy* of the data set, and the copies would not notice a new epoch otherwise.
+# draw, each with its own *copy* of the data set. One loader runs through all epochs here, so the copies would not
+# notice a new one otherwise.
 #
 # ## The network
 #
@@ -150,8 +151,8 @@ def blocks(channels, filters, convs, stride, tall, norms):
 
 # %% [markdown]
 # A network is a class: `__init__` makes the layers, and `forward` connects them, in plain Python that runs for every
-# batch. `flatten` and `permute` turn the last feature map into one vector for each column. The **columns come first**,
-# as PyTorch's CTC loss and its LSTM (a relative of lesson 3's GRU) expect.
+# batch. `flatten` and `permute` turn the channels of the last block into one vector for each column. The **columns come
+# first**, as PyTorch's CTC loss and its LSTM (a relative of lesson 3's GRU) expect.
 
 # %%
 class CTCNet(nn.Module):
@@ -393,9 +394,9 @@ def read_pictures(model, pictures):
 # ## Keep the weights
 #
 # A `state_dict` holds tensors by name: the parameters, and *buffers* such as running averages. It does not hold the
-# architecture, so build the network first, then load. `weights_only=True` refuses a file with anything but tensors.
-# `models/pytorch.pt` is a slim network whose training also averaged the weights and practised `O` and `0`
-# (lesson 4). It reads the same twelve captchas:
+# architecture, so build the network first, then load. With `weights_only=True` only tensors, plain values and
+# dictionaries of them are loaded, so a file from a stranger can't run code. `models/pytorch.pt` is a slim network whose
+# training also averaged the weights and practised `O` and `0` (lesson 4). It reads the same twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder

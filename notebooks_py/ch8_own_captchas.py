@@ -17,11 +17,11 @@
 # %% [markdown]
 # # 8. Read captchas of your own
 #
-# *Lesson 8 of 8 · 30 minutes · needs 4 · trains a minute*
+# *Lesson 8 of 8 · 30 minutes · needs 4 · trains for a minute*
 #
-# At the end of this lesson you read pictures of any size with one call, you have taught the network another style from
-# two hundred labelled pictures, and you can use it in a program without Keras or in a web page. You need
-# [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
+# By the end of this lesson you will read pictures of any size with one call, you will have taught the network another
+# style from two hundred labelled pictures, and you will be able to use it in a program without Keras or in a web page.
+# You need [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
 # %%
 import math

@@ -105,8 +105,8 @@
 #
 # ## lesson 1 exercise 3
 #
-# Each of the ten shapes is stretched into the box in its title. The box depends on the font size
-# alone, so there are three boxes.
+# Each of the ten shapes is stretched into the box in its title. For one letter the box depends on
+# the font size alone, so there are three boxes. (A `W` or a `Q` has slightly different ones.)
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "ten", epoch=0, index=0)
@@ -120,8 +120,8 @@
 # %% [markdown]
 # ## lesson 2 exercise 1
 #
-# Each block has two convolutions, each with a normalisation behind it, and the four heads read a
-# feature map that is 2 high and 4 wide:
+# Each block has two convolutions, each followed by a normalisation, and the four heads read
+# channels that are 2 high and 4 wide:
 
 # %% tags=["active-ipynb"]
 # channels = [3, *(filters for filters in FILTERS for _ in range(2))]
@@ -132,7 +132,8 @@
 # %% [markdown]
 # ## lesson 2 exercise 2
 #
-# Two heads are added; the blocks before them do not depend on the length.
+# Two heads are added to the `total` of the last exercise; the blocks before them do not depend on
+# the length.
 
 # %% tags=["active-ipynb"]
 # six = build_cnn(length=6, ink=False)
@@ -161,7 +162,7 @@
 # ## lesson 3 exercise 1
 #
 # `build_ctc(width=192).output.shape[1]` is 24. Each of the equal characters but the last needs a
-# blank behind it, so 12 of them fit, with 11 blanks.
+# blank after it, so 12 of them fit, with 11 blanks.
 #
 # ## lesson 3 exercise 2
 #

@@ -46,7 +46,7 @@ CLASSIC = {"practice": {"sizes": 0.0}}
 VARIANTS = {
     "the recipe": {},
     "AdamW instead of Muon": {"recipe": {"muon": False}},
-    "a norm behind each convolution": {"network": {"norms": "every"}},
+    "a norm after each convolution": {"network": {"norms": "every"}},
     "paper is 1": {"network": {"ink": False}},
     "batches of 128": {"practice": {"batch": 128}, "recipe": {"rate": 0.03}},
     "no practice of O and 0": {"practice": {"hard": 0.0}},
