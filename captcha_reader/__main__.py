@@ -16,8 +16,8 @@ ABOUT = """\
 Read captchas: for each file one line with its text and how sure the network is.
 
 The finished network knows one style, the captchas that these lessons draw, in any size and with one
-to six characters. It may have an answer to any other picture as well: a low percentage is the sign
-that it means nothing."""
+to six characters. It may misread any other picture: a low percentage warns of that, but a high one
+proves nothing."""
 ENDINGS = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 

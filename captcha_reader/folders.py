@@ -59,21 +59,23 @@ def read_folder(
             _check(text, alphabet, path)
             other = seen.setdefault(sha256(path), path.name)
             if labels[other] != text:
-                raise ValueError(f"{path}: {text!r}, but the same picture {other} is not")
+                raise ValueError(f"{path}: says {text!r}, but the same picture {other} "
+                                 f"says {labels[other]!r}")  # fmt: skip
         except (UnreadablePicture, ValueError) as error:
             bad.append(str(error))
         else:
             pictures.append(pixels)
             texts.append(text)
     if bad:
-        raise BadFiles("\n".join([f"{len(bad)} files of {folder} can't be used:", *bad]))
+        files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
+        raise BadFiles("\n".join([f"{files} of {folder} can't be used:", *bad]))
     return pictures, texts
 
 
 def picture_files(folder: str | Path) -> list[Path]:
     """Return the files that `read_folder` takes for pictures; BadFiles if there are none."""
     if not Path(folder).is_dir():
-        raise BadFiles(f"{folder} is no folder")
+        raise BadFiles(f"{folder} is not a folder")
     files = [path for path in sorted(Path(folder).iterdir()) if not path.name.startswith(".")]
     files = [path for path in files if path.name.lower() not in LEFT_ALONE]
     if not files:
@@ -93,7 +95,7 @@ def _from_names(names: list[str], pattern: str | None) -> dict[str, str]:
         _check_names(labels)
     else:
         if pattern.count("{text}") != 1:
-            raise BadFiles(f"PATTERN={pattern!r} has to say {{text}} once, as in '*_{{text}}'")
+            raise BadFiles(f"PATTERN={pattern!r} has to contain {{text}} once, as in '*_{{text}}'")
         parts = re.escape(pattern).replace(r"\*", ".*?").replace(r"\{text\}", "([^-_. ]+)")
         stems = {name: re.sub(r" \(\d+\)$", "", Path(name).stem) for name in names}
         fits = {name: re.fullmatch(parts, stem) for name, stem in stems.items()}
@@ -119,7 +121,7 @@ def _check_names(labels: dict[str, str]) -> None:
     else:
         return
     raise BadFiles(
-        f"{what}, which is no text: {_five(labels)}\nIf texts stand elsewhere in the names, say "
+        f"{what}, which can't be the text: {_five(labels)}\nIf texts stand elsewhere in the names, say "
         f"where, as in PATTERN='*_{{text}}'; if not, write {TABLES[0]}, with lines `name,text`"
     )
 

@@ -147,10 +147,10 @@ def test_pictures_of_all_kinds_and_sizes_are_read_alike_by_page_command_and_pyth
 
 def test_what_it_says_fits_the_reading(page):
     rng = stream(3, "page", 0, 0)
-    notes = {"8KPM": [], "KX7": ["one to six"], "MAK0T": ["one to six", "mistaken"]}
+    notes = {"8KPM": [], "KX7": ["one to six"], "MAK0T": ["one to six", "confused"]}
     for text, expected in notes.items():
         says = give(page, saved(Image.fromarray(draw_captchas([text], rng, 170)[0])))
-        assert says.startswith(text) and re.findall("one to six|mistaken", says) == expected
+        assert says.startswith(text) and re.findall("one to six|confused", says) == expected
 
 
 @pytest.mark.parametrize(("kind", "message"), [
@@ -213,11 +213,11 @@ def test_a_network_of_your_own_reads_with_its_alphabet_and_what_is_none_is_refus
         assert give(page, saved(PICTURE)).startswith("7XKM")
     choose(own := ALPHABET.lower())
     expect(page.locator("#text")).to_have_text("7xkm")
-    expect(page.locator("#whose")).to_contain_text(f"mine.onnx reads now. It knows {own}")
+    expect(page.locator("#whose")).to_contain_text(f"mine.onnx is in use now. It knows {own}")
     file = {"name": "a.png", "mimeType": "", "buffer": saved(PICTURE)}
     page.locator("#file").set_input_files([file, file])
     expect(page.locator("#list")).to_contain_text("7xkm")
-    page.get_by_role("button", name="Take ours again").click()
+    page.get_by_role("button", name="Use ours again").click()
     expect(page.locator("#text")).to_have_text("7XKM")
     expect(page.locator("#list")).not_to_contain_text("7xkm")
 

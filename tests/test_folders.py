@@ -109,7 +109,7 @@ def test_all_bad_files_are_listed_at_once(folder):
                 "sub: .*directory"]  # fmt: skip
     for line, message in zip(refused(folder, alphabet=ALPHABET), expected, strict=True):
         assert re.match(message, line)
-    assert refused(folder / "none") == [f"{folder}/none is no folder"]
+    assert refused(folder / "none") == [f"{folder}/none is not a folder"]
     assert "holds no pictures" in refused(folder / "sub")[0]
 
 

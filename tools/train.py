@@ -63,7 +63,7 @@ def make_parser(words: list[str]) -> argparse.ArgumentParser:
     budget = "captchas, of each cycle as in 2000000+1000000, or minutes as in 20min"
     add("--budget", type=of_each_cycle(captchas_or_minutes), help=budget)
     add("--seed", default=2019, type=options.whole, help="decides captchas and first weights")
-    add("--sizes", type=share, help="share of batches in any size, for ctc alone")
+    add("--sizes", type=share, help="share of batches in any size; only for ctc")
     hard = (
         "share of captchas with many O and 0, or one for each cycle; a single cycle has the first"
     )
@@ -71,8 +71,13 @@ def make_parser(words: list[str]) -> argparse.ArgumentParser:
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
-    add("--out", type=Path, help="a folder; it is in build/train if not")
-    add("--workers", type=options.whole, default=1, help="processes that draw; 0: no other process")
+    add("--out", type=Path, help="the run's folder; without it, one in build/train")
+    add(
+        "--workers",
+        type=options.whole,
+        default=1,
+        help="processes that draw captchas; 0: draw in this one",
+    )
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
     model = parser.parse_args([word for word in words if word not in ("-h", "--help")]).model
     parser.set_defaults(processes=processes, **DEFAULTS[model])

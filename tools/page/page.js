@@ -80,8 +80,8 @@ function say({ text, confidence, isInverse }, milliseconds, truth, { alphabet })
     text && !isSure && "Not very sure: compare it with the picture.",
     text && confidence < STRANGE && "This may be another style than the network has learned.",
     isSure && text.length !== USUAL && network === ours && "It has learned one to six characters, most often four.",
-    /[O0]/.test(text) && /O.*0|0.*O/.test(alphabet) && "O and 0 are easily mistaken.",
-    text && isInverse && "Light and dark were exchanged to read it.",
+    /[O0]/.test(text) && /O.*0|0.*O/.test(alphabet) && "O and 0 are easily confused.",
+    text && isInverse && "It was read with light and dark swapped.",
   ];
   $("answer").className = truth === undefined ? "" : text === truth ? "right" : "wrong";
   $("text").textContent = text;
@@ -170,7 +170,7 @@ const onChoice = (input, take) => ($(input).onchange = () => {
 $("choose").onclick = () => $("file").click();
 onChoice("file", readFiles);
 document.onpaste = (event) => event.target === $("typed") || readFiles([...event.clipboardData.files],
-  "There was no picture to paste. Copy a picture, or a file of one.");
+  "There was no picture to paste. Copy a picture or an image file.");
 document.ondragover = (event) => {
   event.preventDefault(); // otherwise the browser leaves the page to open the file
   document.body.className = "dragging";
@@ -181,7 +181,7 @@ document.ondragleave = (event) => {
 document.ondrop = (event) => {
   event.preventDefault();
   document.body.className = "";
-  readFiles([...event.dataTransfer.files], "There was no file in what you dropped. Drop files of pictures.");
+  readFiles([...event.dataTransfer.files], "There was no file in what you dropped. Drop image files.");
 };
 
 // A network of your own
@@ -190,7 +190,7 @@ $("other").onclick = () => (network === ours ? $("model").click() : take(ours));
 onChoice("model", async ([file]) => {
   try {
     const own = await openNetwork(new Uint8Array(await file.arrayBuffer()), file.name);
-    take(Promise.resolve(own), `${file.name} reads now. It knows ${own.alphabet}`);
+    take(Promise.resolve(own), `${file.name} is in use now. It knows ${own.alphabet}`);
   } catch (error) {
     complain(error.message);
   }
@@ -199,7 +199,7 @@ onChoice("model", async ([file]) => {
 function take(another, words = "Your own network:") {
   network = another;
   $("whose").textContent = words;
-  $("other").textContent = network === ours ? "choose a file" : "Take ours again";
+  $("other").textContent = network === ours ? "choose a file" : "Use ours again";
   $("written").hidden = network !== ours;
   if (!$("list").hidden) readAll(listed);
   else if (shown) read(shown.bitmap, shown);
@@ -329,7 +329,7 @@ $("next").onclick = () => {
   buttons[next++ % buttons.length].click();
 };
 $("next").click();
-$("right").textContent = `${right} of 100`;
+$("right").textContent = `${right} in 100`;
 
 // Only now, so that nothing is fetched twice.
 await ours;
