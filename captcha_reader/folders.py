@@ -121,8 +121,8 @@ def _check_names(labels: dict[str, str]) -> None:
     else:
         return
     raise BadFiles(
-        f"{what}, which can't be the text: {_five(labels)}\nIf texts stand elsewhere in the names, say "
-        f"where, as in PATTERN='*_{{text}}'; if not, write {TABLES[0]}, with lines `name,text`"
+        f"{what}, which can't be the text: {_five(labels)}\nIf texts stand elsewhere in the names, "
+        f"say where, as in PATTERN='*_{{text}}'; if not, write {TABLES[0]}, with lines `name,text`"
     )
 
 

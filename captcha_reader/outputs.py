@@ -153,7 +153,8 @@ def plot_columns(axes: Axes, picture: np.ndarray, chances: np.ndarray, rows: str
     """Plot a picture, the likeliest answer of each column below it, and the chances of `rows`.
 
     `chances` is (columns, classes), with the blank, written `-`, as class 0; the more certain an
-    answer, the darker it is. `rows` names the answers that are shown, from top to bottom.
+    answer, the darker it is. The other classes are those of `texts.ALPHABET`. `rows` names the
+    answers that are shown, from top to bottom.
     """
     alphabet = "-" + ALPHABET
     right, tall = len(chances) - 0.5, 2.2 + len(rows)  # the picture takes the upper half

@@ -228,7 +228,9 @@ class Ahead:
     """Calls `job(number)` in processes of their own, some numbers before they are asked for.
 
     Numbers are expected one after another, `stride` apart. The result of a number is the same
-    whichever process makes it. Close it at the end, or use it in a `with` statement.
+    whichever process makes it. The job and its results have to be picklable, and a script that uses
+    this needs `if __name__ == "__main__":`, because each process imports it. Close it at the end,
+    or use it in a `with` statement.
     """
 
     def __init__(

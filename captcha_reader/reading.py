@@ -66,8 +66,9 @@ class Reading:
     """What the network reads in a picture.
 
     `confidence` is the probability in [0, 1] that it gives to `text`, or None if it finds no text.
-    `alternatives` has for each character of the text the three likeliest ones in its place,
-    likeliest first, and how probable each is, in [0, 1], if the other characters are right.
+    `alternatives` has for each character of the text at most three that are likeliest in its place
+    (fewer if `alphabet` leaves fewer), likeliest first, and how probable each is, in [0, 1], if the
+    other characters are right.
     """
 
     text: str
@@ -95,7 +96,7 @@ def read_captcha(
         UnreadablePicture: there is no such file, or it holds no picture, or a damaged, an animated
             or an absurdly large one.
         ValueError: `length` is less than 1, or the network doesn't know a character of `alphabet`.
-        captcha_reader.weights.Missing, ValueError: as `load_network`, of the finished network.
+        FileNotFoundError, ValueError: as `load_network`, of `model` or of the finished network.
     """
     return read_captchas([picture], length, alphabet, model)[0]
 
@@ -185,6 +186,7 @@ def scale(pictures: np.ndarray, width: int | None = None) -> np.ndarray:
 
     Their shape decides the width (`network_width`), unless it is given: a network with four heads
     has one width for all. The filter is Pillow's BILINEAR, which takes all pixels into account.
+    Pictures that have this size already are returned themselves, not copied.
     """
     height = pictures.shape[1]
     width = width or network_width(pictures.shape[2], height)
@@ -198,7 +200,7 @@ def _resize(image: Image.Image, width: int) -> Image.Image:
 
 
 def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
-    """Bring a picture to what the network wants: uint8 RGB, (64, width, 3).
+    """Bring a picture to what the network wants: uint8 RGB, (64, width, 3), read-only.
 
     The width follows from the picture's (`network_width`), unless it is given.
 

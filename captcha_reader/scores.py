@@ -83,7 +83,11 @@ def evaluate(read: Callable[[np.ndarray], list[str]], test_set: str = "classic-1
     """Count what `read` gets right on a test set, with a progress bar.
 
     `read` turns uint8 pictures (n, height, width, 3) of one size into n texts of any length; a
-    captcha is right only if the whole text is. Raises ValueError for an unknown test set.
+    captcha is right only if the whole text is.
+
+    Raises:
+        ValueError: no test set has this name.
+        RuntimeError: at the end, if other packages than the pinned ones drew the captchas.
     """
     batches, n, wrong = draw_test_set(test_set), 0, []
     by_position = np.zeros(TEST_SETS[test_set].length, dtype=int)

@@ -13,7 +13,10 @@ import numpy as np
 
 
 def settle_norms(model: keras.Model, batches: Sequence[np.ndarray]) -> None:
-    """Give batch normalisation the means and variances that `batches` have with these weights."""
+    """Change the means and variances of batch normalisation to those that `batches` have.
+
+    These are inputs of the network: float32 pictures (n, 64, width, 3) in [0, 1].
+    """
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
     for seen, batch in enumerate(batches):
@@ -49,7 +52,8 @@ class Average(keras.callbacks.Callback):
     `held_out` has batches of pictures, uint8 (n, 64, width, 3), their labels as for `fit` and their
     texts: those of "classic", by which the log gets val_loss and val_acc (the share of whole
     texts), and maybe those of other kinds, by which it gets val_KIND. `decode` turns the network's
-    outputs into texts, and `sample` are some batches of training. The network is saved to `path`.
+    outputs into texts, and `sample` has the pictures of some batches of training, float32 in
+    [0, 1]. The optimizer needs `use_ema=True`. The network is saved to `path`.
     """
 
     def __init__(self, held_out: HeldOut, decode: Callable, sample: Sequence, path: Path):
@@ -85,7 +89,7 @@ class Average(keras.callbacks.Callback):
                     losses.append(float(model.compute_loss(y=y, y_pred=outputs)))
                 right += [a == b for a, b in zip(self.decode(outputs), texts, strict=True)]
             if kind == "classic":
-                logs = {"val_loss": np.mean(losses), "val_acc": np.mean(right)}
+                logs |= {"val_loss": np.mean(losses), "val_acc": np.mean(right)}
             else:
                 logs[f"val_{kind}"] = np.mean(right)
         return logs

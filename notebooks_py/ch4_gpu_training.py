@@ -341,8 +341,9 @@ def fit_recipe(
 ):
     """Train a compiled model for `steps` steps, or go on with the run in `folder`.
 
-    `held_out` are captchas to read after each epoch, as `Average` wants them. The folder gets the
-    log, log.csv, and the network with averaged weights, averaged.keras.
+    `held_out` are captchas to read after each epoch, as `Average` wants them. At the end the model
+    has the averaged weights. The folder, which has to exist, gets the log, log.csv, and the same
+    network, averaged.keras.
     """
     data.epoch = 0  # the same sample, whenever the run goes on
     sample = [data[index][0] for index in range(min(16, steps))]

@@ -1,5 +1,6 @@
 """The bank of glyphs: any alphabet and font, and pixels like the package's at any size."""
 
+import operator
 import pickle
 import random
 
@@ -10,6 +11,7 @@ from matplotlib.font_manager import findfont
 from captcha_reader import bank as bank_module
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas
+from captcha_reader.reading import read_captchas
 from captcha_reader.texts import random_texts
 
 FEW = "08KO"
@@ -54,6 +56,14 @@ def test_pixels_are_distributed_as_the_packages(bank, monkeypatch, size):
     monkeypatch.setattr(bank_module, "add_dots", lambda picture, *_: picture)
     without_dots = features(bank.draw(texts, random.Random(7), *size))
     assert distance(without_dots, package) > 3  # so a difference would be seen
+
+
+def test_the_finished_network_reads_what_a_bank_draws():
+    """Letters in order and in the middle: the features above see neither."""
+    texts = random_texts(random.Random(5), 40)
+    pictures = GlyphBank(3, colors=5, copies=1).draw(texts, random.Random(6), 240, 80)
+    answers = [reading.text for reading in read_captchas(pictures)]
+    assert sum(map(operator.eq, answers, texts)) >= 36
 
 
 def test_a_font_of_ones_own():

@@ -12,7 +12,7 @@ import pytest
 from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.practice import Practice
 from captcha_reader.texts import ctc_labels, random_texts
-from captcha_reader.training import Resume, settle_norms
+from captcha_reader.training import Average, Resume, settle_norms
 from notebooks_py import ch4_gpu_training as ch4
 from tools.networks import NETWORKS
 
@@ -112,6 +112,17 @@ def test_the_file_is_the_average_and_reads_as_logged(run):
     for variable, value in zip(model.variables, expected, strict=True):
         if variable.trainable:  # norms measure their means anew
             assert np.allclose(variable.numpy(), value, rtol=1e-5, atol=1e-6), variable.path
+
+
+def test_held_out_captchas_are_counted_by_kind():
+    pictures = np.zeros((3, 64, 128, 3), np.uint8)
+    kinds = {"sizes": (pictures[:2], ["A", "B"]), "classic": (pictures, ["A", "B", "C"])}
+    held_out = {name: [(x, None, texts)] for name, (x, texts) in kinds.items()}
+    model = SimpleNamespace(
+        predict_on_batch=lambda x: x[:, 0, 0, 0], compute_loss=lambda y, y_pred: 2.0
+    )
+    average = Average(held_out, lambda outputs: ["A", "x", "C"][: len(outputs)], [], Path())
+    assert average.score(model) == {"val_loss": 2, "val_acc": 2 / 3, "val_sizes": 1 / 2}
 
 
 def test_norms_measure_all_batches_alike_with_the_weights_as_they_are():

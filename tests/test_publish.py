@@ -10,6 +10,7 @@ from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from captcha_reader import scores, weights
+from captcha_reader.texts import ALPHABET
 from notebooks_py.ch2_cnn import build_cnn
 from notebooks_py.ch3_ctc import build_ctc
 from tools import evaluate, lessons, publish
@@ -94,6 +95,19 @@ def test_a_run_becomes_the_finished_network_and_evaluate_counts_it_again(call, r
     assert weights.read_results("cnn", tmp_path / "models")["scores"]["classic-1k"]["right"] == 901
 
 
+def test_a_run_of_ctc_is_also_written_as_onnx(call, run, tmp_path):
+    pytest.importorskip("onnx")
+    build_ctc(filters=(2, 2, 2, 2), stride=2, norms="once").save(run / "model.keras")
+    made = json.loads((run / "results.json").read_text())
+    made["settings"]["model"], made["sha256"] = "ctc", weights.sha256(run / "model.keras")
+    (run / "results.json").write_text(json.dumps(made))
+    models = tmp_path / "models"
+    shutil.copy(models / "ctc.json", models / "cnn.json")  # the tables need it
+    assert call(publish, f"--run={run}") == 0
+    onnx = weights.read_results("ctc", models)["onnx"]
+    assert onnx == weights.sha256(models / "ctc.onnx") and (models / "ctc_examples.json").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [("results.json", "", "run .*RUN="), ("results.json", '{"settings": {}}', "run .*RUN="),
@@ -111,6 +125,13 @@ def test_evaluate_names_an_alphabet_that_is_not_the_test_sets(call, tmp_path, bu
     build(characters, filters=(4, 4), convs=1, stride=4).save(tmp_path / "own.keras")
     with pytest.raises(ValueError, match=f"own.keras knows {characters} characters"):
         call(evaluate, f"--model={tmp_path / 'own.keras'}")
+
+
+def test_evaluate_names_an_alphabet_of_as_many_other_characters(call, tmp_path):
+    build_ctc(filters=(4, 4), convs=1, stride=4).save(path := tmp_path / "own.keras")
+    weights.describe(path, ALPHABET.lower())
+    with pytest.raises(ValueError, match=f"own.keras knows {ALPHABET.lower()}"):
+        call(evaluate, f"--model={path}")
 
 
 def test_the_tables_of_the_readmes_are_up_to_date():

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -286,12 +287,18 @@ def test_output_that_cannot_be_written_is_no_traceback(tmp_path, end, code, mess
     assert run.returncode == code and message in run.stderr and run.stderr.count("\n") <= 1
 
 
-def test_reading_needs_no_tensorflow(tmp_path):
+def test_reading_needs_no_more_than_pip_installs(tmp_path):
+    """With files laid out as `pip install .` does it, without the packages of the lessons."""
+    tool = tomllib.loads((MODELS.parent / "pyproject.toml").read_text("utf-8"))["tool"]
+    package = shutil.copytree(MODELS.parent / "captcha_reader", tmp_path / "captcha_reader")
+    (package / "models").mkdir()
+    for name in tool["setuptools"]["package-data"]["captcha_reader.models"]:
+        shutil.copy(MODELS / name, package / "models")
     (tmp_path / "a.png").write_bytes(saved(CAPTCHA))
-    code = (
-        "import sys; sys.modules |= dict.fromkeys(['keras', 'tensorflow', 'matplotlib', 'pandas'])"
-    )
+    others = ["captcha", "h5py", "keras", "matplotlib", "pandas", "tensorflow", "tqdm"]
+    code = f"import sys; sys.modules |= dict.fromkeys({others})"
     code += "; from captcha_reader.__main__ import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=MODELS.parent)
+    env = {name: x for name, x in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", code, "a.png"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
     assert EASY in run.stdout and run.stderr == ""

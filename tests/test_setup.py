@@ -36,8 +36,10 @@ def test_a_tool_gets_its_options_as_they_are_and_others_are_refused(make):
         "MODLE=ctc": "--modle=ctc",  # argparse refuses it
     }.items():
         assert make("evaluate", option).stdout.splitlines() == ["-m", "tools.evaluate", word]
-    words = make("read", 'FILE=a"b c.png', "MODEL=two words.onnx").stdout.splitlines()
-    assert words == ["-m", "captcha_reader", "--model=two words.onnx", 'a"b c.png']
+    given = "MODEL=two words.onnx", "LENGTH=4", "ALPHABET=01 2"
+    *first, a, b, c, file = make("read", 'FILE=a"b c.png', *given).stdout.splitlines()
+    assert (first, file) == (["-m", "captcha_reader"], 'a"b c.png')
+    assert {a, b, c} == {"--model=two words.onnx", "--length=4", "--alphabet=01 2"}
     for command, taken in {"clean": "none", "table": "none", "test": "LESSON"}.items():
         result = make(command, "FOO=1")
         assert result.returncode == 2

@@ -65,7 +65,7 @@ def test_refresh_runs_what_depends_on_an_edit_and_changes_nothing_if_a_cell_fail
 def test_format_carries_an_edit_of_either_side_and_asks_where_both_have_one(mini, side, capsys):
     edit(mini / side, "A picture.", "One picture.")
     os.utime(mini / side, (0, 0))  # what counts is not which file is newer
-    assert format.main([], mini) == 0
+    assert format.main(["--from=py"], mini) == 0  # which is for clashes alone
     for name in (MODULE, NOTEBOOK):
         assert "One picture." in (mini / name).read_text(encoding="utf-8")
     assert gates.messages(mini) == []  # outputs are kept

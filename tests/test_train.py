@@ -289,9 +289,10 @@ def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch, capsys, error, co
     assert any("Traceback" in line for line in lines) == (type(error) is ZeroDivisionError)
 
 
-def test_a_budget_is_meant_to_a_step():
+def test_a_budget_is_meant_to_a_step(monkeypatch):
     settings, *_ = train.read_options([])
-    began = time.perf_counter() - 50  # minutes are those of the whole command
+    began = 0.0  # minutes are those of the whole command, of which 50 seconds have passed
+    monkeypatch.setattr(runs, "time", Mock(perf_counter=lambda: 50.0))
     budgets = [settings | {"budget": x} for x in (19_136, "12800+6400", "11min", "1min")]
     steps = [runs.count_steps(x, began, lambda: 0.1 / 1.05) for x in budgets]
     assert steps == pytest.approx([299, 300, 5_950, 1], rel=1e-3)

@@ -3,6 +3,7 @@
 import json
 import sys
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -55,7 +56,7 @@ def call(folder, tmp_path, monkeypatch):
     tf.config.run_functions_eagerly(False)
 
 
-def test_a_folder_becomes_a_network_and_ctrl_c_changes_nothing(call, tmp_path, capsys):
+def test_a_folder_becomes_a_network_and_ctrl_c_changes_nothing(call, folder, tmp_path, capsys):
     whole = call("whole")
     printed = capsys.readouterr().out
     assert "16 pictures with 8 different texts" in printed and "1ab  (3)" in printed
@@ -72,6 +73,9 @@ def test_a_folder_becomes_a_network_and_ctrl_c_changes_nothing(call, tmp_path, c
         call("stopped", callbacks=[Stop()])
     resumed = call("stopped")
     assert all(map(np.array_equal, whole.get_weights(), resumed.get_weights()))
+    next(folder.iterdir()).unlink()
+    with pytest.raises(ValueError, match="other pictures.*OUT="):
+        call("whole")
 
 
 def test_a_network_for_other_characters_keeps_the_weights_of_those_that_both_know(tmp_path):
@@ -89,6 +93,7 @@ def test_a_network_for_other_characters_keeps_the_weights_of_those_that_both_kno
 
 
 def test_what_is_wrong_is_named_before_anything_is_trained(folder, tmp_path, monkeypatch):
+    assert tune.read_options(["--folder=~/x"]).folder == Path.home() / "x"
     argv = ["tune", f"--folder={folder}", f"--out={tmp_path / 'run'}"]
     monkeypatch.setattr(sys, "argv", argv)
     (folder / "notes.txt").write_text("from Tuesday")
@@ -115,7 +120,7 @@ def test_pictures_get_the_usual_width_and_columns_for_each_text():
 
 def test_what_went_wrong_is_counted(tmp_path, capsys):
     pictures = np.zeros((4, 64, 64, 3), np.uint8)
-    tune.tell(tmp_path, pictures, ["O1", "OO", "AB", "7"], ["01", "00", "A", "7"])
+    tune.tell(tmp_path, pictures, ["O1", "OO", "^$2", "7"], ["01", "00", "$2", "7"])
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("read right: 25.00 %") and "n = 4" in first
     assert second.endswith(": O read as 0 (3), another length (1)") and third.startswith("3 of")

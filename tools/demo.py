@@ -120,6 +120,10 @@ class Handler(SimpleHTTPRequestHandler):
         ".js": "text/javascript", ".wasm": "application/wasm"
     }  # fmt: skip
 
+    def copyfile(self, source, outputfile) -> None:
+        with contextlib.suppress(ConnectionError):  # the page was closed, or loaded anew
+            super().copyfile(source, outputfile)
+
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")  # ask each time whether a file is still new
         super().end_headers()

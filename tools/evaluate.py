@@ -36,8 +36,10 @@ def reader(path: Path, size: str = "slim") -> Callable:
         raise ValueError(f"{path} holds a network {model.name!r}, none of lessons 2 and 3")
     last = model.layers[-1].output.shape[-1]  # one head, or the answers of a column and the blank
     characters = last - (model.name == "ctc")
-    if characters != len(ALPHABET):
-        raise ValueError(f"{path} knows {characters} characters, and the test sets have "
+    known = (weights.description(path) or {}).get("alphabet", ALPHABET)  # `make tune` describes it
+    if characters != len(ALPHABET) or known != ALPHABET:
+        what = known if known != ALPHABET else f"{characters} characters"
+        raise ValueError(f"{path} knows {what}, and the test sets have "
                          f"{len(ALPHABET)}: {ALPHABET}")  # fmt: skip
     decode = NETWORKS[model.name]["decode"]
     return lambda pictures: ch4.read_pictures(model, pictures, decode)

@@ -70,7 +70,11 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
     parser.add_argument("--from", dest="side", choices=["py", "ipynb"], help="the side to keep")
     arguments = parser.parse_args(words)
     selected = lessons.find(root, arguments.only, one_sided=True)
-    sides = {lesson: arguments.side or edited_side(lesson) for lesson in selected}
+    sides = {lesson: edited_side(lesson) for lesson in selected}
+    for lesson in selected:  # FROM decides a clash, and what ONLY names
+        both = lesson.notebook.exists() and lesson.module.exists()
+        if arguments.side and both and (arguments.only or not sides[lesson]):
+            sides[lesson] = arguments.side
     if clashes := [lesson.name for lesson in selected if not sides[lesson]]:
         print("\n".join(CLASH.format(name) for name in clashes))
         return 1

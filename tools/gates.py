@@ -82,7 +82,7 @@ def pictures(root: Path) -> Iterator[str]:
             if cell.get("attachments") or "data:image" in cell.source:
                 yield f"{lesson}: cell {place} has a picture that no code drew"
             sources += cell.source if cell.cell_type == "code" else ""
-    for path in sorted(root.glob("imgs/*")):
+    for path in sorted(root.glob("imgs/[!.]*")):
         # A picture is named in the code, or it is the diagram of a network of this name.
         if f'"{path.name}"' not in sources and f'name="{path.stem}"' not in sources:
             yield f"imgs/{path.name} is drawn by no lesson; delete it"
@@ -96,7 +96,7 @@ def modules(root: Path) -> Iterator[str]:
     earlier = set()
     for lesson in lessons.find(root):
         for place, cell in lessons.code_cells(lesson.read()):
-            where, tree = f"{lesson}: cell {place}", ast.parse(cell.source)
+            where, tree = f"{lesson}: cell {place}", lessons.parse(lesson, cell)
             for module in sorted(_upper_floors(tree) - earlier):
                 yield f"{where} imports {module}, which is not an earlier lesson"
             if DEMO in lessons.tags(cell):
@@ -117,6 +117,8 @@ def _upper_floors(tree: ast.Module) -> set[str]:
 def _only_defines(node: ast.stmt) -> bool:
     """Return whether a statement is an import, a definition, a constant or `setdefault()`."""
     match node:
+        case ast.AnnAssign(target=target, value=value):
+            return _only_defines(ast.Assign(targets=[target], value=value))
         case ast.Expr(value=ast.Call(func=function)):
             return ast.unparse(function) == "os.environ.setdefault"
         case ast.Assign(targets=targets):

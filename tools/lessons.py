@@ -115,9 +115,20 @@ def modules_of(trees: list[ast.Module], root: Path) -> dict[Path, ast.Module]:
     return modules
 
 
+def parse(lesson: Lesson, cell: NotebookNode) -> ast.Module:
+    """Return the syntax tree of a cell, or end the command with its name."""
+    try:
+        return ast.parse(cell.source)
+    except SyntaxError as error:
+        raise SystemExit(
+            f"{lesson}: `{(error.text or '').strip()}` is not plain Python; magics such as %time or "
+            "!pip would not work in the module"
+        ) from None
+
+
 def needs_torch(lesson: Lesson) -> bool:
     """Return whether a lesson, or one that it imports, imports PyTorch, which is optional."""
-    trees = [ast.parse(cell.source) for _, cell in code_cells(lesson.read())]
+    trees = [parse(lesson, cell) for _, cell in code_cells(lesson.read())]
     trees += modules_of(trees, lesson.root).values()
     return any(name.split(".")[0] == "torch" for tree in trees for name in imports(tree))
 
@@ -140,7 +151,7 @@ def source_hash(lesson: Lesson) -> str:
     do not count.
     """
     root, cells = lesson.root, [cell for _, cell in code_cells(lesson.read())]
-    trees = [ast.parse(cell.source) for cell in cells]
+    trees = [parse(lesson, cell) for cell in cells]
     parts: list = [[cell.source, tags(cell)] for cell in cells]
     for path in sorted(modules_of(trees, root)):
         lines = path.read_text("utf-8").splitlines()

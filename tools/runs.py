@@ -128,6 +128,9 @@ def open_run(
     record = json.loads((out / RUN).read_text("utf-8"))
     for name, value in settings.items():
         if (old := record["settings"].get(name)) != value:
+            if name in ("content", "start"):  # of `make tune`
+                raise ValueError(f"{out} holds a run with other pictures or first weights: use "
+                                 "OUT=another-folder")  # fmt: skip
             raise ValueError(f"{out} holds a run with {name.upper()}={old}, not {value}: "
                              "use that to go on with it, or OUT=another-folder")  # fmt: skip
     if (out / RESULTS).exists():

@@ -32,16 +32,26 @@ BATCH = 32  # pictures in a batch
 COLUMN, WIDEST = 8, 320  # pixels of a picture for each column of the network, and at most
 
 
+def path(text: str) -> Path:
+    """Return the path that a text names; some shells leave the ~ in FOLDER=~/captchas."""
+    return Path(text).expanduser()
+
+
 def read_options(words: list[str] | None = None) -> argparse.Namespace:
     """Return the options of a command line."""
     parser = options.parser("tune", "Teach a network captchas of your own, from a folder.")
     add = parser.add_argument
-    add("--folder", type=Path, required=True, help="labelled pictures")
+    add("--folder", type=path, required=True, help="labelled pictures")
     add("--pattern", help="where the text stands in their names, as in '*_{text}'")
-    add("--from", default="ctc", help="ctc, nothing, or the path of a .keras file")
+    add(
+        "--from",
+        default="ctc",
+        type=lambda text: str(path(text)),
+        help="ctc, nothing, or the path of a .keras file",
+    )
     add("--seed", default=2019, type=options.whole, help="decides what is held out, and all else")
-    add("--budget", type=captchas_or_minutes, help="pictures, or 5min; if not, what usually helps")
-    add("--out", type=Path, help="a folder; it is in build/train if not")
+    add("--budget", type=captchas_or_minutes, help="pictures, or 5min; usually what helps")
+    add("--out", type=path, help="the run's folder; without it, one in build/train")
     arguments = parser.parse_args(words)
     start = getattr(arguments, "from")
     if start not in ("ctc", "nothing") and not Path(start).is_file():
@@ -124,16 +134,18 @@ def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) 
     confused = Counter(f"{a} read as {b}" for a, b in pairs if a != b)
     confused["another length"] = len(wrong) - len(equal)
     print(f"what went wrong: {listed(+confused, 8)}")
-    five = [list(x[i] for i in wrong[:5]) for x in (pictures, texts, answers)]
-    show_captchas(*five, columns=5).savefig(out / "wrong.png")
+    plain = ([text.replace("$", r"\$") for text in x] for x in (texts, answers))  # no formulas
+    five = [list(x[i] for i in wrong[:5]) for x in (pictures, *plain)]
+    with warnings.catch_warnings(action="ignore"):  # of characters that the font lacks
+        show_captchas(*five, columns=5).savefig(out / "wrong.png")
     print(f"{len(five[0])} of them: {out / 'wrong.png'}")
     return right
 
 
 def train(
     pictures: np.ndarray, texts: list[str], source: Path | None, seed: int, out: Path, open_run
-) -> None:
-    """Learn four fifths of the texts, count the others, write mine.keras and results.json."""
+) -> dict:
+    """Learn four fifths of the texts, count the others, write mine.keras; return the record."""
     keras = options.import_keras()
     import matplotlib
 
@@ -162,8 +174,8 @@ def train(
         answers += read_ctc(model, pictures[part], alphabet)
     right = tell(out, pictures[test], [texts[i] for i in test], answers)
     score = {"n": len(test), "right": right, "interval": wilson(right, len(test))}
-    runs.write_json(out / runs.RESULTS, record | {"alphabet": alphabet} | score)
     print(f"written: {mine}")
+    return record | {"alphabet": alphabet} | score
 
 
 def main() -> int:
@@ -182,10 +194,12 @@ def main() -> int:
     if export and start not in ("ctc", "nothing"):
         export(source)  # raises an error if the result could not be written as ONNX
     usual = round(400 * (len(learn) / 200) ** 0.5)  # batches: twice, if there is four times more
-    settings = given | {
-        "folder": folder.resolve().name,
+    settings = {
         "content": hashlib.sha256(pictures.tobytes() + json.dumps(texts).encode()).hexdigest(),
         "start": source and sha256(source),
+    }
+    settings |= given | {
+        "folder": folder.resolve().name,
         "batch": BATCH,
         "budget": given["budget"] or usual * BATCH,
     }
@@ -194,12 +208,14 @@ def main() -> int:
     typed = " ".join(["make tune", *words])
     with runs.locked(out):
         open_run = partial(runs.open_run, out, settings, typed, began)
-        train(pictures, texts, source, seed, out, open_run)
+        record = train(pictures, texts, source, seed, out, open_run)
+        network = out / "mine.onnx"
+        if export:
+            network.write_bytes(export(out / "mine.keras"))
+        runs.write_json(out / runs.RESULTS, record)  # the last, so that all can be made again
     if not export:
         print(f"next: make export MODEL={shlex.quote(str(out / 'mine.keras'))}")
         return 0
-    network = out / "mine.onnx"
-    network.write_bytes(export(out / "mine.keras"))
     picture = shlex.quote(str(picture_files(folder)[0]))
     print(f"written: {network}\nnext: make read FILE={picture} MODEL={shlex.quote(str(network))}")
     return 0

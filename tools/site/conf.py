@@ -83,6 +83,8 @@ if ADDRESS:
 def card(lesson: lessons.Lesson, folder: Path) -> dict:
     """Return what a lesson's card says, and write its picture into `folder`."""
     cells = [cell for _, cell in lessons.code_cells(lesson.read()) if lessons.pngs(cell.outputs)]
+    if not cells:
+        raise ValueError(f"{lesson} has no picture for its card: draw one, and `make refresh`")
     cover = max(cells, key=lambda cell: COVERS.get(lesson.name, "") in cell.source)
     lessons.write(folder / f"{lesson.name}.png", lessons.pngs(cover.outputs)[0])
     return LESSONS[lesson.name] | {"lesson": lesson}
