@@ -121,8 +121,8 @@ def parse(lesson: Lesson, cell: NotebookNode) -> ast.Module:
         return ast.parse(cell.source)
     except SyntaxError as error:
         raise SystemExit(
-            f"{lesson}: `{(error.text or '').strip()}` is not plain Python; magics such as %time or "
-            "!pip would not work in the module"
+            f"{lesson}: `{(error.text or '').strip()}` is not plain Python; magics such as %time "
+            "or !pip would not work in the module"
         ) from None
 
 
