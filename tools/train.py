@@ -30,7 +30,7 @@ VALID = 5_000  # held-out captchas of each kind that are read after each epoch
 QUICK = 1_000  # as many where the budget is in minutes
 DEFAULTS = {  # of each model; O and 0 are most of what is left to learn in a long run
     "cnn": {"budget": 1_800_000, "sizes": 0.0, "hard": 0.5},
-    "ctc": {"budget": 2_400_000, "sizes": 0.5, "hard": 0.2},
+    "ctc": {"budget": "2400000+1600000", "sizes": 0.5, "hard": "0.2+0.5"},
     "pytorch": {"budget": 1_000_000, "sizes": 0.0, "hard": 0.5},
 }
 
