@@ -27,7 +27,7 @@ from captcha_reader.weights import sha256
 from tools import lessons, runs, train
 
 ONE = ["--batch=4", "--seed=5", "--precision=float32"]  # has 3 steps an epoch
-WORDS = [*ONE, "--budget=40+28", "--hard=0.2+0.5"]  # cycles of 10 and 7 steps
+WORDS = [*ONE, "--budget=40+28", "--hard=0.1+0.5"]  # cycles of 10 and 7 steps
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -55,7 +55,7 @@ def whole(tmp_path_factory) -> Path:
 def test_a_run_writes_down_what_it_did(whole):
     run, results = (json.loads((whole / x).read_text()) for x in ("run.json", "results.json"))
     assert run.items() <= results.items()
-    typed = "BUDGET=40+28 SEED=5 HARD=0.2+0.5 BATCH=4 PRECISION=float32"
+    typed = "BUDGET=40+28 SEED=5 HARD=0.1+0.5 BATCH=4 PRECISION=float32"
     assert run["command"] == f"make train MODEL=ctc {typed}"
     assert (run["settings"]["batch"], run["steps"], results["pictures"]) == (4, 17, 68)
     assert run["versions"]["captcha"] == "0.7.0" and run["cores"] == os.cpu_count()
@@ -68,7 +68,7 @@ def test_a_run_writes_down_what_it_did(whole):
 
 
 def test_the_second_cycle_has_new_captchas_and_its_own_share_of_hard_ones(tmp_path):
-    drawn = {0.2: set(), 0.5: set()}
+    drawn = {0.1: set(), 0.5: set()}
 
     class Noted(Practice):
         def __call__(self, number):
@@ -76,7 +76,7 @@ def test_the_second_cycle_has_new_captchas_and_its_own_share_of_hard_ones(tmp_pa
             return super().__call__(number)
 
     train_tiny.run(tmp_path, *WORDS, patches=[(train, "Practice", Noted)])
-    assert drawn == {0.2: {*range(10)}, 0.5: {*range(12, 19)}}  # from its own first epoch on
+    assert drawn == {0.1: {*range(10)}, 0.5: {*range(12, 19)}}  # from its own first epoch on
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
