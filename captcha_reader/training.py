@@ -69,7 +69,6 @@ class Average(keras.callbacks.Callback):
         model.set_weights(model.get_weights())  # a copy, since JAX frees the arrays it trained
         settle_norms(model, self.sample)
         logs |= self.score(model)
-        logs["steps"] = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
         logs["seconds"] = time.perf_counter() - self.start
         bare = type(model).from_config(model.get_config())  # without the optimizer's memory
         bare.set_weights(model.get_weights())

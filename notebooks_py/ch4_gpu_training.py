@@ -319,10 +319,6 @@ def compile_recipe(
 # on with the network's own. (`settle_norms` measures the running averages of batch normalisation anew for the averaged
 # weights.)
 #
-# When a run is over and its network still gets better, another cycle can begin with the average that the last one ended
-# with. The network of lesson 3 has learned in two cycles, and in the second one half of the captchas were crowded with
-# `O` and `0`.
-#
 # ## Stop, and go on
 #
 # Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch and
@@ -439,8 +435,8 @@ def fit_recipe(
 # with both seeds. A norm after each convolution makes a few fewer, but its steps take so much longer that in the same
 # time our network learns from more captchas. About the rest, two seeds say too little.
 #
-# And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but after twenty
-# times as many captchas most of the errors that were left were `O` and `0`.
+# And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but most errors
+# of the finished network, which saw more than twenty times as many captchas, are `O` and `0` (lesson 6).
 #
 # ## Which head wins?
 #

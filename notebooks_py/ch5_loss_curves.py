@@ -101,10 +101,8 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 # %% [markdown]
 # The curves that look flat on the left still slope on the right, where halving the errors counts as much at the end as
-# at the start. After 2.4 million captchas the second cycle begins (lesson 4). The rate rises again, and so do the errors,
-# until both fall further than in the first cycle. The training loss jumps, because half of the captchas are now crowded
-# with `O` and `0`. It is higher than the held-out loss anyway, as its captchas are harder, and held-out captchas are read
-# with averaged weights. So the gap says little.
+# at the start. The training loss is higher because its captchas are harder, and because held-out captchas are read with
+# averaged weights (lesson 4). So the gap says little.
 #
 # ## The original's own logs
 #

@@ -301,8 +301,7 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # ## How many labels do you need?
 #
 # What if you start from nothing, or do not move the pictures? `make study WHAT=tuning` trained on 200 or more pictures
-# of three other styles, one of them that of the package svg-captcha, and read 1,000 others of each. (The finished
-# weights were those of lesson 3 after their first cycle.)
+# of three other styles, one of them that of the package svg-captcha, and read 1,000 others of each.
 
 # %% tags=["active-ipynb"]
 # import pandas as pd

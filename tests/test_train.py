@@ -20,19 +20,16 @@ import tensorflow as tf
 import train_tiny
 from conftest import ROOT
 
-from captcha_reader import training
-from captcha_reader.practice import Practice
 from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
 from tools import lessons, runs, train
 
-ONE = ["--batch=4", "--seed=5", "--precision=float32"]  # has 3 steps an epoch
-WORDS = [*ONE, "--budget=40+28", "--hard=0.1+0.5"]  # cycles of 10 and 7 steps
+WORDS = ["--budget=68", "--batch=4", "--seed=5", "--precision=float32"]  # 17 steps, 3 an epoch
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def call(out: Path, *words: str) -> keras.Model:
-    train_tiny.run(out, *words)
+    train_tiny.run(out, *WORDS, *words)
     return keras.models.load_model(out / "model.keras")
 
 
@@ -48,35 +45,21 @@ def log(folder: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """Return the folder of a run that nobody interrupted."""
-    call(folder := tmp_path_factory.mktemp("train") / "whole", *WORDS)
+    call(folder := tmp_path_factory.mktemp("train") / "whole")
     return folder
 
 
 def test_a_run_writes_down_what_it_did(whole):
     run, results = (json.loads((whole / x).read_text()) for x in ("run.json", "results.json"))
     assert run.items() <= results.items()
-    typed = "BUDGET=40+28 SEED=5 HARD=0.1+0.5 BATCH=4 PRECISION=float32"
-    assert run["command"] == f"make train MODEL=ctc {typed}"
+    assert run["command"] == "make train MODEL=ctc BUDGET=68 SEED=5 BATCH=4 PRECISION=float32"
     assert (run["settings"]["batch"], run["steps"], results["pictures"]) == (4, 17, 68)
     assert run["versions"]["captcha"] == "0.7.0" and run["cores"] == os.cpu_count()
     model = keras.models.load_model(whole / "model.keras")
     assert results["parameters"] == model.count_params() and not model.compiled
     assert results["sha256"] == sha256(whole / "model.keras")
-    assert log(whole).steps.tolist() == [3, 6, 9, 10, 13, 16, 17]
-    assert log(whole).index.is_unique
+    assert log(whole).index.tolist() == list(range(6))  # the last one has two steps
     assert log(whole)[["val_acc", "val_sizes"]].stack().between(0, 1).all()
-
-
-def test_the_second_cycle_has_new_captchas_and_its_own_share_of_hard_ones(tmp_path):
-    drawn = {0.1: set(), 0.5: set()}
-
-    class Noted(Practice):
-        def __call__(self, number):
-            drawn[self.hard].add(number)
-            return super().__call__(number)
-
-    train_tiny.run(tmp_path, *WORDS, patches=[(train, "Practice", Noted)])
-    assert drawn == {0.1: {*range(10)}, 0.5: {*range(12, 19)}}  # from its own first epoch on
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -103,23 +86,6 @@ def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(wh
     subprocess.run(command, check=True, env=ENVIRONMENT)
     assert_equal(keras.models.load_model(folder / "model.keras"), whole)
     pd.testing.assert_frame_equal(log(folder), log(whole))
-
-
-def test_a_stop_in_the_second_cycle_costs_one_epoch(whole, tmp_path):
-    on_epoch_end, epochs = training.Average.on_epoch_end, []
-
-    def stop(self, epoch, logs=None):
-        epochs.append(epoch)
-        if len(epochs) == 6:
-            raise KeyboardInterrupt
-        on_epoch_end(self, epoch, logs)
-
-    patches = [(training.Average, "on_epoch_end", stop)]
-    with pytest.raises(KeyboardInterrupt):
-        train_tiny.run(tmp_path, *WORDS, patches=patches)
-    train_tiny.run(tmp_path, *WORDS, patches=patches)
-    assert epochs == [0, 1, 2, 3, 0, 1, 1, 2]  # the first cycle; the second, stopped in epoch 1
-    assert_equal(keras.models.load_model(tmp_path / "model.keras"), whole)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +119,7 @@ def test_several_devices_train_as_one_of_tensorflow(
 
 
 def test_half_precision_trains_and_the_network_reads_without_it(tmp_path):
-    model = call(tmp_path, "--model=cnn", *ONE[:2], "--budget=4", "--precision=mixed_bfloat16")
+    model = call(tmp_path, "--model=cnn", "--budget=4", "--precision=mixed_bfloat16")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     trained = keras.models.load_model(tmp_path / "averaged.keras")
     assert {layer.compute_dtype for layer in trained.layers} >= {"bfloat16"}
@@ -222,8 +188,7 @@ def test_a_folder_is_for_one_process_and_what_is_not_a_run_is_left_alone(tmp_pat
 
 def test_the_command_that_is_written_down_leads_to_the_settings(monkeypatch):
     for word in ("--model=ctc", "--model=cnn", "--size=full", "--budget=20min", "--seed=1",
-                 "--sizes=0.1", "--hard=0", "--batch=32", "--rate=0.01",
-                 "--budget=640+64"):  # fmt: skip
+                 "--sizes=0.1", "--hard=0", "--batch=32", "--rate=0.01"):  # fmt: skip
         settings, *_ = train.read_options([word])
         first, name, *typed = train.command(settings).split()
         assert (first, name) == ("make", "train")
@@ -247,10 +212,9 @@ def test_a_damaged_backup_is_named_and_one_of_the_first_epoch_is_dropped(tmp_pat
 @pytest.mark.parametrize(
     "words",
     ["train --model=rnn", "train --budget=20m", "train --budget=0", "train --budget=0min",
-     "train --budget=63", "train --budget=64+63", "train --budget=64 --hard=0.2+0.5",
-     "train --model=pytorch --budget=64+64", "train --budget=1min+1min",
-     "train --batch=64001", "train --seed=4294967296", "train --rate=2",
+     "train --budget=63", "train --batch=64001", "train --seed=4294967296", "train --rate=2",
      "train --workers=-1", "train --model=cnn --sizes=0.5", "train --steps=3",
+     "train --model=cnn",
      "train --model=pytorch --batch=63", "train --model=pytorch --budget=20min",
      "tune --folder=x --from=mine.keras", "tune --folder=x --budget=10",
      "study --what=lengths", "study --what=bank --pictures=9",
@@ -293,20 +257,18 @@ def test_a_budget_is_meant_to_a_step(monkeypatch):
     settings, *_ = train.read_options([])
     began = 0.0  # minutes are those of the whole command, of which 50 seconds have passed
     monkeypatch.setattr(runs, "time", Mock(perf_counter=lambda: 50.0))
-    budgets = [settings | {"budget": x} for x in (19_136, "12800+6400", "11min", "1min")]
+    budgets = [settings | {"budget": budget} for budget in (19_136, "11min", "1min")]
     steps = [runs.count_steps(x, began, lambda: 0.1 / 1.05) for x in budgets]
-    assert steps == pytest.approx([299, 300, 5_950, 1], rel=1e-3)
+    assert steps == pytest.approx([299, 5_950, 1], rel=1e-3)
 
 
-def test_what_minutes_are_measured_with_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_what_minutes_are_measured_with_leaves_nothing_behind(whole, tmp_path, monkeypatch):
     def count_steps(settings, began, seconds_a_step):
         assert settings["budget"] == "1min" and 0 < seconds_a_step() < 10
-        return 4
+        return 17
 
-    model = call(tmp_path / "16", *ONE, "--budget=16")
     monkeypatch.setattr(runs, "count_steps", count_steps)
-    call(tmp_path / "1min", *ONE, "--budget=1min")
-    assert_equal(model, tmp_path / "1min")
+    assert_equal(call(tmp_path, "--budget=1min"), whole)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no make on Windows")

@@ -14,6 +14,7 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from captcha_reader import scores, weights
+from captcha_reader.practice import EPOCH
 from captcha_reader.texts import ALPHABET, WIDTH
 from tools import format, gates, lessons, options, runs
 from tools.evaluate import FINISHED, reader
@@ -102,9 +103,7 @@ def publish(run: Path, root: Path) -> bool:
     try:
         results = json.loads((run / runs.RESULTS).read_text("utf-8"))
         name, size, batch = (results["settings"][x] for x in ("model", "size", "batch"))
-        judge, suffix = JUDGES[name], FINISHED[name]
-        log = runs.read_log(run)
-        log["pictures"] = log["steps"] * batch
+        total, judge, suffix = results["pictures"], JUDGES[name], FINISHED[name]
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{run} holds no finished run of `make train` ({error!r}): "
                          "RUN= wants its folder") from error  # fmt: skip
@@ -123,6 +122,8 @@ def publish(run: Path, root: Path) -> bool:
             return False
     counts = {x: scores.evaluate(read, x) for x in SETS[name]}
     records = {x: score.record() for x, score in counts.items()}
+    log = runs.read_log(run)
+    log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
     lessons.write(final := home.with_suffix(suffix), model.read_bytes())
     if suffix == ".keras":

@@ -101,9 +101,9 @@ def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float
     Minutes are those of the whole command, from `began`: a twentieth is kept for reading held-out
     captchas, and a few seconds for the end.
     """
-    batch, budget = settings["batch"], str(settings["budget"])
-    if "min" not in budget:
-        return sum(round(int(captchas) / batch) for captchas in budget.split("+"))
+    batch, budget = settings["batch"], settings["budget"]
+    if isinstance(budget, int):
+        return round(budget / batch)
     seconds = 1.05 * seconds_a_step()
     left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - began) - 15
     steps = max(1, round(left / seconds))
@@ -142,18 +142,8 @@ def open_run(
 
 
 def read_log(out: Path) -> pd.DataFrame:
-    """Return the log of a run, one cycle after another, with `steps` made from the first on.
-
-    An epoch that was interrupted and made again stands there once.
-    """
-    cycles = [path for path in out.glob("*/log.csv") if path.parent.name.isdecimal()]
-    paths = out / "log.csv", *sorted(cycles, key=lambda path: int(path.parent.name))
-    log, *later = (pd.read_csv(path).drop_duplicates("epoch", keep="last") for path in paths)
-    for cycle in later:
-        cycle["epoch"] += log.epoch.iloc[-1] + 1
-        cycle["steps"] += log.steps.iloc[-1]
-        log = pd.concat([log, cycle], ignore_index=True)
-    return log
+    """Return the log of a run; an epoch that was interrupted and made again stands there once."""
+    return pd.read_csv(out / "log.csv").drop_duplicates("epoch", keep="last")
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,7 +1,6 @@
 """Train a network from nothing: `make train MODEL=ctc` is how models/ctc.keras was made.
 
-The same command goes on where it was stopped. A run may have several cycles of the learning rate,
-each of which begins with the weights that the one before ended with. TensorFlow is not needed:
+The same command goes on where it was stopped. TensorFlow is not needed:
 `PYTHONPATH=. KERAS_BACKEND=jax python -m tools.train --model=ctc --size=full --budget=5000000`.
 
 Keras is imported inside the functions: processes that draw import this file, and need none.
@@ -30,7 +29,7 @@ VALID = 5_000  # held-out captchas of each kind that are read after each epoch
 QUICK = 1_000  # as many where the budget is in minutes
 DEFAULTS = {  # of each model; O and 0 are most of what is left to learn in a long run
     "cnn": {"budget": 1_800_000, "sizes": 0.0, "hard": 0.5},
-    "ctc": {"budget": "2400000+1600000", "sizes": 0.5, "hard": "0.2+0.5"},
+    "ctc": {"budget": 2_400_000, "sizes": 0.5, "hard": 0.2},
     "pytorch": {"budget": 1_000_000, "sizes": 0.0, "hard": 0.5},
 }
 
@@ -43,41 +42,23 @@ def captchas_or_minutes(text: str) -> int | str:
     return int(text) if text == number else text
 
 
-def of_each_cycle(read: Callable) -> Callable:
-    """Return a function that reads a value, or, left as a text, one for each cycle: "0.2+0.5"."""
-
-    def read_all(text: str):
-        values = [read(part) for part in text.split("+")]
-        return text if values[1:] else values[0]
-
-    return read_all
-
-
-def make_parser(words: list[str]) -> argparse.ArgumentParser:
+def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     """Return the parser of a command line; its defaults are those of the model named there."""
+    words = sys.argv[1:] if words is None else words
     parser = options.parser("train", "Train a network from nothing, or go on after a stop.")
     add, share = parser.add_argument, options.share
     precisions = "auto", "float32", "mixed_bfloat16"
     add("--model", default="ctc", choices=DEFAULTS, help="four heads, CTC, or that of lesson 7")
     add("--size", default="slim", choices=("slim", "full"), help="full is the original's")
-    budget = "captchas, of each cycle as in 2000000+1000000, or minutes as in 20min"
-    add("--budget", type=of_each_cycle(captchas_or_minutes), help=budget)
+    add("--budget", type=captchas_or_minutes, help="captchas, or minutes as in 20min")
     add("--seed", default=2019, type=options.whole, help="decides captchas and first weights")
     add("--sizes", type=share, help="share of batches in any size; only for ctc")
-    hard = (
-        "share of captchas with many O and 0, or one for each cycle; a single cycle has the first"
-    )
-    add("--hard", type=of_each_cycle(share), help=hard)
+    add("--hard", type=share, help="share of captchas with many O and 0")
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
     add("--out", type=Path, help="the run's folder; without it, one in build/train")
-    add(
-        "--workers",
-        type=options.whole,
-        default=1,
-        help="processes that draw captchas; 0: draw in this one",
-    )
+    add("--workers", type=options.whole, default=1, help="processes that draw; 0: draw in this one")
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
     model = parser.parse_args([word for word in words if word not in ("-h", "--help")]).model
     parser.set_defaults(processes=processes, **DEFAULTS[model])
@@ -86,28 +67,18 @@ def make_parser(words: list[str]) -> argparse.ArgumentParser:
 
 def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int]:
     """Return the settings of a command line, its folder, if it names one, and its workers."""
-    words = sys.argv[1:] if words is None else words
     parser = make_parser(words)
     given = parser.parse_args(words)
     batch, budget = given.batch, given.budget
-    budgets, shares = (str(value).split("+") for value in (budget, given.hard))
-    minutes = "min" in str(budget)
-    if not budgets[1:] and "--hard" not in [word.partition("=")[0] for word in words]:
-        given.hard, shares = float(shares[0]), shares[:1]  # that of the usual first cycle
-    if len(shares) not in (1, len(budgets)):
-        parser.error(f"--hard={given.hard} has {len(shares)} cycles, --budget={budget} has "
-                     f"{len(budgets)}: give one share, or one for each")  # fmt: skip
-    if budgets[1:] and (minutes or given.model == "pytorch"):
-        parser.error(f"--budget={budget}: only captchas of ctc and cnn can have several cycles")
     if given.model != "ctc" and given.sizes:
         parser.error(f"--sizes={given.sizes}: {given.model} reads one size, so leave it at 0")
     if batch > EPOCH:
         parser.error(f"--batch={batch} has to be at most {EPOCH}, one epoch")
     if batch % given.processes:
         parser.error(f"--batch={batch} can't be shared evenly by {given.processes} processes")
-    if not minutes and min(map(int, budgets)) < batch:
+    if isinstance(budget, int) and budget < batch:
         parser.error(f"--budget={budget} is less than one batch of {batch}: take more captchas")
-    if minutes and given.processes > 1:
+    if isinstance(budget, str) and given.processes > 1:
         parser.error(f"--budget={budget}: several processes need a number of captchas")
     if given.model != "pytorch" and given.processes > 1:
         parser.error(f"--model={given.model}: torchrun shares the training of pytorch alone")
@@ -125,14 +96,6 @@ def command(settings: dict) -> str:
     return " ".join([torchrun, *(f"--{name}={x}" for name, x in changed.items())])
 
 
-def cycles(settings: dict) -> list[dict]:
-    """Return the settings of each cycle of the learning rate."""
-    budgets, shares = (str(settings[name]).split("+") for name in ("budget", "hard"))
-    shares *= len(budgets) if len(shares) == 1 else 1
-    pairs = zip(map(captchas_or_minutes, budgets), map(float, shares), strict=True)
-    return [settings | {"budget": budget, "hard": share} for budget, share in pairs]
-
-
 def practice(settings: dict) -> Practice:
     """Return what the network of these settings practises."""
     size = WIDE_WIDTH if settings["model"] == "pytorch" else WIDTH, HEIGHT
@@ -142,7 +105,7 @@ def practice(settings: dict) -> Practice:
 
 def held_out(settings: dict, labels: Callable = ctc_labels) -> dict:
     """Draw held-out captchas with the package, for `captcha_reader.training.Average`."""
-    count = QUICK if "min" in str(settings["budget"]) else VALID
+    count = QUICK if isinstance(settings["budget"], str) else VALID
 
     def batches(kind: int, size: int, draw: Callable) -> list[tuple]:
         """Draw `count` captchas, and put those that are equally wide for the network together."""
@@ -194,35 +157,23 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     from tools.networks import NETWORKS
 
     keras.mixed_precision.set_dtype_policy(settings["precision"])
-    kind = NETWORKS[settings["model"]]
+    job, kind = practice(settings), NETWORKS[settings["model"]]
 
-    def new_model(steps: int, weights: list | None = None):
-        """Build and compile the network for a cycle, with the weights of the one before."""
+    def new_model(steps: int):
         keras.utils.set_random_seed(settings["seed"])
         with every_device():
             model = build(settings)
             ch4.compile_recipe(model, steps, settings["rate"], kind["loss"])
-        if weights:
-            model.set_weights(weights)
         return model
 
-    weights, first = None, 0  # `first` is the number of a cycle's first batch
-    for number, cycle in enumerate(cycles(settings), 1):
-        job, folder = practice(cycle), out if number == 1 else out / str(number)
-        folder.mkdir(exist_ok=True)
-        with Ahead(job, workers) if workers else contextlib.nullcontext(job) as ahead:
-            draw = lambda index, ahead=ahead, first=first: ahead(first + index)  # noqa: E731
-            data = ch4.PracticeSequence(job, draw, kind["labels"])
-            if number == 1:
-                record = open_run(lambda data=data: seconds_a_step(new_model(1_000), data))
-                held = held_out(settings, kind["labels"])
-            minutes = "min" in str(cycle["budget"])
-            steps = record["steps"] if minutes else round(cycle["budget"] / settings["batch"])
-            check_backup(folder / "backup")
-            model = new_model(steps, weights)
-            print(f"{steps:,} batches of {settings['batch']}, in {folder}", flush=True)
-            ch4.fit_recipe(model, data, steps, held, folder, decode=kind["decode"])
-        weights, first = model.get_weights(), first + -(-steps // job.steps) * job.steps
+    with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
+        data = ch4.PracticeSequence(job, draw, kind["labels"])
+        record = open_run(lambda: seconds_a_step(new_model(1_000), data))
+        check_backup(out / "backup")
+        model = new_model(record["steps"])
+        print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
+        held = held_out(settings, kind["labels"])
+        ch4.fit_recipe(model, data, record["steps"], held, out, decode=kind["decode"])
     keras.mixed_precision.set_dtype_policy("float32")  # whoever reads may lack half precision
     finished = build(settings)
     finished.set_weights(model.get_weights())  # the average, with which the training ends

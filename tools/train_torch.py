@@ -136,7 +136,7 @@ def train(settings: dict, out: Path, workers: int, open_run) -> dict:
                 progress.update(end - done)
                 if RANK == 0:
                     row = {"epoch": (end - 1) // job.steps, "loss": loss, **run.read(valid)}
-                    row |= {"steps": end, "seconds": time.perf_counter() - start}
+                    row["seconds"] = time.perf_counter() - start
                     progress.set_postfix(val_acc=row["val_acc"])
                     log = out / "log.csv"
                     pd.DataFrame([row]).to_csv(log, mode="a", header=not log.exists(), index=False)
