@@ -50,7 +50,7 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
         help="ctc, nothing, or the path of a .keras file",
     )
     add("--seed", default=2019, type=options.whole, help="decides what is held out, and all else")
-    add("--budget", type=captchas_or_minutes, help="pictures, or 5min; usually what helps")
+    add("--budget", type=captchas_or_minutes, help="pictures, or 5min; if missing, what suffices")
     add("--out", type=path, help="the run's folder; without it, one in build/train")
     arguments = parser.parse_args(words)
     start = getattr(arguments, "from")
