@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 # Each tool imports this before it imports Keras, which reads its settings when it is imported.
@@ -54,6 +55,11 @@ def number(kind: type, low: float, high: float, description: str) -> Callable[[s
         raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
 
     return read
+
+
+def path(text: str) -> Path:
+    """Return the path that a text names; some shells leave the ~ in OUT=~/run as it is."""
+    return Path(text).expanduser()
 
 
 whole = number(int, 0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1}")  # such as a seed

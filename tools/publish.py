@@ -142,7 +142,7 @@ def publish(run: Path, root: Path) -> bool:
 def main() -> int:
     """Publish a run, if one is given, and write the tables; return 1 if it is not better."""
     parser = options.parser("publish", "Make a trained network the finished one, if it is better.")
-    parser.add_argument("--run", type=Path, help="a folder of make train")
+    parser.add_argument("--run", type=options.path, help="a folder of make train")
     run, root = parser.parse_args().run, lessons.ROOT
     if differing := [*gates.sync(root)]:  # or the minutes would cost one side its edit
         raise ValueError("\n".join(differing))

@@ -265,7 +265,7 @@ def main() -> int:
     add("--what", choices=STUDIES, required=True, help="what to compare")
     add("--pictures", type=positive, help="captchas, if not as usual")
     add("--seed", type=whole, default=2019, help="ablation, heads: and the next")
-    add("--out", type=Path, help="a file; models/WHAT.json if not")
+    add("--out", type=options.path, help="a file; models/WHAT.json if not")
     given = parser.parse_args()
     study, usual = STUDIES[given.what]
     pictures, out = given.pictures or usual, given.out or Path("models", f"{given.what}.json")

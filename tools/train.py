@@ -57,7 +57,7 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
-    add("--out", type=Path, help="the run's folder; without it, one in build/train")
+    add("--out", type=options.path, help="the run's folder; without it, one in build/train")
     add("--workers", type=options.whole, default=1, help="processes that draw; 0: draw in this one")
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, which share each batch
     model = parser.parse_args([word for word in words if word not in ("-h", "--help")]).model

@@ -7,6 +7,7 @@ the texts is held out, and counted at the end. The same command goes on where it
 import argparse
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import time
@@ -32,26 +33,16 @@ BATCH = 32  # pictures in a batch
 COLUMN, WIDEST = 8, 320  # pixels of a picture for each column of the network, and at most
 
 
-def path(text: str) -> Path:
-    """Return the path that a text names; some shells leave the ~ in FOLDER=~/captchas."""
-    return Path(text).expanduser()
-
-
 def read_options(words: list[str] | None = None) -> argparse.Namespace:
     """Return the options of a command line."""
     parser = options.parser("tune", "Teach a network captchas of your own, from a folder.")
     add = parser.add_argument
-    add("--folder", type=path, required=True, help="labelled pictures")
+    add("--folder", type=options.path, required=True, help="labelled pictures")
     add("--pattern", help="where the text stands in their names, as in '*_{text}'")
-    add(
-        "--from",
-        default="ctc",
-        type=lambda text: str(path(text)),
-        help="ctc, nothing, or the path of a .keras file",
-    )
+    add("--from", default="ctc", type=os.path.expanduser, help="ctc, nothing, or a .keras file")
     add("--seed", default=2019, type=options.whole, help="decides what is held out, and all else")
     add("--budget", type=captchas_or_minutes, help="pictures, or 5min; if missing, what suffices")
-    add("--out", type=path, help="the run's folder; without it, one in build/train")
+    add("--out", type=options.path, help="the run's folder; without it, one in build/train")
     arguments = parser.parse_args(words)
     start = getattr(arguments, "from")
     if start not in ("ctc", "nothing") and not Path(start).is_file():
