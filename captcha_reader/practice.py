@@ -32,11 +32,14 @@ from captcha_reader.texts import (
     texts_of_any_length,
 )
 
-EPOCH = 64_000  # captchas from one bank
+EPOCH = 64_000  # captchas
 # These look like no character when they are mirrored, or turned by 180 degrees.
 LOST = {"mirrored": "4679BCDFGKPQR", "turned": "4BCDFGJKPRTUY"}
 LOWER_CASE = "abdefghnqrt"  # those that resemble no capital
-NOTHING = ("mirrored", "turned", "lower case", "blank", "scribble", "noise", "stripes", "photo")
+NOTHING = (
+    *("mirrored", "turned", "blank", "scribble", "noise", "stripes", "photo"),
+    *6 * ("lower case",),  # which resembles captchas most
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Practice:
     """A recipe for training captchas; `seed` and the number of a batch decide all its bytes.
 
     `size` is the width and height of the main task in pixels, and `batch` a number of captchas.
-    Each `epoch` captchas come from a bank of their own, which has glyphs in so many `colors`.
+    An epoch has `epoch` captchas. Each `bank` captchas come from a bank of their own, which has
+    glyphs in so many `colors`.
     `sizes` is the share of batches of any width. In the others, too, a fifth of the captchas have
     another size then: normalisation must not see either kind alone. In a share `hard` of all
     captchas a character is O or 0 with probability 3/4. Of the captchas in other sizes a share
@@ -62,6 +66,7 @@ class Practice:
     slants: float = 0.2
     nothing: float = 0.05
     epoch: int = EPOCH
+    bank: int = EPOCH
     colors: int = 60
 
     @property
@@ -73,7 +78,7 @@ class Practice:
         """Draw a batch: uint8 RGB pictures (batch, 64, width, 3) and what they say."""
         epoch, index = divmod(number, self.steps)
         rng = stream(self.seed, "train", epoch, index)
-        bank = fresh_bank(self.seed, epoch, self.colors)
+        bank = fresh_bank(self.seed, number * self.batch // self.bank, self.colors)
         if not self.sizes:
             texts = [self.crowd(text, rng) for text in random_texts(rng, self.batch)]
             return scale(bank.draw(texts, rng, *self.size)), texts
@@ -148,15 +153,15 @@ class Labelled:
 
 
 @functools.lru_cache(maxsize=2)
-def fresh_bank(seed: int, epoch: int, colors: int) -> GlyphBank:
-    """Return the bank of one epoch; it has ten times as many O and 0 as other characters."""
-    return GlyphBank(f"{seed}/{epoch}", ALPHABET + 9 * "O0", colors)
+def fresh_bank(seed: int, number: int, colors: int) -> GlyphBank:
+    """Return one of a seed's banks; it has ten times as many O and 0 as other characters."""
+    return GlyphBank(f"{seed}/{number}", ALPHABET + 9 * "O0", colors)
 
 
 @functools.cache
 def lower_case_bank() -> GlyphBank:
     """Return a bank of letters that the network must not take for capitals."""
-    return GlyphBank("lower case", LOWER_CASE + string.ascii_lowercase, 20, 2)
+    return GlyphBank("lower case", LOWER_CASE + string.ascii_lowercase, 100, 2)
 
 
 @functools.cache

@@ -28,9 +28,9 @@ from tools import options, runs
 VALID = 5_000  # held-out captchas of each kind that are read after each epoch
 QUICK = 1_000  # as many where the budget is in minutes
 DEFAULTS = {  # of each model; O and 0 are most of what is left to learn in a long run
-    "cnn": {"budget": 1_800_000, "sizes": 0.0, "hard": 0.5},
-    "ctc": {"budget": 2_400_000, "sizes": 0.5, "hard": 0.2},
-    "pytorch": {"budget": 1_000_000, "sizes": 0.0, "hard": 0.5},
+    "cnn": {"budget": 1_800_000, "sizes": 0.0, "hard": 0.5, "bank": EPOCH},
+    "ctc": {"budget": 4_000_000, "sizes": 0.5, "hard": 0.5, "bank": EPOCH // 4},
+    "pytorch": {"budget": 1_000_000, "sizes": 0.0, "hard": 0.5, "bank": EPOCH},
 }
 
 
@@ -54,6 +54,7 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     add("--seed", default=2019, type=options.whole, help="decides captchas and first weights")
     add("--sizes", type=share, help="share of batches in any size; only for ctc")
     add("--hard", type=share, help="share of captchas with many O and 0")
+    add("--bank", type=options.positive, help="captchas from one bank of glyphs")
     add("--batch", default=64, type=options.positive, help="captchas in a batch")
     add("--rate", default=0.02, type=share, help="the peak of Muon's learning rate")
     add("--precision", default="auto", choices=precisions, help="auto: 16 bits if they are fast")
@@ -99,7 +100,7 @@ def command(settings: dict) -> str:
 def practice(settings: dict) -> Practice:
     """Return what the network of these settings practises."""
     size = WIDE_WIDTH if settings["model"] == "pytorch" else WIDTH, HEIGHT
-    decided = {name: settings[name] for name in ("seed", "batch", "sizes", "hard")}
+    decided = {name: settings[name] for name in ("seed", "batch", "sizes", "hard", "bank")}
     return Practice(**decided, size=size, epoch=EPOCH)
 
 
