@@ -1,7 +1,6 @@
 """Read captchas from files: `python -m captcha_reader a.png b.png`, or `captcha-reader a.png`."""
 
 import argparse
-import contextlib
 import dataclasses
 import glob
 import json
@@ -55,10 +54,8 @@ def pictures(names: Sequence[str]) -> Iterator[str]:
         # A pattern may be there that the shell has not expanded.
         matches = [] if os.path.exists(name) else sorted(glob.glob(name))
         for match in matches or [name]:
-            paths = []
-            with contextlib.suppress(OSError):  # no folder, or one that can't be opened
-                paths = [path for path in Path(match).iterdir() if path.suffix.lower() in ENDINGS]
-            paths = [path for path in sorted(paths) if not path.name.startswith(".")]
+            inside = sorted(Path(match, path) for path in glob.glob("*", root_dir=match))
+            paths = [path for path in inside if path.suffix.lower() in ENDINGS]
             yield from map(str, paths or [match])  # without pictures, its own name ends in an error
 
 
@@ -71,35 +68,29 @@ def main(words: Sequence[str] | None = None) -> int:
     """Read the named files; 1 if one of them can't be read."""
     parser = make_parser()
     options = parser.parse_args(words)
+    failed = False
     try:
         network = load_network(options.model)
-        limits = {"length": options.length, "alphabet": options.alphabet, "model": network}
-        failed = False
         for name in pictures(options.files):
+            source = getattr(sys.stdin, "buffer", b"") if name == "-" else name
             try:
-                source = getattr(sys.stdin, "buffer", b"") if name == "-" else name
-                reading = read_captcha(source, **limits)
+                reading = read_captcha(source, options.length, options.alphabet, network)
+                answer = dataclasses.asdict(reading)
             except UnreadablePicture as error:
                 folder = os.path.isdir(name) and os.access(name, os.R_OK)
                 message = f"{name}: there is no picture in this folder" if folder else str(error)
                 failed, answer = True, {"error": message}
-                if not options.json:
-                    print(printable(message), file=sys.stderr)
-                    continue
-            else:
-                answer = dataclasses.asdict(reading)
             if options.json:
                 print(json.dumps({"file": name} | answer, allow_nan=False))
+            elif "error" in answer:
+                print(printable(answer["error"]), file=sys.stderr)
             elif reading.text:
-                sure = f"{100 * reading.confidence:.0f} %"
-                print(f"{printable(name)}  {reading.text}  {sure}")
+                print(f"{printable(name)}  {reading.text}  {100 * reading.confidence:.0f} %")
             else:
                 print(f"{printable(name)}  (no characters found)")
-        return int(failed)
-    except ValueError as error:  # of the network or an option
+    except (FileNotFoundError, ValueError) as error:  # of the network or an option
         parser.error(str(error))
-    except FileNotFoundError as error:
-        parser.error(str(error))
+    return int(failed)
 
 
 def run() -> int:
@@ -114,13 +105,12 @@ def run() -> int:
         return code
     except KeyboardInterrupt:
         return 130  # as shells say that Ctrl-C ended a command
-    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
-        code = 1
+    except BrokenPipeError:
+        pass  # whoever read the output has seen enough, as `head` does
     except OSError as error:  # such as a full disk
         print(f"captcha-reader: the output can't be written: {error.strerror}", file=sys.stderr)
-        code = 1
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush
-    return code
+    return 1
 
 
 if __name__ == "__main__":

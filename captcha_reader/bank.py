@@ -6,15 +6,15 @@ strokes, more so in dark colours, and a glyph that is coloured afterwards has ot
 """
 
 import random
-import types
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from captcha.image import ImageCaptcha
 from PIL import Image, ImageDraw, ImageFilter
 
-from captcha_reader.drawing import CLASSIC, Color, add_arc, add_dots, mask_of, seeded_library
-from captcha_reader.texts import ALPHABET, HEIGHT, WIDTH
+from captcha_reader.drawing import Color, Masked, add_arc, add_dots, mask_of, paste, seeded_library
+from captcha_reader.texts import ALPHABET, HEIGHT, WIDTH, check
 
 
 class GlyphBank:
@@ -22,7 +22,7 @@ class GlyphBank:
 
     The bank is made from `seed` alone: `colors` random colours, in each of them every character
     of `alphabet` `copies` times (a character that stands twice in it twice as often), and 100
-    widths of blanks. Dots and arcs are drawn anew for each captcha. Make a new bank after some ten
+    blanks. Dots and arcs are drawn anew for each captcha. Make a new bank after some ten
     thousand captchas, and shapes never end. `fonts` are paths of TrueType files; without any, the
     package's own font is used. A bank can be pickled, so another process can draw from it.
     """
@@ -46,11 +46,9 @@ class GlyphBank:
             }
             for color in self.colors
         ]
-        self.blanks = [self.glyph(painter, " ", self.colors[0])[0].width for _ in range(100)]
+        self.blanks = [self.glyph(painter, " ", self.colors[0]) for _ in range(100)]
 
-    def glyph(
-        self, painter: types.SimpleNamespace, character: str, color: Color
-    ) -> tuple[Image.Image, Image.Image]:
+    def glyph(self, painter: ImageCaptcha, character: str, color: Color) -> Masked:
         """Let an `ImageCaptcha` of the package draw a character; return it and its mask."""
         canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
         glyph = painter._draw_character(character, canvas, color)
@@ -64,16 +62,9 @@ class GlyphBank:
         Raises:
             ValueError: a text is empty, or a character is not in the alphabet of this bank.
         """
-        alphabet = self.glyphs[0]
-        for text in texts:
-            if not text:
-                raise ValueError("'' has no character to draw: give texts of at least one")
-            for character in text:
-                if character not in alphabet:
-                    raise ValueError(
-                        f"{character!r} in {text!r} is not in the alphabet {''.join(alphabet)!r} "
-                        "of this bank"
-                    )
+        if "" in texts:
+            raise ValueError("'' has no character to draw: give texts of at least one")
+        check(texts, "".join(self.glyphs[0]))
         return np.stack([np.asarray(self._captcha(text, rng, (width, height))) for text in texts])
 
     def scribble(self, rng: random.Random, width: int, height: int) -> np.ndarray:
@@ -83,23 +74,12 @@ class GlyphBank:
     def _captcha(self, text: str, rng: random.Random, size: tuple[int, int]) -> Image.Image:
         background = tuple(rng.randint(238, 255) for _ in range(3))
         color = rng.randrange(len(self.colors))
-        pieces = []  # pairs of a width, and a glyph with its mask; a blank has only a width
+        glyphs = []
         for character in text:
             if rng.random() > 0.5:
-                pieces.append((rng.choice(self.blanks), None))
-            glyph, mask = rng.choice(self.glyphs[color][character])
-            pieces.append((glyph.width, (glyph, mask)))
-        width, height = size
-        text_width = sum(w for w, _ in pieces)
-        average = int(text_width / max(1, len(text)))
-        picture = Image.new("RGB", (max(text_width, width), height), background)
-        x = int(average * 0.1)
-        for w, piece in pieces:
-            if piece:
-                picture.paste(piece[0], (x, int((height - piece[0].height) / 2)), piece[1])
-            x += w + rng.randint(-int(0.25 * average), 0)
-        if text_width > width:
-            picture = picture.resize(size)
+                glyphs.append(rng.choice(self.blanks))
+            glyphs.append(rng.choice(self.glyphs[color][character]))
+        picture = paste(glyphs, len(text), background, rng, size).resize(size)
         add_dots(picture, self.colors[color], rng)
-        add_arc(picture, self.colors[color], rng, CLASSIC)
+        add_arc(picture, self.colors[color], rng)
         return picture.filter(ImageFilter.SMOOTH)

@@ -3,18 +3,19 @@
 import importlib.util
 import random
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from captcha.image import DEFAULT_FONTS
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from captcha_reader.texts import HEIGHT, PREVIEW_HEIGHT, PREVIEW_WIDTH, WIDE_WIDTH, WIDTH
+from captcha_reader.texts import HEIGHT, WIDE_WIDTH, WIDTH
 
 FONT_SIZES = (42, 50, 56)  # points, the package's defaults
 Size = tuple[int, int]
 Color = tuple[int, ...]
+Masked = tuple[Image.Image, Image.Image]  # a glyph and its mask
 
 
 def stream(seed: int, split: str, epoch: int, index: int) -> random.Random:
@@ -65,11 +66,6 @@ def draw_wide(texts: Sequence[str], rng: random.Random) -> np.ndarray:
     return draw_captchas(texts, rng, WIDE_WIDTH)
 
 
-def draw_preview(texts: Sequence[str], rng: random.Random) -> np.ndarray:
-    """Draw each text with the captcha package: uint8 RGB, shape (len(texts), 80, 170, 3)."""
-    return draw_captchas(texts, rng, PREVIEW_WIDTH, PREVIEW_HEIGHT)
-
-
 def draw_modern(texts: Sequence[str], rng: random.Random) -> np.ndarray:
     """Draw each text as captcha 0.7.1 does: uint8 RGB, shape (len(texts), 64, 128, 3)."""
     pictures = [stages(text, rng, version=MODERN).pictures["smoothed"] for text in texts]
@@ -78,34 +74,26 @@ def draw_modern(texts: Sequence[str], rng: random.Random) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Version:
-    """How a version of the package moves the corners of a glyph, and where its arc ends."""
+    """What differs between versions of the package: corners of glyphs, and the ends of the arc."""
 
-    shifts: Callable[[int, int, random.Random], tuple[int, int, int, int]]
-    ends: Callable[[int, random.Random], tuple[int, int]]
+    modern: bool
 
+    def shifts(self, w: int, h: int, rng: random.Random) -> tuple[int, int, int, int]:
+        """Draw how far two corners of a glyph of `w` by `h` pixels move: x, y, x, y."""
+        if self.modern:  # captcha commit 6e26be4: the brackets around the range are missing
+            dx = w * rng.random() * (0.3 - 0.1) + 0.1
+            dy = h * rng.random() * (0.3 - 0.2) + 0.2
+        else:
+            dx, dy = w * rng.uniform(0.1, 0.3), h * rng.uniform(0.2, 0.3)
+        return tuple(int(rng.uniform(-d, d)) for d in (dx, dy, dx, dy))
 
-def _classic_shifts(w: int, h: int, rng: random.Random) -> tuple[int, int, int, int]:
-    dx, dy = w * rng.uniform(0.1, 0.3), h * rng.uniform(0.2, 0.3)
-    return tuple(int(rng.uniform(-d, d)) for d in (dx, dy, dx, dy))
-
-
-def _classic_ends(w: int, rng: random.Random) -> tuple[int, int]:
-    return rng.randint(0, int(w / 5)), rng.randint(w - int(w / 5), w)
-
-
-def _modern_shifts(w: int, h: int, rng: random.Random) -> tuple[int, int, int, int]:
-    # captcha commit 6e26be4: the brackets around the range are missing
-    dx = w * rng.random() * (0.3 - 0.1) + 0.1
-    dy = h * rng.random() * (0.3 - 0.2) + 0.2
-    return tuple(int(rng.uniform(-d, d)) for d in (dx, dy, dx, dy))
+    def ends(self, w: int, rng: random.Random) -> tuple[int, int]:
+        """Draw where the arc begins and ends, from left to right, in a picture of `w` pixels."""
+        fifth = int(w / 5)
+        return rng.randint(0, fifth), rng.randint(fifth if self.modern else w - fifth, w)
 
 
-def _modern_ends(w: int, rng: random.Random) -> tuple[int, int]:
-    return rng.randint(0, int(w / 5)), rng.randint(int(w / 5), w)
-
-
-CLASSIC = Version(_classic_shifts, _classic_ends)  # captcha 0.3 to 0.7.0
-MODERN = Version(_modern_shifts, _modern_ends)  # captcha 0.7.1
+CLASSIC, MODERN = Version(modern=False), Version(modern=True)  # captcha 0.3 to 0.7.0, and 0.7.1
 
 
 @dataclass(frozen=True)
@@ -178,7 +166,8 @@ def stages(
         if rng.random() > 0.5:
             glyphs.append(draw_glyph(" ", color, rng, version))
         glyphs.append(draw_glyph(character, color, rng, version))
-    pasted = _paste(glyphs, len(text), background, rng, size)
+    pieces = [(glyph.warped, mask_of(glyph.warped)) for glyph in glyphs]
+    pasted = paste(pieces, len(text), background, rng, size)
     squeezed = pasted.resize(size)
     dots = add_dots(squeezed.copy(), color, rng)
     arc = add_arc(dots.copy(), color, rng, version)
@@ -187,17 +176,20 @@ def stages(
     return Anatomy(pictures, [glyph for glyph in glyphs if glyph.character != " "])
 
 
-def _paste(
-    glyphs: list[Glyph], characters: int, background: Color, rng: random.Random, size: Size
+def paste(
+    glyphs: Sequence[Masked], characters: int, background: Color, rng: random.Random, size: Size
 ) -> Image.Image:
-    text_width = sum(glyph.box[0] for glyph in glyphs)
+    """Paste the glyphs of so many characters, and blanks, as the package does; return the picture.
+
+    It is RGB, as high as `size` and at least as wide.
+    """
+    text_width = sum(glyph.width for glyph, _ in glyphs)
     picture = Image.new("RGB", (max(text_width, size[0]), size[1]), background)
-    average = int(text_width / characters)
+    average = int(text_width / max(1, characters))
     x = int(average * 0.1)
-    for glyph in glyphs:
-        w, h = glyph.box
-        picture.paste(glyph.warped, (x, int((size[1] - h) / 2)), mask_of(glyph.warped))
-        x += w + rng.randint(-int(0.25 * average), 0)
+    for glyph, mask in glyphs:
+        picture.paste(glyph, (x, int((size[1] - glyph.height) / 2)), mask)
+        x += glyph.width + rng.randint(-int(0.25 * average), 0)
     return picture
 
 
@@ -211,7 +203,7 @@ def add_dots(picture: Image.Image, color: Color, rng: random.Random) -> Image.Im
 
 
 def add_arc(
-    picture: Image.Image, color: Color, rng: random.Random, version: Version
+    picture: Image.Image, color: Color, rng: random.Random, version: Version = CLASSIC
 ) -> Image.Image:
     """Draw the arc into a picture as a version of the package does; return the picture."""
     w, h = picture.size

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captcha_reader.reading import UnreadablePicture, to_pixels
+from captcha_reader.reading import to_pixels
 from captcha_reader.weights import sha256
 
 TABLES = ("labels.csv", "labels.txt")
@@ -42,12 +42,10 @@ def read_folder(
             is given, or the very same picture with two texts. All are listed.
     """
     files = picture_files(folder)
-    tables = [path for path in sorted(Path(folder).iterdir()) if path.name.lower() in TABLES]
-    table = tables[0] if tables else None
-    if table:
-        labels, bad = _table(table, {path.name for path in files})
-    else:
-        labels, bad = _from_names([path.name for path in files], pattern), []
+    names = [path.name for path in files]
+    tables = [path for path in Path(folder).iterdir() if path.name.lower() in TABLES]
+    table = min(tables, default=None)
+    labels, bad = _table(table, names) if table else (_from_names(names, pattern), [])
     pictures, texts, seen = [], [], {}
     for path in files:
         text = labels.get(path.name)
@@ -61,7 +59,7 @@ def read_folder(
             if labels[other] != text:
                 raise ValueError(f"{path}: says {text!r}, but the same picture {other} "
                                  f"says {labels[other]!r}")  # fmt: skip
-        except (UnreadablePicture, ValueError) as error:
+        except ValueError as error:  # or UnreadablePicture, which is one
             bad.append(str(error))
         else:
             pictures.append(pixels)
@@ -100,8 +98,9 @@ def _from_names(names: list[str], pattern: str | None) -> dict[str, str]:
         stems = {name: re.sub(r" \(\d+\)$", "", Path(name).stem) for name in names}
         fits = {name: re.fullmatch(parts, stem) for name, stem in stems.items()}
         labels = {name: composed(fit[1]) for name, fit in fits.items() if fit}
-    cases = Counter(text.lower() for text in set(labels.values()))
-    if twins := [text for text in sorted(set(labels.values())) if cases[text.lower()] > 1]:
+    texts = sorted(set(labels.values()))
+    cases = Counter(text.lower() for text in texts)
+    if twins := [text for text in texts if cases[text.lower()] > 1]:
         warnings.warn(
             f"{_five(twins)} differ in upper and lower case alone: Windows and macOS take such "
             f"names for one file, so pictures may be lost; {TABLES[0]} is safer",
@@ -132,7 +131,7 @@ def _five(names: Iterable[str]) -> str:
     return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 
-def _table(path: Path, names: set[str]) -> tuple[dict[str, str], list[str]]:
+def _table(path: Path, names: list[str]) -> tuple[dict[str, str], list[str]]:
     """Return what a table says about files, and what is wrong with it."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

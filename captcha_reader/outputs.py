@@ -28,9 +28,8 @@ def fresh_folder(lesson: str) -> Path:
 
     They lie in the repository's `build/lessons/<lesson>`, or below `$LESSONS_OUT` if that is set.
     """
-    return numbered_folder(
-        Path(os.environ.get("LESSONS_OUT", ROOT / "build" / "lessons")) / lesson, "run-"
-    )
+    home = os.environ.get("LESSONS_OUT", ROOT / "build" / "lessons")
+    return numbered_folder(Path(home, lesson), "run-")
 
 
 def numbered_folder(parent: Path, prefix: str = "") -> Path:

@@ -184,10 +184,8 @@ def add_margin(picture: np.ndarray, border: Size, rng: random.Random) -> np.ndar
 
 def slant(picture: np.ndarray, degrees: float) -> np.ndarray:
     """Turn a captcha a little, as a careless scan does."""
-    turned = Image.fromarray(picture).rotate(
-        degrees, Image.Resampling.BILINEAR, fillcolor=paper(picture)
-    )
-    return np.asarray(turned)
+    image, bilinear = Image.fromarray(picture), Image.Resampling.BILINEAR
+    return np.asarray(image.rotate(degrees, bilinear, fillcolor=paper(picture)))
 
 
 def nothing_to_read(rng: random.Random, bank: GlyphBank, size: Size) -> np.ndarray:
@@ -205,17 +203,14 @@ def nothing_to_read(rng: random.Random, bank: GlyphBank, size: Size) -> np.ndarr
         rng.shuffle(text)
         return lower_case_bank().draw(["".join(text)], rng, width, height)[0]
     color = np.array([rng.randint(0, 255) for _ in range(3)], np.uint8)
-    page = np.broadcast_to(color, (height, width, 3))
     if kind == "blank":
-        return page
+        return np.broadcast_to(color, (height, width, 3))
     if kind == "scribble":  # dots and arcs, as on a captcha, and no text
         return bank.scribble(rng, width, height)
     if kind == "noise":  # fine or coarse
         noise = generator.integers(0, 256, (height, width, 3), np.uint8)
-        radius = rng.choice((0, 1, 3, 8))
-        return np.asarray(
-            ImageOps.autocontrast(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(radius)))
-        )
+        blur = ImageFilter.GaussianBlur(rng.choice((0, 1, 3, 8)))
+        return np.asarray(ImageOps.autocontrast(Image.fromarray(noise).filter(blur)))
     if kind == "stripes":
         y, x = np.mgrid[:height, :width]
         angle, wave = rng.uniform(0, np.pi), rng.uniform(4, 60)
@@ -234,8 +229,8 @@ class Ahead:
 
     Numbers are expected one after another, `stride` apart. The result of a number is the same
     whichever process makes it. The job and its results have to be picklable, and a script that uses
-    this needs `if __name__ == "__main__":`, because each process imports it. Close it at the end,
-    or use it in a `with` statement.
+    this needs `if __name__ == "__main__":`, because each process imports it. Use it in a `with`
+    statement, which ends the processes.
     """
 
     def __init__(
@@ -257,15 +252,11 @@ class Ahead:
             self.waiting.pop(passed).cancel()
         return result
 
-    def close(self) -> None:
-        """End the processes."""
-        self.pool.shutdown(cancel_futures=True)
-
     def __enter__(self) -> "Ahead":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:

@@ -33,7 +33,6 @@ from captcha_reader.texts import BLANK, HEIGHT
 from captcha_reader.weights import check_weights, find, read_results, sha256
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-BATCH = 100  # pictures for the network at a time
 BEST = 3  # alternatives for each character
 BEAM = 10  # beginnings of a text that are kept for each length
 CHANNELS = (), (1,), (3,), (4,)  # what may follow the height and width of an array
@@ -122,45 +121,36 @@ def read_captchas(
     one = isinstance(pictures, str | bytes | os.PathLike | Image.Image) or hasattr(pictures, "read")
     if one or isinstance(pictures, np.ndarray) and pictures.shape[2:] in CHANNELS:
         pictures = [pictures]
-    results: list[Reading | UnreadablePicture | np.ndarray] = []
+    results = []
     for picture in pictures:
         try:
-            results.append(to_pixels(picture, network.width))
+            pixels = to_pixels(picture, network.width)
         except UnreadablePicture as error:
             if on_error != "return":
                 raise
             results.append(error)
-        if len(results) % BATCH == 0:
-            _read(results, network, length, alphabet)
-    _read(results, network, length, alphabet)
+        else:
+            results.append(_read(pixels, network, length, alphabet))
     return results
 
 
-def _read(results: list, network: Network, length: int | None, alphabet: str | None) -> None:
-    """Replace the pixels in a list by their readings."""
+def _read(
+    pixels: np.ndarray, network: Network, length: int | None, alphabet: str | None
+) -> Reading:
+    """Read a picture; if it is light on dark, or nothing is found, read its inverse, too."""
 
-    def read(pixels: dict[int, np.ndarray]) -> dict[int, Reading]:
-        by_width, readings = {}, {}  # the network takes pictures of one width at a time
-        for place, picture in pixels.items():
-            by_width.setdefault(picture.shape[1], []).append(place)
-        for places in by_width.values():
-            answers = network.probabilities(np.stack([pixels[place] for place in places]))
-            if not np.isfinite(answers).all():
-                raise ValueError("the network answers with numbers that are no probabilities: "
-                                 "its file is damaged")  # fmt: skip
-            for place, columns in zip(places, answers, strict=True):
-                readings[place] = to_reading(columns, network.alphabet, length, alphabet)
-        return readings
+    def read(pixels: np.ndarray) -> Reading:
+        (columns,) = network.probabilities(pixels[None])
+        if not np.isfinite(columns).all():
+            raise ValueError("the network answers with numbers that are no probabilities: "
+                             "its file is damaged")  # fmt: skip
+        return to_reading(columns, network.alphabet, length, alphabet)
 
-    pixels = {i: result for i, result in enumerate(results) if isinstance(result, np.ndarray)}
-    direct = read(pixels)
-    dark = {i for i in pixels if light_on_dark(pixels[i])}
-    inverse = read({i: 255 - pixels[i] for i in pixels if i in dark or not direct[i].text})
-    for place, first in direct.items():
-        second = inverse.get(place, first)
-        if place in dark:
-            first, second = second, first
-        results[place] = better(first, second)
+    direct, dark = read(pixels), light_on_dark(pixels)
+    if direct.text and not dark:
+        return direct
+    inverse = read(255 - pixels)
+    return better(inverse, direct) if dark else better(direct, inverse)
 
 
 def better(first: Reading, second: Reading) -> Reading:
@@ -366,21 +356,17 @@ def to_reading(
     if they are none, there is nothing to read. With a `length`, or characters that alone are
     `allowed`, the text is the likeliest of those that a beam search finds.
     """
-    label = greedy(columns)
-    if not len(label):
-        return Reading("", None, ())
-    columns, share = columns.astype(np.float64) + 1e-30, 1.0
+    label, share = greedy(columns), 1.0
+    columns = columns.astype(np.float64) + 1e-30
     if allowed:
         absent = [i for i, character in enumerate(alphabet, 1) if character not in allowed]
         columns[:, absent] = 0
         columns /= columns.sum(axis=1, keepdims=True)
-    if length or allowed:
+    if len(label) and (length or allowed):
         label = likeliest(columns, length)
-        if not len(label):
-            return Reading("", None, ())
         share = chance_of_length(columns, length) if length else 1.0
     (chance,) = chances(columns, label[None])
-    if not chance:  # the columns have no room for it
+    if not len(label) or not chance:  # there is nothing to read, or no room for it in the columns
         return Reading("", None, ())
     length, characters = len(label), len(alphabet)
     others = np.tile(label, (length, characters, 1))  # at each place every character
@@ -388,12 +374,9 @@ def to_reading(
     each = chances(columns, others.reshape(-1, length)).reshape(length, characters)
     each /= each.sum(axis=1, keepdims=True)
     best = np.argsort(-each, axis=1, kind="stable")[:, :BEST]
+    allowed = allowed or alphabet
     alternatives = tuple(
-        {
-            alphabet[i]: round(float(row[i]), 6)
-            for i in order
-            if alphabet[i] in (allowed or alphabet)
-        }
+        {alphabet[i]: round(float(row[i]), 6) for i in order if alphabet[i] in allowed}
         for row, order in zip(each, best, strict=True)
     )
     text = "".join(alphabet[answer - 1] for answer in label)

@@ -39,15 +39,14 @@ def difference(right: int, n: int, other_right: int, other_n: int) -> str:
     The 95 % interval is Newcombe's, from the two Wilson intervals: Statistics in Medicine 17
     (1998), 873-890, method 10. If it contains 0, the difference may be chance.
     """
+    word = "more"
+    if right / n < other_right / other_n:
+        right, n, other_right, other_n, word = other_right, other_n, right, n, "fewer"
     p, other = right / n, other_right / other_n
     (low, high), (other_low, other_high) = wilson(right, n), wilson(other_right, other_n)
-    points = p - other
-    below = points - math.hypot(p - low, other_high - other)
-    above = points + math.hypot(high - p, other - other_low)
-    word = "more" if points >= 0 else "fewer"
-    sign = 1 if points >= 0 else -1
-    ends = sorted([100 * sign * below, 100 * sign * above])
-    return f"{100 * abs(points):.2f} points {word} ({ends[0]:.2f} to {ends[1]:.2f})"
+    below = p - other - math.hypot(p - low, other_high - other)
+    above = p - other + math.hypot(high - p, other - other_low)
+    return f"{100 * (p - other):.2f} points {word} ({100 * below:.2f} to {100 * above:.2f})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ ALPHABET = string.digits + string.ascii_uppercase
 LENGTH = 4  # characters of a captcha
 LONGEST = 6  # characters that the finished CTC network has learned to read
 WIDTH, HEIGHT = 128, 64  # pixels, for networks
-PREVIEW_WIDTH, PREVIEW_HEIGHT = 170, 80  # pixels, as people get to see them
 WIDE_WIDTH = 192  # pixels, for the PyTorch model
 BLANK = 0  # CTC's class for "nothing new here", fixed by keras.losses.CTC
 
@@ -35,12 +34,8 @@ def texts_of_any_length(
     return ["".join(rng.choices(alphabet, k=length)) for length in lengths]
 
 
-def encode(texts: Sequence[str], alphabet: str = ALPHABET, length: int = LENGTH) -> np.ndarray:
-    """Turn n texts into places in the alphabet, int32 (n, length).
-
-    Raises:
-        ValueError: a text has another length, or a character that is not in the alphabet.
-    """
+def check(texts: Sequence[str], alphabet: str) -> None:
+    """Raise a ValueError if a text has a character that is not in the alphabet."""
     for text in texts:
         for character in text:
             if character not in alphabet:
@@ -48,6 +43,16 @@ def encode(texts: Sequence[str], alphabet: str = ALPHABET, length: int = LENGTH)
                     f"{character!r} in {text!r} is not in the alphabet {alphabet!r}: "
                     "write the text with these characters, or pass another alphabet="
                 )
+
+
+def encode(texts: Sequence[str], alphabet: str = ALPHABET, length: int = LENGTH) -> np.ndarray:
+    """Turn n texts into places in the alphabet, int32 (n, length).
+
+    Raises:
+        ValueError: a text has another length, or a character that is not in the alphabet.
+    """
+    check(texts, alphabet)
+    for text in texts:
         if len(text) != length:
             raise ValueError(
                 f"the text {text!r} has {len(text)} characters, but labels here have {length}: "

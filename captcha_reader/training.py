@@ -43,9 +43,6 @@ def every_device() -> Iterator[int]:
         yield 1
 
 
-HeldOut = dict[str, list[tuple[np.ndarray, object, list[str]]]]
-
-
 class Average(keras.callbacks.Callback):
     """After each epoch, logs how the averaged weights read held-out captchas, and saves them.
 
@@ -56,7 +53,7 @@ class Average(keras.callbacks.Callback):
     [0, 1]. The optimizer needs `use_ema=True`. The network is saved to `path`.
     """
 
-    def __init__(self, held_out: HeldOut, decode: Callable, sample: Sequence, path: Path):
+    def __init__(self, held_out: dict, decode: Callable, sample: Sequence, path: Path):
         super().__init__()
         self.held_out, self.decode, self.sample, self.path = held_out, decode, sample, path
 
@@ -88,9 +85,8 @@ class Average(keras.callbacks.Callback):
                     losses.append(float(model.compute_loss(y=y, y_pred=outputs)))
                 right += [a == b for a, b in zip(self.decode(outputs), texts, strict=True)]
             if kind == "classic":
-                logs |= {"val_loss": np.mean(losses), "val_acc": np.mean(right)}
-            else:
-                logs[f"val_{kind}"] = np.mean(right)
+                logs["val_loss"] = np.mean(losses)
+            logs["val_acc" if kind == "classic" else f"val_{kind}"] = np.mean(right)
         return logs
 
 
@@ -116,6 +112,7 @@ class Resume(keras.callbacks.BackupAndRestore):
     """
 
     def __init__(self, folder: Path, steps: int):
+        check_backup(folder / "backup")
         super().__init__(folder / "backup", double_checkpoint=True, delete_checkpoint=False)
         self.state, self.steps = folder / "backup" / "latest.weights.h5", steps
 

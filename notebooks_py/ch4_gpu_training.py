@@ -102,13 +102,13 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # %% [markdown]
 # A bank draws several times as fast. The blue bars differ by the cost of normalisation alone, so our blocks have one
 # norm each, after the pooling, where fewer pixels are left. And `make train` draws in another process while the network
-# learns (`Ahead` in [practice.py](../captcha_reader/practice.py)).
+# learns.
 #
 # ## Draw several times as fast
 #
 # Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps a few of
-# every character in each of sixty colours, and composes captchas of any size from them. Each epoch of a long run has a
-# new bank, so that no letter is learned by heart. Which row is the package's?
+# every character in each of sixty colours, and composes captchas of any size from them. In a long run a new bank takes
+# over every few ten thousand captchas, so that no letter is learned by heart. Which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -126,8 +126,7 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # %% [markdown]
 # The upper one. But the eye is no test, because `0` and `O` differ so little. So a finished network reads captchas of
 # these two alone, from the package, from our bank, and from a simpler bank, which draws glyphs in white and colours
-# them afterwards, although the package makes dark strokes thinner. How often does the network mistake one for the
-# other?
+# them afterwards, although the package makes dark strokes thinner.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, read_results
@@ -150,12 +149,11 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # Half of the batches hold the main task, 128x64 with four characters. In the other half, sizes are random, texts have
 # up to six characters, some captchas have a margin or a slant, and one picture in twenty has *nothing to read*: noise,
 # a photo, or a mirrored or lower-case captcha. Its label is the empty text. Every picture is scaled to a height of 64,
-# and those of a batch become equally wide. And what is hard needs more practice: in a fifth of the captchas most
-# characters are `O` or `0`.
+# and those of a batch become equally wide. And what is hard needs more practice: in a fifth of the captchas (in our
+# long runs, in half) most characters are `O` or `0`.
 #
-# Each share is a setting of `Practice`. In the figure, where by chance three pictures have nothing to read, batches 0
-# and 5 are of the main task. Even there every fifth captcha has another size, so that the means of batch normalisation
-# fit both kinds.
+# Each share is a setting of `Practice`. In the figure, batches 0 and 5 are of the main task. Even there every fifth
+# captcha has another size, so that the means of batch normalisation fit both kinds.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
@@ -315,15 +313,14 @@ def compile_recipe(
 
 # %% [markdown]
 # While the rate is high, the average reads better, but to go on from it would undo the latest steps. So after each
-# epoch the callback `Average` reads held-out captchas with the averaged weights and saves these, and then training goes
-# on with the network's own. (`settle_norms` measures the running averages of batch normalisation anew for the averaged
-# weights.)
+# epoch the callback `Average` reads held-out captchas with the averaged weights and saves these, and training goes on
+# with the network's own. (`settle_norms` measures the means of batch normalisation anew for the averaged weights.)
 #
 # ## Stop, and go on
 #
 # Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch and
-# goes on from there, so a run of many short epochs never loses more than one of them. `Resume`, in
-# [training.py](../captcha_reader/training.py), is that callback, made safe against a stop in the middle of saving.
+# goes on from there, so a run of many short epochs never loses more than one of them. Our `Resume` is that callback,
+# made safe against a stop in the middle of saving.
 
 # %%
 def fit_recipe(
@@ -401,19 +398,19 @@ def fit_recipe(
 # switched on, as at the top of this lesson.
 #
 # Several GPUs share each batch: each computes a part of it, and the gradients are added up. `make train` does this with
-# TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX. For several machines, lesson 7 has PyTorch's
-# `torchrun`.
+# TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX. For several machines there is PyTorch's
+# `torchrun` (lesson 7).
 #
 # **Half precision.** With the policy `mixed_bfloat16` layers compute with 16 bits, while the weights and the loss keep
-# 32 bits. That is faster on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020. On other
-# processors it can be many times slower, so `make train` looks at the device first.
+# 32. That is faster on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020. On others it can
+# be many times slower, so `make train` looks at the device first.
 #
 # ## Which ingredient pays?
 #
 # An *ablation* changes one ingredient, trains on equally many captchas, and counts the errors on 20,000 held-out ones.
-# Each dot is one training, and each variant has two, with different seeds. The whiskers are 95 % intervals, which say
-# nothing about other seeds. (`last weights` means without the average, and `clipped at 1` that long gradients are
-# shortened. Batches of 128 have a higher rate, too. Except for `full precision`, all of them compute with 16 bits.)
+# Each dot is one training, with two seeds for each variant. The whiskers are 95 % intervals, which say nothing about
+# other seeds. (`last weights` means without the average, and `clipped at 1` that long gradients are shortened. Batches
+# of 128 have a higher rate, too.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors
@@ -426,17 +423,17 @@ def fit_recipe(
 #     plt.show()
 
 # %% [markdown]
-# Three bars stand out with both seeds. With classic captchas alone there are more than twice as many errors, since half
-# of the captchas that are counted have other sizes. The last weights of a constant rate make at least half as many
+# Three variants stand out with both seeds. With classic captchas alone there are more than twice as many errors, since
+# half of the captchas that are counted have other sizes. The last weights of a constant rate make at least half as many
 # errors again, but their average is as good as the recipe: a falling rate and an average do the same job. And AdamW
 # alone makes a third more errors than Muon.
 #
-# Colours instead of ink (`paper is 1`), batches of 128, and more practice of `O` and `0` or none also make more errors
-# with both seeds. A norm after each convolution makes a few fewer, but its steps take so much longer that in the same
-# time our network learns from more captchas. About the rest, two seeds say too little.
+# Colours instead of ink (`paper is 1`), batches of 128, and more practice of `O` and `0` or none also make more errors.
+# A norm after each convolution makes a few fewer, but in the same time our network learns from more captchas. About the
+# rest, two seeds say too little.
 #
-# And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but most errors
-# of the finished network, which saw more than twenty times as many captchas, are `O` and `0` (lesson 6).
+# And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but these two
+# are most errors of the finished network, which saw far more captchas (lesson 6).
 #
 # ## Which head wins?
 #
@@ -454,8 +451,7 @@ def fit_recipe(
 # %% [markdown]
 # After so short a training, CTC without a GRU makes the fewest errors with each of the seeds. Perhaps it beats four heads
 # because its columns share their weights: what is learned about a letter in one column is known in all of them, while
-# four heads learn every letter four times. (The finished networks can't be compared in this way: the four heads practised
-# one size alone, and read slightly more of `classic`.)
+# four heads learn every letter four times.
 #
 # ---
 #

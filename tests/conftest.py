@@ -85,12 +85,9 @@ def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 def snapshot(root: Path) -> dict[Path, bytes]:
     """Return the files of a repository that are not made by running it."""
-    return {
-        path: path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file()
-        and not {"build", ".git", "__pycache__"} & set(path.relative_to(root).parts)
-    }
+    made = {"build", ".git", "__pycache__"}
+    files = [path for path in root.rglob("*") if path.is_file() and made.isdisjoint(path.parts)]
+    return {path: path.read_bytes() for path in files}
 
 
 def do_without(error: Exception) -> None:

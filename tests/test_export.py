@@ -1,10 +1,7 @@
 """A network as ONNX answers as in Keras, and reads with its own alphabet."""
 
-import itertools
-
 import keras
 import numpy as np
-import onnxruntime
 import pytest
 from conftest import saved
 from PIL import Image
@@ -12,7 +9,7 @@ from PIL import Image
 from captcha_reader import reading
 from captcha_reader.__main__ import main
 from captcha_reader.weights import MODELS, describe
-from notebooks_py.ch3_ctc import build_ctc
+from notebooks_py.ch3_ctc import build_ctc, read_ctc
 
 pytest.importorskip("onnx", reason="`make setup-onnx` adds it")
 from tools import export  # noqa: E402
@@ -46,15 +43,10 @@ def test_a_network_of_ones_own_is_exported_and_reads_with_its_alphabet(tmp_path,
     model.save(source)
     refused(export.main, [f"--model={source}"], "knows 4 characters, but the alphabet '0123")
     describe(source, "acdx", 128)
-    assert (
-        len(keras.models.load_model(source).get_weights()) == len(others) + 1
-    )  # Keras does not mind
-    assert export.main([f"--model={source}"]) == 0
+    export.main([f"--model={source}"])
     assert main(read) == 0
     text = capsys.readouterr().out.splitlines()[-1].split()[1]
-    pixels = reading.to_pixels(picture, 128)[None]
-    (path,) = onnxruntime.InferenceSession(target).run(["classes"], {"pictures": pixels})[0]
-    assert text == "".join("-acdx"[answer] for answer, _ in itertools.groupby(path))
+    assert [text] == read_ctc(model, reading.to_pixels(picture, 128)[None], "acdx")
     refused(main, ["--model", str(source), str(picture)], f"`make export MODEL={source}`")
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Activation))
     layer.activation = keras.activations.gelu

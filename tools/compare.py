@@ -1,11 +1,10 @@
 """Strict nbval with pictures: a new run shows what the committed notebook shows.
 
-Run as `python -m tools.compare`, this is pytest with nbval, which runs a notebook again and
-compares its text, and then every picture.
+This is a plug-in of pytest: nbval runs a notebook again and compares its text, and then every
+picture is compared.
 """
 
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +68,7 @@ def strict(lesson: Lesson, folder: Path) -> tuple[bool, str]:
 
     What the lesson writes goes below `folder`. Returns whether all is equal, and what nbval wrote.
     """
-    words = ["-m", "tools.compare", "--nbval", "-q", "-rfE", "-p", "no:cacheprovider"]
-    words += ["-p", "no:xdist", "--color=no", "-o", "addopts=", "--rootdir", str(lesson.root)]
+    words = ["-m", "pytest", "-p", "tools.compare", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    words += ["--nbval", "-q", "-rfE", "--color=no", "-o", "addopts=", f"--rootdir={lesson.root}"]
     environment = lessons.kernel_environment(lesson.root, folder)
     return lessons.call(*words, str(lesson.notebook), env=environment)
-
-
-if __name__ == "__main__":
-    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # nbformat comes before pytest
-    sys.exit(pytest.main([*quiet, *sys.argv[1:]], plugins=[sys.modules[__name__]]))

@@ -10,7 +10,6 @@ import hashlib
 import http.client
 import json
 import os
-import random
 import shutil
 import tarfile
 import threading
@@ -25,7 +24,7 @@ from PIL import Image
 
 from captcha_reader import weights
 from captcha_reader.drawing import draw_captchas, stream
-from captcha_reader.reading import load_network, read_captchas
+from captcha_reader.reading import read_captchas
 from captcha_reader.styles import draw_style
 from captcha_reader.texts import random_texts
 from tools import options, runs
@@ -33,10 +32,7 @@ from tools.lessons import ROOT, write
 
 # Another version has another digest: `npm view onnxruntime-web@1.30.0 dist.integrity`.
 PACKAGE = "onnxruntime-web-1.30.0.tgz"
-INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8p"
-    "ZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-)
+SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # all that a CPU needs
 MIRROR = "npm_config_registry"  # the variable that names another registry than npm's, as for npm
 
@@ -55,25 +51,24 @@ def package(cache: Path = ROOT / "build" / "npm") -> Path:
     except (OSError, ValueError, http.client.HTTPException) as error:
         cure = f"try again, or name a mirror of npm's registry in the variable {MIRROR}"
         raise OSError(f"{address} can't be downloaded: {error}; {cure}") from error
-    digest = base64.b64encode(hashlib.sha512(content).digest()).decode()  # as npm writes it
-    if f"sha512-{digest}" != INTEGRITY:
+    if base64.b64encode(hashlib.sha512(content).digest()).decode() != SHA512:  # as npm writes it
         raise ValueError(f"{address} is not the file that is pinned here, so it was thrown away")
     write(path, content)
     return path
 
 
-def samples(alphabet: str, rng: random.Random) -> list[tuple[str, np.ndarray]]:
+def samples() -> list[tuple[str, np.ndarray]]:
     """Draw twenty captchas: 16 that our network reads, the first three it doesn't, one foreign.
 
     Their order is drawn, too, but the first is one that it reads.
     """
-    right, wrong = [], []
+    rng, right, wrong = stream(2019, "demo", epoch=0, index=0), [], []
     while len(wrong) < 3 or len(right) < 16:
-        texts = random_texts(rng, 100, alphabet)
+        texts = random_texts(rng, 100)
         pictures = draw_captchas(texts, rng)
         for text, picture, reading in zip(texts, pictures, read_captchas(pictures), strict=True):
             (right if reading.text == text else wrong).append((text, picture))
-    (text,) = random_texts(rng, 1, alphabet)
+    (text,) = random_texts(rng, 1)
     others = [*right[1:16], *wrong[:3], (text, draw_style("colours", [text], rng)[0])]
     rng.shuffle(others)
     return [right[0], *others]
@@ -91,8 +86,7 @@ def build(folder: Path) -> None:
             file.write_bytes(tar.extractfile(f"package/dist/{name}").read())
     (folder / "captchas").mkdir()
     captchas = []
-    drawn = samples(load_network().alphabet, stream(2019, "demo", epoch=0, index=0))
-    for i, (text, picture) in enumerate(drawn, 1):
+    for i, (text, picture) in enumerate(samples(), 1):
         captchas.append({"file": f"captchas/{i:02d}.png", "truth": text})
         Image.fromarray(picture).save(folder / captchas[-1]["file"])
     needed = [model.name, RUNTIME[1]]  # the page shows how much of them has come
@@ -136,7 +130,7 @@ def open_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
 
 
-def main(words: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> None:
     """Build and serve the page until Ctrl-C."""
     parser = options.parser("demo", "Open a page on this machine that reads captchas.")
     parser.add_argument("--port", type=int, default=8000, help="where the page is, such as 8001")
@@ -152,7 +146,6 @@ def main(words: list[str] | None = None) -> int:
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
-    return 0
 
 
 if __name__ == "__main__":

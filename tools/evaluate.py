@@ -4,6 +4,7 @@ For a finished network of models/ the count is compared with the one that was wr
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from captcha_reader import scores, weights
@@ -23,10 +24,13 @@ def reader(path: Path, size: str = "slim") -> Callable:
         ValueError: it is another network, or knows other characters than the test sets have.
     """
     if path.suffix == ".pt":
-        from tools import train_torch  # PyTorch is optional
+        import torch  # it is optional
 
-        model = train_torch.load(path, size)
-        return lambda pictures: train_torch.ch7.read_pictures(model, pictures)
+        from tools.train_torch import SIZES, ch7
+
+        model = ch7.CTCNet(**SIZES[size])
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return partial(ch7.read_pictures, model)
     keras = options.import_keras()
     from notebooks_py import ch4_gpu_training as ch4
     from tools.networks import NETWORKS
@@ -34,15 +38,12 @@ def reader(path: Path, size: str = "slim") -> Callable:
     model = keras.models.load_model(path, compile=False)
     if model.name not in NETWORKS:
         raise ValueError(f"{path} holds a network {model.name!r}, none of lessons 2 and 3")
-    last = model.layers[-1].output.shape[-1]  # one head, or the answers of a column and the blank
-    characters = last - (model.name == "ctc")
-    known = (weights.description(path) or {}).get("alphabet", ALPHABET)  # `make tune` describes it
-    if characters != len(ALPHABET) or known != ALPHABET:
-        what = known if known != ALPHABET else f"{characters} characters"
-        raise ValueError(f"{path} knows {what}, and the test sets have "
-                         f"{len(ALPHABET)}: {ALPHABET}")  # fmt: skip
-    decode = NETWORKS[model.name]["decode"]
-    return lambda pictures: ch4.read_pictures(model, pictures, decode)
+    characters = model.layers[-1].output.shape[-1] - (model.name == "ctc")  # without the blank
+    known = (weights.description(path) or {}).get("alphabet")  # `make tune` describes it
+    if characters != len(ALPHABET) or known not in (None, ALPHABET):
+        raise ValueError(f"{path} knows {known or f'{characters} characters'}, and the test sets "
+                         f"have {len(ALPHABET)}: {ALPHABET}")  # fmt: skip
+    return partial(ch4.read_pictures, model, decode=NETWORKS[model.name]["decode"])
 
 
 def main() -> int:

@@ -154,7 +154,7 @@ def examples(path: Path) -> list[dict]:
     return rows
 
 
-def main(words: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> None:
     """Write the file beside the .keras file, and print its size."""
     parser = options.parser("export", "Write a CTC network as ONNX, beside its .keras file.")
     parser.add_argument("--model", default="ctc", help="ctc, or the path of a .keras file")
@@ -169,7 +169,6 @@ def main(words: list[str] | None = None) -> int:
         runs.write_json(results, record)
         path = source.with_name(f"{source.stem}_examples.json")
         write(path, json.dumps(examples(target)) + "\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ from tools import lessons
 from tools.lessons import DEMO, PERCENT
 
 # Calls that make a constant and do nothing else.
-MAKES_A_CONSTANT = {
-    "CTC", "Path", "array", "compile", "dict", "frozenset", "len", "list", "range", "set", "tuple"
-}  # fmt: skip
+MAKES_A_CONSTANT = {"Path", "array", "compile", "dict", "len", "list", "range", "set", "tuple"}
 
 
 def sync(root: Path) -> Iterator[str]:
@@ -61,11 +59,9 @@ def outputs(root: Path) -> Iterator[str]:
 def provenance(root: Path) -> Iterator[str]:
     """The stored outputs were made by the source they stand beside."""
     for lesson in lessons.find(root):
-        stored = lesson.read().metadata.get("lesson", {}).get("source_sha256", "none")
-        needed = lessons.source_hash(lesson)
-        if stored != needed:
-            come = f"the outputs come from source {stored[:12]}, the source is now {needed[:12]}"
-            yield f"{lesson}: {come}; run `make refresh`"
+        stored = lesson.read().metadata.get("lesson", {}).get("source_sha256")
+        if stored != lessons.source_hash(lesson):
+            yield f"{lesson}: the source of its outputs has changed; run `make refresh`"
 
 
 def pictures(root: Path) -> Iterator[str]:
@@ -116,15 +112,12 @@ def _upper_floors(tree: ast.Module) -> set[str]:
 
 def _only_defines(node: ast.stmt) -> bool:
     """Return whether a statement is an import, a definition, a constant or `setdefault()`."""
+    calls = [ast.unparse(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)]
     match node:
-        case ast.AnnAssign(target=target, value=value):
-            return _only_defines(ast.Assign(targets=[target], value=value))
-        case ast.Expr(value=ast.Call(func=function)):
-            return ast.unparse(function) == "os.environ.setdefault"
-        case ast.Assign(targets=targets):
-            calls = [ast.unparse(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)]
-            names = all(isinstance(target, ast.Name | ast.Tuple) for target in targets)
-            return names and {call.split(".")[-1] for call in calls} <= MAKES_A_CONSTANT
+        case ast.Expr():
+            return calls == ["os.environ.setdefault"]
+        case ast.Assign(targets=[ast.Name() | ast.Tuple()]) | ast.AnnAssign(target=ast.Name()):
+            return {call.split(".")[-1] for call in calls} <= MAKES_A_CONSTANT
     return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
 
 
@@ -139,7 +132,7 @@ PUBLISHED = {*lessons.ORIGINAL.values(), 3.7}  # by the tutorial of 2019
 def numbers(text: str) -> set[float]:
     """Return all numbers in code, outputs or JSON, however they are written there."""
     written = re.findall(r"\d+(?:[,_]\d{3})*(?:\.\d+)?(?:e-?\d+)?", text)
-    return {float(number.replace(",", "").replace("_", "")) for number in written}
+    return {float(number.replace(",", "")) for number in written}
 
 
 def code_and_outputs(notebook: NotebookNode) -> str:

@@ -30,7 +30,6 @@ METADATA = {  # of every notebook
 }
 # Jupyter looks for free ports; now and then another kernel takes them first. No cell has run then.
 UNBORN = "Kernel died before replying to kernel_info"
-KEPT = {"finished", "read_results", "read_log"}  # they read models/NAME.json or .csv
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,6 @@ class Lesson:
     def module(self) -> Path:
         return self.root / "notebooks_py" / f"{self.name}.py"
 
-    @property
-    def number(self) -> int:
-        """Return its place: 2 for ch2_cnn; the solutions come last."""
-        return int(re.sub(r"\D", "", self.name.partition("_")[0]) or 99)
-
     def __str__(self) -> str:
         return f"notebooks/{self.name}.ipynb"
 
@@ -64,14 +58,12 @@ class Lesson:
 def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
     """Return the lessons in reading order, or those in `only`; with `one_sided` also halves."""
     paths = [*root.glob("notebooks/*.ipynb"), *root.glob("notebooks_py/*.py")]
-    sides = Counter(x.stem for x in paths if re.fullmatch(r"ch\d+_\w+|solutions", x.stem))
-    lessons = [Lesson(root, name) for name in sides if one_sided or sides[name] == 2]
-    lessons.sort(key=lambda lesson: lesson.number)
-    names = [lesson.name for lesson in lessons]
+    sides = Counter(x.stem for x in paths if re.fullmatch(r"ch\d_\w+|solutions", x.stem))
+    names = [name for name in sorted(sides) if one_sided or sides[name] == 2]
     wanted = only.replace(",", " ").split() or names
     if unknown := sorted(set(wanted) - set(names)):
         raise SystemExit(f"{unknown[0]} is not a lesson; the lessons are: {', '.join(names)}")
-    return [lesson for lesson in lessons if lesson.name in wanted]
+    return [Lesson(root, name) for name in names if name in wanted]
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -142,32 +134,39 @@ def runnable(selected: list[Lesson]) -> list[Lesson]:
     return [lesson for lesson in selected if lesson.name not in names]
 
 
+def code_lines(path: Path) -> list[str]:
+    """Return the lines of a module, without its comments."""
+    lines = path.read_text("utf-8").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def digest(content: list | dict) -> str:
+    """Return the SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def source_hash(lesson: Lesson) -> str:
     """SHA-256 of all that the outputs of a lesson come from.
 
     These are its own code cells, the definitions in the lessons and the modules of captcha_reader
-    that it imports (and that those import), the results in models/ that it reads, and the pins of
+    that it imports (and that those import), the results in models/ that it names, and the pins of
     what lessons can import. Text cells, the cell for Colab and a demo cell of an imported lesson
     do not count.
     """
     root, cells = lesson.root, [cell for _, cell in code_cells(lesson.read())]
     trees = [parse(lesson, cell) for cell in cells]
     parts: list = [[cell.source, tags(cell)] for cell in cells]
-    for path in sorted(modules_of(trees, root)):
-        lines = path.read_text("utf-8").splitlines()
-        parts.append([path.stem, [line for line in lines if line and not line.startswith("#")]])
+    parts += [[path.stem, code_lines(path)] for path in sorted(modules_of(trees, root))]
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    calls = [node for node in nodes if isinstance(node, ast.Call) and node.args]
-    kept = {ast.unparse(n.args[0]).strip("'") for n in calls if ast.unparse(n.func) in KEPT}
-    words = [str(node.value) for node in nodes if isinstance(node, ast.Constant)]
-    kept |= {word[:-4] for word in words if word.endswith(".csv")}  # MODELS / "cnn.csv"
-    results = [root / "models" / f"{name}.{kind}" for name in kept for kind in ("json", "csv")]
-    parts += [[path.name, path.read_text("utf-8")] for path in sorted(results) if path.exists()]
+    words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    files = sorted([*root.glob("models/*.json"), *root.glob("models/*.csv")])
+    results = [path for path in files if {path.stem, path.name} & words]
+    parts += [[path.name, path.read_text("utf-8")] for path in results]
     groups = project(root)["optional-dependencies"]
     pins = [*project(root)["dependencies"], *groups["lessons"]]
     parts.append([pin for pin in pins if not pin.startswith(("jupyter", "filelock", "ipykernel"))])
     parts.append(groups["torch"] if needs_torch(lesson) else [])
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return digest(parts)
 
 
 def project(root: Path) -> dict:

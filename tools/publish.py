@@ -77,18 +77,14 @@ def minutes(notebook: NotebookNode) -> int:
     return 5 * round((len(" ".join(text).split()) / 200 + len(lines) * 8 / 60) / 5)
 
 
-def badges(lesson: Lesson) -> str:
-    """Return links that open a lesson elsewhere, or nothing without an address."""
-    address = lessons.address(lesson.root).removeprefix("https://github.com/")
-    return BADGES.format(f"{address}/blob/main/{lesson}") if address else ""
-
-
 def with_tables(text: str, root: Path, readme: str) -> str:
     """Return the text of a README with its tables, and the badges and minutes of lessons."""
 
     def row(old: re.Match) -> str:
-        lesson = Lesson(root, old[2])
-        return f"{old[1]}{badges(lesson)}{old[3]}{minutes(lesson.read())} |"
+        lesson, address = Lesson(root, old[2]), lessons.address(root)
+        address = address.removeprefix("https://github.com/")
+        badges = BADGES.format(f"{address}/blob/main/{lesson}") if address else ""
+        return f"{old[1]}{badges}{old[3]}{minutes(lesson.read())} |"
 
     made = iter(tables(root, readme))
     return ROW.sub(row, BETWEEN.sub(lambda _: next(made), text))
@@ -121,7 +117,6 @@ def publish(run: Path, root: Path) -> bool:
         if judged["right"] <= earlier["right"]:
             return False
     counts = {x: scores.evaluate(read, x) for x in SETS[name]}
-    records = {x: score.record() for x, score in counts.items()}
     log = runs.read_log(run)
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
@@ -132,8 +127,9 @@ def publish(run: Path, root: Path) -> bool:
     if "classic-100k" in counts:  # lesson 6 looks at all of them
         wrong = pd.DataFrame(counts["classic-100k"].wrong, columns=["text", "answer"])
         lessons.write(home.with_name(f"{name}_errors.csv"), wrong.to_csv(index=False))
+    records = {x: score.record() for x, score in counts.items()} | {judge: judged}
     file = {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
-    runs.write_json(home, results | {"scores": records | {judge: judged}} | file)
+    runs.write_json(home, results | {"scores": records} | file)
     if name == "ctc":
         export.main([f"--model={final}"])
     return True

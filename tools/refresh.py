@@ -55,8 +55,7 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
     selected = lessons.runnable(lessons.find(root, arguments.only))
     if differing := list(gates.sync(root)):
         raise SystemExit("\n".join(differing))
-    stale = [*gates.outputs(root), *gates.provenance(root)]
-    failed = False
+    stale, failed = [*gates.outputs(root), *gates.provenance(root)], False
     for lesson in selected:
         if not arguments.force and not any(x.startswith(f"{lesson}: ") for x in stale):
             print(f"{lesson.name}: nothing changed")

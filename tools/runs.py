@@ -1,7 +1,6 @@
 """The record of a training: written when it starts, completed when it ends."""
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -16,22 +15,19 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from tools.lessons import ROOT, write
+from tools.lessons import ROOT, code_lines, digest, write
 
+BEGAN = time.perf_counter()  # when this command did
 RUN, RESULTS = "run.json", "results.json"
 NOTED = ("keras", "tensorflow", "jax", "torch", "captcha", "pillow", "numpy")  # packages
 
 
 def code_hash() -> str:
     """Return the SHA-256 of the code of this repository that is imported, without its comments."""
+    folders = [ROOT / name for name in ("captcha_reader", "notebooks_py", "tools")]
     files = [getattr(module, "__file__", None) for module in sys.modules.values()]
-    digest = hashlib.sha256()
-    for path in sorted({Path(file).resolve() for file in files if file}):
-        if path.parent in [ROOT / name for name in ("captcha_reader", "notebooks_py", "tools")]:
-            lines = path.read_text("utf-8").splitlines()
-            code = [line for line in lines if line.strip() and not line.startswith("#")]
-            digest.update("\n".join([path.stem, *code]).encode())
-    return digest.hexdigest()
+    paths = sorted({Path(file).resolve() for file in files if file})
+    return digest([[path.stem, code_lines(path)] for path in paths if path.parent in folders])
 
 
 def cpuinfo() -> str:
@@ -95,25 +91,23 @@ def locked(out: Path) -> Iterator[None]:
         raise ValueError(f"another process trains in {out}: wait, or use OUT=") from None
 
 
-def count_steps(settings: dict, began: float, seconds_a_step: Callable[[], float]) -> int:
+def count_steps(settings: dict, seconds_a_step: Callable[[], float]) -> int:
     """Return how many steps the budget pays for, to the nearest.
 
-    Minutes are those of the whole command, from `began`: a twentieth is kept for reading held-out
-    captchas, and a few seconds for the end.
+    Minutes are those of the whole command: a twentieth is kept for reading held-out captchas, and a
+    few seconds for the end.
     """
     batch, budget = settings["batch"], settings["budget"]
     if isinstance(budget, int):
         return round(budget / batch)
     seconds = 1.05 * seconds_a_step()
-    left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - began) - 15
+    left = 60 * int(budget.removesuffix("min")) - (time.perf_counter() - BEGAN) - 15
     steps = max(1, round(left / seconds))
     print(f"{batch / seconds:.0f} captchas a second: {steps * batch:,} in {budget}", flush=True)
     return steps
 
 
-def open_run(
-    out: Path, settings: dict, command: str, began: float, seconds_a_step: Callable[[], float]
-) -> dict:
+def open_run(out: Path, settings: dict, command: str, seconds_a_step: Callable[[], float]) -> dict:
     """Start the run of these settings in a folder, or go on with the one there; return its record.
 
     Its steps are counted at the start, by `count_steps`.
@@ -124,14 +118,13 @@ def open_run(
     code = code_hash()
     if not (out / RUN).exists():
         record = {"command": command, "settings": settings, "code": code, **hardware()}
-        write_json(out / RUN, record | {"steps": count_steps(settings, began, seconds_a_step)})
+        write_json(out / RUN, record | {"steps": count_steps(settings, seconds_a_step)})
     record = json.loads((out / RUN).read_text("utf-8"))
     for name, value in settings.items():
         if (old := record["settings"].get(name)) != value:
-            if name in ("content", "start"):  # of `make tune`
-                raise ValueError(f"{out} holds a run with other pictures or first weights: use "
-                                 "OUT=another-folder")  # fmt: skip
-            raise ValueError(f"{out} holds a run with {name.upper()}={old}, not {value}: "
+            of_tune = {"content": "other pictures", "start": "other first weights"}
+            what = of_tune.get(name, f"{name.upper()}={old}, not {value}")
+            raise ValueError(f"{out} holds a run with {what}: "
                              "use that to go on with it, or OUT=another-folder")  # fmt: skip
     if (out / RESULTS).exists():
         raise ValueError(f"{out} holds a finished run: use OUT=another-folder")
@@ -151,25 +144,24 @@ def write_json(path: Path, content: dict) -> None:
     write(path, json.dumps(content, indent=1) + "\n")
 
 
-def end_with(main: Callable[[], int]) -> None:
+def end_with(main: Callable[[], int | None]) -> None:
     """Call `main` and end this process with its exit code; an error of the user is one line.
 
     Ctrl-C ends with 3, so that a script can tell. TensorFlow's thread that asks for batches ahead
     waits for Python, and at an ordinary end Python waits for it: after Ctrl-C for ever.
     """
+    code = 1
     try:
         code = main()
     except SystemExit as error:  # from argparse, which has printed a line
         code = error.code
     except (ModuleNotFoundError, OSError, RuntimeError, ValueError) as error:
         print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
-        code = 1
     except KeyboardInterrupt:
         print("\nstopped; a training goes on where it was when you type the same command again")
         code = 3
     except BaseException:
         traceback.print_exc()
-        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)

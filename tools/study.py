@@ -5,7 +5,6 @@ hour, ablation and heads hours: there, what is finished is not trained again, an
 goes on. A training lies in a folder that is named by its settings and by the code that made it.
 """
 
-import hashlib
 import itertools
 import json
 import random
@@ -29,6 +28,7 @@ from captcha_reader.scores import evaluate, share
 from captcha_reader.styles import STYLES, draw_style, style_texts
 from captcha_reader.texts import ALPHABET, random_texts
 from tools import kinds, options, runs
+from tools.lessons import digest
 
 RUNS = Path("build/study")  # where trainings lie
 SIZES = ((128, 64), (170, 80))  # of classic captchas, and of those in lesson 1
@@ -128,8 +128,7 @@ def bank(pictures: int, seed: int) -> dict:
             print(f"{name}, {size[0]}x{size[1]}")
             for what, count in painters[name].items():
                 print(f"  {what:14}{share(*count)}", flush=True)
-    judge = {"name": "ctc", "sha256": results["sha256"]}
-    return {"network": judge, "pictures": counts}
+    return {"network": {"name": "ctc", "sha256": results["sha256"]}, "pictures": counts}
 
 
 def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> list[dict]:
@@ -139,19 +138,18 @@ def rows_of(name: str, changes: dict, judge: str, pictures: int, seed: int) -> l
     """
     import keras
 
-    from captcha_reader.training import check_backup, settle_norms
+    from captcha_reader.training import settle_norms
     from notebooks_py import ch4_gpu_training as ch4
     from tools.networks import NETWORKS
 
     settings = {"seed": seed, "pictures": pictures} | RECIPE | changes
-    digest = hashlib.sha256(json.dumps([settings, runs.code_hash()]).encode()).hexdigest()
-    folder, job = RUNS / digest[:16], Practice(seed, **settings["practice"])
+    folder = RUNS / digest([settings, runs.code_hash()])[:16]
+    job = Practice(seed, **settings["practice"])
     if (finished := folder / f"{judge}.json").exists():
         return json.loads(finished.read_text())["rows"]
     kind, steps = NETWORKS[settings["kind"]], round(pictures / job.batch)
     with runs.locked(folder), Ahead(job) as draw:
         runs.write_json(folder / runs.RUN, {"settings": settings, "steps": steps})
-        check_backup(folder / "backup")
         keras.backend.clear_session()  # which forgets the precision, too
         keras.mixed_precision.set_dtype_policy(settings["precision"])
         keras.utils.set_random_seed(seed)
@@ -258,24 +256,22 @@ STUDIES = {  # what measures it, and with how many pictures
 }
 
 
-def main() -> int:
+def main() -> None:
     """Measure what the command line says."""
     parser = options.parser("study", "Repeat a comparison of lessons 4 and 8.")
-    add, whole, positive = parser.add_argument, options.whole, options.positive
+    add = parser.add_argument
+    batch = options.number(int, 64, float("inf"), "at least one batch of 64")
     add("--what", choices=STUDIES, required=True, help="what to compare")
-    add("--pictures", type=positive, help="captchas, if not as usual")
-    add("--seed", type=whole, default=2019, help="ablation, heads: and the next")
+    add("--pictures", type=batch, help="captchas, if not as usual")
+    add("--seed", type=options.whole, default=2019, help="ablation, heads: and the next")
     add("--out", type=options.path, help="a file; models/WHAT.json if not")
     given = parser.parse_args()
     study, usual = STUDIES[given.what]
     pictures, out = given.pictures or usual, given.out or Path("models", f"{given.what}.json")
-    if pictures < 64:
-        parser.error(f"--pictures={pictures} is less than one batch of 64")
     options.import_keras()
     results = study(pictures, given.seed)
     runs.write_json(out, results | {"machine": runs.hardware()})
     print(f"written: {out}")
-    return 0
 
 
 if __name__ == "__main__":

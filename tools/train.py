@@ -24,6 +24,7 @@ from captcha_reader.testsets import CLASSIC, WIDE, in_any_size
 from captcha_reader.texts import HEIGHT, WIDE_WIDTH, WIDTH, ctc_labels
 from captcha_reader.weights import sha256
 from tools import options, runs
+from tools.evaluate import FINISHED
 
 VALID = 5_000  # held-out captchas of each kind that are read after each epoch
 QUICK = 1_000  # as many where the budget is in minutes
@@ -42,9 +43,8 @@ def captchas_or_minutes(text: str) -> int | str:
     return int(text) if text == number else text
 
 
-def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
+def make_parser(words: list[str]) -> argparse.ArgumentParser:
     """Return the parser of a command line; its defaults are those of the model named there."""
-    words = sys.argv[1:] if words is None else words
     parser = options.parser("train", "Train a network from nothing, or go on after a stop.")
     add, share = parser.add_argument, options.share
     precisions = "auto", "float32", "mixed_bfloat16"
@@ -66,7 +66,7 @@ def make_parser(words: list[str] | None) -> argparse.ArgumentParser:
     return parser
 
 
-def read_options(words: list[str] | None = None) -> tuple[dict, Path | None, int]:
+def read_options(words: list[str]) -> tuple[dict, Path | None, int]:
     """Return the settings of a command line, its folder, if it names one, and its workers."""
     parser = make_parser(words)
     given = parser.parse_args(words)
@@ -153,7 +153,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     """Train as the settings say, write model.keras, and return the record of the run."""
     import keras
 
-    from captcha_reader.training import check_backup, every_device
+    from captcha_reader.training import every_device
     from notebooks_py import ch4_gpu_training as ch4
     from tools.networks import NETWORKS
 
@@ -170,7 +170,6 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
         data = ch4.PracticeSequence(job, draw, kind["labels"])
         record = open_run(lambda: seconds_a_step(new_model(1_000), data))
-        check_backup(out / "backup")
         model = new_model(record["steps"])
         print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
         held = held_out(settings, kind["labels"])
@@ -180,18 +179,12 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
     finished.set_weights(model.get_weights())  # the average, with which the training ends
     finished.save(out / "model.keras")
     device = keras.distribution.list_devices()[0].split(":")[0].upper()
-    return record | {
-        "device": device,
-        "backend": keras.backend.backend(),
-        "parameters": model.count_params(),
-        "sha256": sha256(out / "model.keras"),
-    }
+    return record | {"device": device, "parameters": model.count_params()}
 
 
-def main() -> int:
+def main() -> None:
     """Train, with a lock on the folder."""
-    began = time.perf_counter()
-    settings, out, workers = read_options()
+    settings, out, workers = read_options(sys.argv[1:])
     typed = command(settings)
     if settings["model"] == "pytorch":
         from tools.train_torch import RANK, train
@@ -202,18 +195,18 @@ def main() -> int:
     if settings["precision"] == "auto":
         settings["precision"] = runs.best_precision(backend)
     out = out or Path("build/train", "-".join(map(str, settings.values())))
-    open_run = partial(runs.open_run, out, settings, typed, began)
+    open_run = partial(runs.open_run, out, settings, typed)
     with runs.locked(out) if RANK == 0 else contextlib.nullcontext():
         record = train(settings, out, workers, open_run)
         if RANK > 0:
-            return 0
-        log = runs.read_log(out)
+            return
+        log, weights = runs.read_log(out), out / f"model{FINISHED[settings['model']]}"
         pictures, seconds = record["steps"] * settings["batch"], round(float(log.seconds.sum()))
+        record |= {"backend": backend, "sha256": sha256(weights)}
         runs.write_json(out / runs.RESULTS, record | {"pictures": pictures, "seconds": seconds})
     right = f"{100 * log.val_acc.iloc[-1]:.1f} % of held-out captchas read right"
     print(f"{pictures:,} captchas in {seconds:,} seconds of training; {right}")
-    print(f"written: {out}/model.*, {runs.RESULTS}, log.csv")
-    return 0
+    print(f"written: {weights}, {runs.RESULTS}, log.csv")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from captcha_reader.practice import Ahead
 from captcha_reader.texts import encode
-from captcha_reader.weights import sha256
 from notebooks_py import ch7_ctc_pytorch as ch7
 from tools.train import held_out, practice
 
@@ -31,13 +30,6 @@ SIZES = {
              "norms": "every", "lstm": 128},
 }  # fmt: skip
 RANK, WORLD = (int(os.environ.get(name, x)) for name, x in (("RANK", 0), ("WORLD_SIZE", 1)))
-
-
-def load(path: Path, size: str) -> ch7.CTCNet:
-    """Return a network with the weights of a .pt file."""
-    model = ch7.CTCNet(**SIZES[size])
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return model
 
 
 class Run:
@@ -130,26 +122,21 @@ def train(settings: dict, out: Path, workers: int, open_run) -> dict:
         run = Run(settings, steps)
         done = run.resume(out / "state.pt")
         with tqdm(initial=done, total=steps, unit="batch", disable=RANK > 0 or None) as progress:
-            while done < steps:
-                start, end = time.perf_counter(), min(done + job.steps, steps)
-                loss = run.train(draw, done, end)
-                progress.update(end - done)
+            for first in range(done, steps, job.steps):
+                start, end = time.perf_counter(), min(first + job.steps, steps)
+                loss = run.train(draw, first, end)
+                progress.update(end - first)
                 if RANK == 0:
-                    row = {"epoch": (end - 1) // job.steps, "loss": loss, **run.read(valid)}
+                    row = {"epoch": first // job.steps, "loss": loss, **run.read(valid)}
                     row["seconds"] = time.perf_counter() - start
                     progress.set_postfix(val_acc=row["val_acc"])
                     log = out / "log.csv"
                     pd.DataFrame([row]).to_csv(log, mode="a", header=not log.exists(), index=False)
                     run.save(out / "state.pt", end)
-                done = end
         finished = run.average.module.cpu().to(memory_format=torch.contiguous_format)
         if RANK == 0:
             torch.save(finished.state_dict(), out / "model.pt")
     if WORLD > 1:
         distributed.destroy_process_group()
-    return record | {
-        "device": run.device.upper(),
-        "backend": "torch",
-        "parameters": sum(weights.numel() for weights in finished.parameters()),
-        "sha256": sha256(out / "model.pt") if RANK == 0 else "",
-    }
+    parameters = sum(weights.numel() for weights in finished.parameters())
+    return record | {"device": run.device.upper(), "parameters": parameters}

@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import shutil
-import time
 import warnings
 from collections import Counter
 from functools import partial
@@ -27,6 +26,7 @@ from captcha_reader.scores import share, wilson
 from captcha_reader.texts import ALPHABET, HEIGHT
 from captcha_reader.weights import describe, description, find, sha256
 from tools import options, runs
+from tools.lessons import digest
 from tools.train import captchas_or_minutes, seconds_a_step
 
 BATCH = 32  # pictures in a batch
@@ -108,8 +108,6 @@ def first_network(source: Path | None, alphabet: str, seed: int):
         return ch4.build_ctc(len(alphabet), **ch4.SLIM)
     model = keras.models.load_model(source, compile=False)
     known = (description(source) or {}).get("alphabet", ALPHABET)
-    if model.name != "ctc" or model.output_shape[-1] != len(known) + 1:
-        raise ValueError(f"{source} is no CTC network for the characters {known}")
     return with_alphabet(model, known, alphabet)
 
 
@@ -140,7 +138,6 @@ def train(
     keras = options.import_keras()
     import matplotlib
 
-    from captcha_reader.training import check_backup
     from notebooks_py import ch8_own_captchas as ch8
     from notebooks_py.ch3_ctc import read_ctc
 
@@ -154,7 +151,6 @@ def train(
         return seconds_a_step(model, data)
 
     record = open_run(seconds)
-    check_backup(out / "backup")
     print(f"{len(learn):,} pictures to learn from, {len(test):,} held out; {record['steps']:,} "
           f"batches of {BATCH}, in {out}", flush=True)  # fmt: skip
     ch8.fine_tune(first_network(source, alphabet, seed), data, record["steps"], out)
@@ -169,47 +165,36 @@ def train(
     return record | {"alphabet": alphabet} | score
 
 
-def main() -> int:
+def main() -> None:
     """Look at the folder, train, and say what to type next."""
-    began = time.perf_counter()
     given = vars(read_options())
+    from tools.export import export
+
     words = [f"{name.upper()}={shlex.quote(str(x))}" for name, x in given.items() if x is not None]
     folder, start, seed, out = given["folder"], given["from"], given["seed"], given.pop("out")
     pictures, texts = read_all(folder, given["pattern"])
     learn, _ = split(texts, seed=seed)  # raises an error if all texts are the same
     source = None if start == "nothing" else find("ctc.keras") if start == "ctc" else Path(start)
-    try:
-        from tools.export import export
-    except ModuleNotFoundError:
-        export = None
-    if export and start not in ("ctc", "nothing"):
+    if start not in ("ctc", "nothing"):
         export(source)  # raises an error if the result could not be written as ONNX
     usual = round(400 * (len(learn) / 200) ** 0.5)  # batches: twice, if there is four times more
     settings = {
         "content": hashlib.sha256(pictures.tobytes() + json.dumps(texts).encode()).hexdigest(),
         "start": source and sha256(source),
-    }
-    settings |= given | {
+        **given,
         "folder": folder.resolve().name,
         "batch": BATCH,
         "budget": given["budget"] or usual * BATCH,
     }
-    name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    out = out or Path("build/train", f"tune-{settings['folder']}-{name}")
+    out = out or Path("build/train", f"tune-{settings['folder']}-{digest(settings)[:8]}")
     typed = " ".join(["make tune", *words])
     with runs.locked(out):
-        open_run = partial(runs.open_run, out, settings, typed, began)
+        open_run = partial(runs.open_run, out, settings, typed)
         record = train(pictures, texts, source, seed, out, open_run)
-        network = out / "mine.onnx"
-        if export:
-            network.write_bytes(export(out / "mine.keras"))
+        (network := out / "mine.onnx").write_bytes(export(out / "mine.keras"))
         runs.write_json(out / runs.RESULTS, record)  # the last, so that all can be made again
-    if not export:
-        print(f"next: make export MODEL={shlex.quote(str(out / 'mine.keras'))}")
-        return 0
     picture = shlex.quote(str(picture_files(folder)[0]))
     print(f"written: {network}\nnext: make read FILE={picture} MODEL={shlex.quote(str(network))}")
-    return 0
 
 
 if __name__ == "__main__":
