@@ -1,14 +1,20 @@
 """Counting right captchas, and how sure a count is."""
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from captcha_reader import scores
 from captcha_reader.scores import difference, evaluate, share, wilson
+from captcha_reader.testsets import FINGERPRINTS
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 9), (98, 99), (10**6, 10**6)])
-def test_the_ends_are_where_the_share_is_just_not_rejected(right, n):
+@settings(deadline=None)  # a busy machine is no fault
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_ends_are_where_the_share_is_just_not_rejected(count):
     """Wilson's definition: |p - p0| = z * sqrt(p0 (1 - p0) / n) at both ends."""
+    right, n = count
     low, high = wilson(right, n)
     assert 0 <= low <= right / n <= high <= 1 and low < high
     for end in (low, high):
@@ -31,14 +37,21 @@ def test_published_intervals_of_a_difference(counts, expected):
     assert difference(*counts) == expected
 
 
-def test_only_whole_texts_of_any_length_are_right(monkeypatch):
-    """What `record` makes of a score is compared with models/ in test_weights.py."""
-    texts = [["AB12", "AB12", "AB12", "AB12"], ["", "", "7", "ABCDEF", "ABCDEF"]]
-    answers = [["AB12", "?B12", "AB1", "AB12A"], ["", "0", "7", "ABCDEF", "ABDEF"]]
-    monkeypatch.setattr(scores, "draw_test_set", lambda name: zip(answers, texts, strict=True))
-    score = evaluate(lambda pictures: pictures, "sizes-1k")
-    assert (score.n, score.right) == (9, 4)
-    assert score.right_by_position == (3 + 3, 4 + 2, 4 + 1, 3 + 1, 1, 1)
+def test_only_whole_texts_of_any_length_are_right_and_the_record_says_it_all(monkeypatch):
+    batches = [(np.zeros((4, 64, 128, 3)), ["AB12", "AB12", "AB12", "AB12"]),
+               (np.zeros((5, 50, 99, 3)), ["", "", "7", "ABCDEF", "ABCDEF"])]  # fmt: skip
+    answers = iter([["AB12", "?B12", "AB1", "AB12A"], ["", "0", "7", "ABCDEF", "ABDEF"]])
+    monkeypatch.setattr(scores, "draw_test_set", lambda name: iter(batches))
+    score = evaluate(lambda pictures: next(answers), "sizes-1k")
+    low, high = wilson(4, 9)
+    assert score.record() == {
+        "test_set": "sizes-1k",
+        "n": 9,
+        "right": 4,
+        "right_by_position": [3 + 3, 4 + 2, 4 + 1, 3 + 1, 1, 1],
+        "interval": [round(low, 5), round(high, 5)],
+        "fingerprint": FINGERPRINTS["sizes-1k"],
+    }
     wrong = [("AB12", "?B12"), ("AB12", "AB1"), ("AB12", "AB12A"), ("", "0"), ("ABCDEF", "ABDEF")]
     assert score.wrong == tuple(wrong)
     assert str(score) == f"sizes-1k: 4 right, {share(4, 9)}"
