@@ -455,7 +455,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# In the last line 0 lies outside the interval, so it is hardly chance that the original's result is a little better.
+# In the last line 0 lies within the interval: the original's result is a little better, but that may be chance.
 #
 # ## Sixteen answers under the picture
 #

@@ -138,9 +138,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 #             print(f"    {what:14} {share(*counts[what])}")
 
 # %% [markdown]
-# With our bank the network confuses the two as often as with the package, within what chance allows. (Why it reads a
-# few more of the bank's captchas entirely right, we do not know.) With the white bank it takes `O` for `0` far more
-# often. So training may use our bank, but test sets never do.
+# With our bank the network confuses the two as often as with the package, within what chance allows. With the white bank
+# it takes `O` for `0` far more often. So training may use our bank, but test sets never do.
 #
 # ## The recipe
 #

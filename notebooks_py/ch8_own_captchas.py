@@ -93,8 +93,8 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 
 # %% [markdown]
 # A frame is cut off, and every picture is scaled to a height of 64. If a picture is light on dark, its inverse is read,
-# too. Upside down, a `3` looks like an `E`, but the low percentage is a warning. Does a wrong answer always come with
-# one?
+# too. Upside down, the network finds nothing, as it has practised (lesson 4). But does a low percentage warn of every
+# wrong answer?
 #
 # `make study WHAT=kinds` read a thousand pictures of each kind below. For lower case, a blank picture and a landscape,
 # "nothing" is right. The last column counts wrong answers of which the network was more than 90 % sure.
@@ -109,8 +109,8 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #         print(f"{kind:34} {share(row['right'], row['n'])} {sure:4}")
 
 # %% [markdown]
-# On captchas of this style a sure answer is hardly ever wrong (lesson 6). Lower case is the weak spot: it is often read
-# as capitals, and often with certainty. And six characters need more room than 128x64 offers.
+# On captchas of this style a sure answer is hardly ever wrong (lesson 6). Lower case is the weak spot: one in seven is
+# read as capitals, and half of these with certainty. And six characters need more room than 128x64 offers.
 #
 # ## Any size, any length
 #
