@@ -151,8 +151,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # and those of a batch become equally wide. And what is hard needs more practice: in a fifth of the captchas (in our
 # long runs, in half) most characters are `O` or `0`.
 #
-# Each share is a setting of `Practice`. In the figure, batches 0 and 5 are of the main task. Even there every fifth
-# captcha has another size, so that the means of batch normalisation fit both kinds.
+# Each share is a setting of `Practice`. In the figure, where by chance three pictures have nothing to read, batches 0
+# and 5 are of the main task. Even there every fifth captcha has another size, so that the means of batch normalisation
+# fit both kinds.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
