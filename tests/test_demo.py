@@ -130,6 +130,14 @@ def test_pictures_of_all_kinds_and_sizes_are_read_as_in_python(page):
     assert reading.text == "7XKM"
 
 
+def test_what_it_says_fits_the_reading(page):
+    rng = stream(3, "page", 0, 0)
+    notes = {"8KPM": [], "KX7": ["one to six"], "MAK0T": ["one to six", "confused"]}
+    for text, expected in notes.items():
+        says = give(page, saved(Image.fromarray(draw_captchas([text], rng, 170)[0])))
+        assert says.startswith(text) and re.findall("one to six|confused", says) == expected
+
+
 @pytest.mark.parametrize(("kind", "message"), [
     ("drop", "no file in what you dropped"), ("paste", "no picture to paste")
 ])  # fmt: skip

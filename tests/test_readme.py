@@ -5,6 +5,8 @@ from collections import Counter
 
 from conftest import ROOT
 
+from tools import lessons
+
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
 CODE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)]+)\)")
@@ -30,3 +32,16 @@ def shared(text: str) -> dict[str, object]:
 def test_both_languages_say_the_same():
     english, chinese = ((ROOT / x).read_text("utf-8") for x in ("README.md", "README.zh.md"))
     assert shared(chinese) == shared(english)
+
+
+def test_the_glossary_has_the_words_of_the_lessons():
+    english, chinese = ((ROOT / x).read_text("utf-8") for x in ("README.md", "README.zh.md"))
+    row = re.compile(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \| (\d) \|$", re.M)
+    terms = row.findall(english)
+    assert terms and terms == [(term, own, lesson) for own, term, lesson in row.findall(chinese)]
+    for term, _, number in terms:
+        (lesson,) = (
+            lesson for lesson in lessons.find(ROOT) if lesson.name.startswith(f"ch{number}_")
+        )
+        cells = [cell.source for cell in lesson.read().cells if cell.cell_type == "markdown"]
+        assert term.lower() in " ".join(cells).replace("*", "").lower(), term

@@ -58,8 +58,9 @@ class Lesson:
 def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
     """Return the lessons in reading order, or those in `only`; with `one_sided` also halves."""
     paths = [*root.glob("notebooks/*.ipynb"), *root.glob("notebooks_py/*.py")]
-    sides = Counter(x.stem for x in paths if re.fullmatch(r"ch\d_\w+|solutions", x.stem))
-    names = [name for name in sorted(sides) if one_sided or sides[name] == 2]
+    sides = Counter(x.stem for x in paths if re.fullmatch(r"ch\d+_\w+|solutions", x.stem))
+    names = [name for name in sides if one_sided or sides[name] == 2]
+    names.sort(key=lambda name: (len(name.partition("_")[0]), name))  # ch9, ch10, solutions
     wanted = only.replace(",", " ").split() or names
     if unknown := sorted(set(wanted) - set(names)):
         raise SystemExit(f"{unknown[0]} is not a lesson; the lessons are: {', '.join(names)}")
