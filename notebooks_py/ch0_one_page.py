@@ -20,8 +20,8 @@
 # *Lesson 0 of 8 · 15 minutes · needs nothing · trains for two minutes*
 #
 # In a few minutes you will draw twenty thousand captchas, train a network on them, and watch it read captchas that it
-# has never seen. You need no GPU and no data set. Paste the cells of this page into an empty notebook, on your laptop
-# or in Google Colab, run `%pip install captcha==0.7.0 keras tensorflow matplotlib` there, and then the cells.
+# has never seen. You need no GPU and no data set. In an empty notebook, on your laptop or in Google Colab, run
+# `%pip install captcha==0.7.0 keras tensorflow matplotlib`, and then paste and run the cells of this page.
 
 # %%
 # pip install captcha==0.7.0 keras tensorflow matplotlib
@@ -88,8 +88,8 @@ def to_grey(pictures):
 # plt.show()
 
 # %% [markdown]
-# Now we draw twenty thousand, which takes about a minute. Each character becomes a number from 1 to 36; you will soon
-# see what the 0 is for.
+# Now we draw twenty thousand, which takes about a minute. Each character becomes a number from 1 to 36; 0 is kept for
+# later.
 
 # %% tags=["active-ipynb"]
 # texts, pictures = draw(32 * STEPS)
@@ -100,10 +100,10 @@ def to_grey(pictures):
 # %% [markdown]
 # ## Build
 #
-# The network has four blocks, which look for strokes, then corners, then letters. The first block divides the height
-# and the width of the picture by four, the second divides both by two, and the last two halve only the height, so 16
-# columns and 2 rows remain. For each column the network then gives 37 scores, one for each possible answer: the 36
-# characters, and "nothing new here", which is number 0.
+# The network has four blocks, which look for strokes, then corners, then letters. The first divides the height and the
+# width of the picture by four, the second halves both, and the last two halve only the height, so 16 columns and 2 rows
+# remain. For each column the network then gives 37 scores, one for each possible answer: the 36 characters, and
+# "nothing new here", which is number 0.
 
 # %%
 def block(filters, stride=1, pool=2):
@@ -133,8 +133,8 @@ def build():
 # ## Train
 #
 # Training reduces the *loss*, a number that says how wrong the answers are. Nobody tells the network in which column a
-# character stands: our loss, called CTC, asks only that the characters come in the right order. The *learning rate*
-# says how much each batch may change the network. It rises to 0.003 and then falls to zero.
+# character stands: for our loss, called CTC, only the characters and their order count. The *learning rate* says how
+# much each batch may change the network. It rises to 0.003 and then falls to zero.
 
 # %% tags=["active-ipynb"]
 # model, steps = build(), EPOCHS * STEPS
@@ -167,8 +167,7 @@ def wilson(right, n, z=1.96):
 
 # %% [markdown]
 # Now the network reads two thousand captchas that it has never seen. A captcha counts as right only if all four
-# characters are right. Above the first twelve captchas, a right answer is green; a wrong one is red, followed by the
-# true text.
+# characters are. The first twelve are shown, with right answers in green, and wrong ones in red before the true text.
 
 # %% tags=["active-ipynb", "trained"]
 # texts, pictures = draw(2_000)
@@ -180,8 +179,8 @@ def wilson(right, n, z=1.96):
 # plt.show()
 
 # %% [markdown]
-# Nearly all titles are green. Two thousand other captchas would give a slightly different share, so the title gives
-# Wilson's interval, too: the true accuracies that fit such a count.
+# Nearly all answers are green. Two thousand other captchas would give a slightly different share, so the heading adds
+# Wilson's interval: the true accuracies that fit such a count.
 #
 # Why does this work? What is in a captcha, what do the blocks see, and how does a network learn where characters are
 # when it is told only their order? The next eight lessons take this page apart, and end with a network that reads

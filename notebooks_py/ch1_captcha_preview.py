@@ -39,7 +39,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # From here on you need the whole repository: `captcha_reader` is its small library, and `notebooks_py` holds the
-# lessons as modules. One number, the *seed*, decides all captchas of this lesson. Change it, and you get others.
+# lessons as modules. One number, the *seed*, decides all captchas of this lesson.
 
 # %% tags=["parameters", "active-ipynb"]
 # SEED = 2019  # the year of the tutorial that this one grew out of
@@ -66,7 +66,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #
 # ## A page of them
 #
-# Here are 24 captchas of 128x64 pixels, large enough to read and quick to compute with.
+# Here are 24 captchas of 128x64 pixels.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder, show_captchas
@@ -120,12 +120,12 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# Follow the zero (second column) and the `O` (third) downwards. The font draws the zero narrower, but both are
-# stretched into boxes of the same size.
+# The font draws the zero (second column) narrower than the `O` (third), but both are stretched into boxes of the same
+# size.
 #
 # Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to 255.
-# The package makes the mask from the letter's own brightness. Here is one letter in four colours; above each mask
-# stands its most common level. Which letter will be palest?
+# The mask is made from the letter's own brightness. Here is one letter in four colours, with the most common level
+# above each mask. Which letter will be palest?
 
 # %% tags=["active-ipynb"]
 # from PIL import Image
@@ -168,9 +168,9 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # ## Why captcha 0.7.0?
 #
 # Judging by its source code, version `0.7.0` draws nearly as the package did for the
-# [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so our results can be compared. The newer `0.7.1`
-# can't be seeded, and because of a slip in a formula the corners of its boxes hardly move. How far do they move on
-# average, for a letter of 56 points?
+# [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so our results can be compared with the
+# tutorial's. The newer `0.7.1` can't be seeded, and because of a slip in a formula the corners of its boxes hardly
+# move. How far, on average, do the corners of a 56-point letter move in each version?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import CLASSIC, MODERN
@@ -253,9 +253,8 @@ class CaptchaSequence(keras.utils.PyDataset):
 #
 # ## A new epoch, new pictures
 #
-# After each epoch the data set has to move on to new pictures. A *callback*, code that Keras calls during training,
-# does this. (In training we also switch off the shuffling of `fit`, so
-# that our seed alone decides the order.)
+# After each epoch, a *callback*, code that Keras calls during training, moves the data set on to new pictures. (`fit`
+# must not shuffle, so that the seed alone decides the order.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):
@@ -315,7 +314,7 @@ class SetEpoch(keras.callbacks.Callback):
 # ## Further reading
 #
 # - [captcha on GitHub](https://github.com/lepture/captcha): you now know what each part of `image.py` is for.
-# - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese): all on one page.
+# - [The original tutorial](https://github.com/ypwhs/captcha_break) (in Chinese).
 # - [keras.utils.PyDataset](https://keras.io/api/utils/python_utils/#pydataset-class): data sets with workers.
 #
 # Next: [2. Read captchas with a convolutional network](ch2_cnn.ipynb) · [Solutions](solutions.ipynb)

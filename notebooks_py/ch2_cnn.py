@@ -70,13 +70,12 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # The first half of the network looks for patterns. A *convolution* slides small windows, its *filters*, over the
 # picture. A filter consists of *weights*, numbers that are learned in training, and gives a large number wherever the
 # picture has the pattern of these weights. All the numbers from one filter form a *channel*. *ReLU* replaces negative
-# numbers by 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation* keeps the numbers
-# near 0 and of the same spread. In training, it measures their mean and spread in each batch; in reading, it uses
-# running averages of these. With a smaller `momentum`, the averages forget sooner.
+# numbers with 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation* keeps the numbers
+# of each channel around 0 and equally spread. In training, it measures their mean and spread in each batch; in reading,
+# it uses running averages, which forget sooner if the `momentum` is smaller.
 #
-# A *block* has one or two convolutions of 3x3 pixels and a pooling, so it halves the height and the width. Block by
-# block, the network finds strokes, then corners, then pieces of letters. The original normalises after every
-# convolution, our own networks once in each block, which is faster.
+# A *block* has one or two convolutions of 3x3 pixels and a pooling, which halves the height and the width. The original
+# normalises after every convolution, our own networks once in each block, which is faster.
 
 # %%
 def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
@@ -114,10 +113,9 @@ def to_ink(picture):
 
 
 # %% [markdown]
-# The second half gives the answers. All numbers of the last block go to four *heads*, one for each position. In each
-# head a *dense* layer computes a score for each character: a weighted sum of these numbers, plus a learned number, the
-# *bias*. (The filters of a convolution have biases, too.) A *softmax* turns the scores into probabilities that add up
-# to one.
+# The second half gives the answers. In each of the four heads, a *dense* layer computes a score for each character: a
+# weighted sum of all numbers of the last block, plus a learned number, the *bias*. A *softmax* turns the scores into
+# probabilities that add up to one.
 
 # %%
 CLASSES = len(ALPHABET)
@@ -156,20 +154,19 @@ def build_cnn(
 # print(f"{full.count_params():,} parameters")
 
 # %% [markdown]
-# The numbers below each box are height, width and channels: the picture shrinks, while the number of channels grows.
-# *Parameters* are all the numbers that a network consists of.
+# Below each box stand its height, width and channels. *Parameters* are all the numbers that a network consists of.
 #
-# The original saw 3.7 million pictures on a GPU. For two minutes on a laptop we take a small network, `SMALL`: four
-# blocks of one convolution each, fewer filters, and a first convolution that moves by two pixels and so leaves a
-# quarter of them.
+# The original saw 3.7 million pictures on a GPU. To train in two minutes on a laptop, we take a small network, `SMALL`:
+# four blocks of one convolution each, fewer filters, and a first convolution that moves by two pixels (its `stride`)
+# and so gives a quarter as many numbers.
 #
 # ## Train
 #
-# Training changes the weights a little after each batch, so that the *loss* becomes smaller. Our loss is minus the
-# natural logarithm of the probability of the right answer, in *nats*, summed over the four heads. *Adam* is a common
-# rule for such changes, and the *learning rate* says how large its steps are. Like the original, we first train at one
-# rate, and then, from the best weights so far, at a tenth of it: large steps bring us near the goal, and small ones
-# right to it.
+# Training changes the weights a little after each batch, so that the *loss* becomes smaller. Our loss, the
+# *cross-entropy*, is minus the natural logarithm of the probability of the right answer (in *nats*), summed over the
+# four heads. *Adam* is a common rule for changing the weights, and the *learning rate* says how large its steps are.
+# Like the original, we first train at one rate, and then, from the best weights so far, at a tenth of it: large steps
+# bring us near the goal, and small ones right to it.
 
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
@@ -191,9 +188,9 @@ def build_cnn(
 # print(f"{model.count_params():,} parameters, {len(valid) * 128} held-out pictures")
 
 # %% [markdown]
-# *Held-out* pictures (`valid`) are kept aside, not to train on but to check the training. `EarlyStopping` would end a
-# longer training when the held-out loss has stopped falling, and `ModelCheckpoint` saves the weights with the smallest
-# held-out loss. Now the network learns:
+# *Held-out* pictures (`valid`) are never trained on; they only serve to check the training. `EarlyStopping` would end a
+# longer run once the held-out loss has stopped falling, and `ModelCheckpoint` saves the weights with the smallest
+# held-out loss.
 
 # %% tags=["active-ipynb"]
 # def compile_at(rate):
@@ -241,8 +238,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
     return decode_heads(model.predict_on_batch(pictures.astype("float32") / 255), alphabet)
 
 # %% [markdown]
-# Here are the first twelve of a thousand captchas. Each title is the network's answer, green if it is right. A captcha
-# counts only if *all* its characters are right.
+# Here are the first twelve of a thousand captchas, with right answers in green. A captcha counts as right only if *all*
+# its characters are.
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -272,8 +269,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #
 # ## With more patience
 #
-# `models/cnn.keras` is a finished network for all 36 characters, a slim form of the original. It was trained by the
-# recipe of lesson 4. Here it reads twelve captchas:
+# `models/cnn.keras` is a finished network for all 36 characters, a slim form of the original, trained with the recipe
+# of lesson 4. Here it reads twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, finished
@@ -288,8 +285,8 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     print(f"`{results['command']}` trained it")
 
 # %% [markdown]
-# What do the blocks of this network see? Here are, for each block, the four channels that vary most from place to
-# place. The brighter a cell, the larger its number.
+# What do the blocks of this network see? Here are the four channels of each block that vary most from place to place;
+# bright cells hold large numbers.
 
 # %% tags=["active-ipynb"]
 # if available("cnn"):
@@ -316,11 +313,11 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # the last block we recognise nothing in the 2 x 4 cells of a channel, but all channels together are enough for the
 # heads.
 #
-# A result should be repeatable, so test sets have *names* that decide every picture. `classic-1k` is a thousand
-# captchas, from streams that no training uses. `classic` is drawn by captcha 0.7.0, and `modern` as 0.7.1 draws, with
-# less warp. `default` and `preview` are drawn at 160x60 and 170x80, and scaled to 128x64 for the four heads. (`judge`
-# decided which network is the finished one, so it is no longer a fair test.) The cell recounts `classic-1k`; the other
-# counts were made once, by `make publish`.
+# A result should be repeatable, so each test set has a *name* that decides every picture. `classic-1k` is a thousand
+# captchas, drawn by captcha 0.7.0 from streams never used in training. `modern` is drawn as 0.7.1 draws, with less
+# warp; `default` and `preview` are drawn at 160x60 and 170x80 and scaled to 128x64 for the four heads. (`judge` served
+# to choose the finished network, so it is no longer a fair test.) The cell recounts `classic-1k`; the other counts were
+# made once, by `make publish`.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -336,15 +333,14 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #     assert abs(score.right - scores["classic-1k"]["right"]) <= 3  # processors round differently
 
 # %% [markdown]
-# The last line is the difference from the original in percentage points, with its interval in brackets. If 0 lay
-# inside, the difference might be chance. It does not, so this network reads more captchas right than the original did,
-# after half as many captchas of training. But it has not practised scaled letters, so it reads fewer of `default` and
-# `preview` right.
+# The last line is the difference from the original in percentage points, with its interval in brackets. As 0 lies
+# outside, the difference is hardly chance: this network reads more captchas right than the original did, after half as
+# many captchas of training. But it has not practised scaled letters, so it does worse on `default` and `preview`.
 #
 # ## Keep the model
 #
-# A `.keras` file holds both the architecture and the weights. For a compiled network like yours, it would also hold
-# Adam's memory, several numbers for each weight. A new `Model` around the same layers leaves this memory out.
+# A `.keras` file holds the architecture and the weights, and for a compiled network like yours also Adam's state,
+# several numbers for each weight. A new `Model` around the same layers leaves this state out.
 
 # %% tags=["active-ipynb"]
 # path = FOLDER / "digits.keras"

@@ -21,7 +21,7 @@
 #
 # By the end of this lesson you will know how a network learns the *order* of characters when nobody tells it where they
 # are, and why its accuracy may stay at 0 for a while. And after two minutes of training, a small network of yours will
-# read all 36 characters. You need [lesson 1](ch1_captcha_preview.ipynb) and [lesson 2](ch2_cnn.ipynb). A CPU is enough.
+# read captchas of all 36 characters. A CPU is enough.
 
 # %%
 import os
@@ -54,8 +54,8 @@ from notebooks_py.ch2_cnn import CLASSES, FILTERS, SMALL, blocks, to_ink
 # ## One answer for each column
 #
 # Each of the four heads of lesson 2 has to learn for itself where its character stands. The network of this lesson
-# gives 16 answers from left to right, one for each column of 8 pixels and its surroundings. *Every* column is asked the
-# same question: which character do you see?
+# gives 16 answers from left to right, one for each column of 8 pixels, seen with its surroundings. *Every* column is
+# asked the same question: which character do you see?
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -98,8 +98,8 @@ def spell(path: Sequence[int], alphabet: str = ALPHABET) -> str:
 #     print(f"{spell(path, 'AB')} says {spell(collapse(path), 'AB')!r}")
 
 # %% [markdown]
-# In the third line, the blank after the first `A` makes the next `A` a new letter. Without this blank all three would
-# be merged into one.
+# In the third line, the blank after the first `A` makes the next `A` a new letter. Without this blank, all three `A`s
+# would be merged.
 #
 # ## All the ways to say AB
 #
@@ -139,7 +139,7 @@ def alignments(label: Sequence[int], steps: int, classes: int) -> list[tuple[int
 #
 # ## The loss, by hand
 #
-# The network gives 37 numbers for each column, called *logits*, and a softmax turns them into probabilities. The
+# For each column the network gives 37 scores, called *logits*, which a softmax turns into probabilities. The
 # probability of a path is the product of the probabilities of its answers, the probability of a text is the **sum over
 # all its alignments**, and the loss is minus the logarithm of this sum.
 
@@ -208,9 +208,10 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 # print(f"the last two cells: -ln({sums[3, 5]:.4f} + {sums[4, 5]:.4f}) = {loss:.4f}")
 
 # %% [markdown]
-# A path that is in `B` in step 2 was in `A`, in the blank or in `B` in step 1. So these three numbers are added, and
-# the sum is multiplied by the probability of `B`. At the end a path is in `B` or in the blank after it, so the two
-# framed cells add up to the probability of `AB`. The thirty numbers of the lattice give the same loss as all 729 paths.
+# A path that is in `B` in step 2 was in `A`, in the blank after it or already in `B` in step 1. So these three numbers
+# are added, and the sum is multiplied by the probability of `B`. At the end a path is in `B` or in the blank after it,
+# so the two framed cells add up to the probability of `AB`. The thirty numbers of the lattice give the same loss as
+# trying all 729 paths.
 #
 # ## The network
 #
@@ -218,8 +219,8 @@ def lattice(probabilities: np.ndarray, label: Sequence[int]) -> np.ndarray:
 # columns remain. Each column becomes a vector, and a dense layer turns each vector into 37 logits.
 #
 # The original has two *bidirectional GRUs* before the dense layer: small networks that carry a memory from column to
-# column, in both directions. In a sentence, such a memory helps to guess a smudged word. But in a random text, three
-# characters say nothing about the fourth, so ours has no GRU.
+# column, in both directions. But in a random text, three characters say nothing about the fourth, so our network has no
+# GRU.
 
 # %%
 def build_ctc(
@@ -263,7 +264,7 @@ def build_ctc(
 # ## From logits to text
 #
 # *Greedy* decoding takes the likeliest answer of each column and collapses these answers. Keras also has *beam search*
-# (`strategy="beam_search"`), which follows the hundred best texts and adds up the paths of each.
+# (`strategy="beam_search"`), which follows the hundred best texts and adds up the probabilities of their paths.
 
 # %%
 def decode_ctc(logits: np.ndarray, alphabet: str = ALPHABET, strategy: str = "greedy") -> list[str]:
@@ -318,10 +319,10 @@ class Snapshots(keras.callbacks.Callback):
 # %% [markdown]
 # ## The plateau
 #
-# Readers of the original wrote that their loss no longer fell, and that the accuracy stayed at 0. Such a stretch of
-# training is called a *plateau*. We train a small network three times on the same captchas: on colours (paper is 1) at
-# the original's learning rate, on colours at three times this rate, and on ink at the higher rate. (*Gradients* say how
-# to change each weight. `global_clipnorm` shortens long ones, so that one unusual batch does little harm.)
+# Readers of the original reported a *plateau*: their loss stopped falling, and the accuracy stayed at 0. We train a
+# small network three times on the same captchas: on colours (paper is 1) at the original's learning rate, on colours at
+# three times this rate, and on ink at the higher rate. (*Gradients* say how to change each weight. `global_clipnorm`
+# shortens long ones, so that one unusual batch does little harm.)
 
 # %%
 def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
@@ -355,10 +356,10 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 
 # %% [markdown]
 # At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
-# plateau, a little above the dotted line: as long as nearly all columns say blank, no captcha is read right, and a
-# picture hardly tells the network which columns are wrong. In a larger network this can last for epochs (lesson 5).
-# Here the plateau is shortest with ink = 1, perhaps because an empty column is then nearly all zeros, so that any letter
-# stands out.
+# plateau, a little above the dotted line: as long as nearly all columns say blank, no captcha is read right, and the
+# network can hardly find out which columns are wrong. In a larger network the plateau can last for epochs (lesson 5).
+# Here it is shortest with ink = 1, perhaps because an empty column is then nearly all zeros, so that any letter stands
+# out.
 #
 # ## Watch it learn
 #
@@ -408,7 +409,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # %% [markdown]
 # And now the whole training:
 #
-# ![A moving picture: the sixteen answers to one captcha, in the course of the training](../imgs/ctc.gif)
+# ![Animation: the sixteen answers to one captcha during training](../imgs/ctc.gif)
 #
 # First all columns say blank, then one character after another appears, though nobody ever told the network where
 # characters are. What does it read now, in captchas that the package draws? The last row shows the first four errors.
@@ -426,15 +427,14 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # assert right > 0.85 * len(texts) or STEPS < 400, f"only {right} right"
 
 # %% [markdown]
-# About nine captchas out of ten are read right. In the others, a character is mistaken for another, left out or made
-# up.
+# About nine captchas out of ten are read right. In the others, a character is mistaken for another, left out or added.
 #
 # ## With more patience
 #
-# `models/ctc.keras` is a finished network of this kind, a little wider and with two convolutions in a block. It was
-# trained by the recipe of lesson 4, on captchas of many sizes. Two test sets are new: `sizes` has captchas of one to
-# six characters in many sizes, and `nothing` has pictures that should not be read, such as noise, and mirrored or
-# lower-case captchas: an empty answer is right.
+# `models/ctc.keras` is a finished network of this kind, a little wider, with two convolutions in a block, and trained
+# with the recipe of lesson 4 on captchas of many sizes. Two test sets are new: `sizes` has captchas of one to six
+# characters in many sizes, and `nothing` has pictures that should not be read, such as noise and mirrored or lower-case
+# captchas; here an empty answer is right.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate
@@ -459,8 +459,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #
 # ## Sixteen answers under the picture
 #
-# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here are our drawing of this
-# text and the answers of the finished network.
+# The original shows a lucky find: a random captcha that said `O0OP`, and was read right. Here is our drawing of this
+# text, with the answers of the finished network.
 
 # %% tags=["active-ipynb"]
 # def show_columns(text, drawing):
@@ -476,8 +476,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("O0OP", drawing=0)
 
 # %% [markdown]
-# Where a column has two blue cells, the network is not sure: in the column of the `0` it gives the `O` a small chance
-# as well. Now try a text of your own:
+# In the column of the `0`, the network gives the `O` a small chance as well. Now try a text of your own:
 
 # %% tags=["active-ipynb"]
 # show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
@@ -489,9 +488,10 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 #
 # ## What you learned
 #
-# - CTC asks every column the same question and counts all alignments of the right text as right.
+# - Every column is asked the same question, and CTC counts all alignments of the right text as right.
 # - `AAAA` needs seven steps, because equal neighbours need a blank between them.
-# - On a plateau the loss hardly falls, because most columns say blank. Here ink = 1 and larger steps shorten it.
+# - On the plateau the loss hardly falls, because nearly all columns say blank. Here ink = 1 and larger steps shorten
+#   it.
 #
 # ## On your own
 #

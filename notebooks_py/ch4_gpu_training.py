@@ -20,8 +20,8 @@
 # *Lesson 4 of 8 · 35 minutes · needs 3 · trains for seconds*
 #
 # By the end of this lesson you will know where the time of a training step goes, what our recipe is made of, how to
-# stop a training and go on, and how to use a GPU, or several. You need [lesson 3](ch3_ctc.ipynb). A CPU is enough: the
-# long runs were made beforehand, by `make train` and `make study`.
+# interrupt and resume a training run, and how to use one or several GPUs. You need [lesson 3](ch3_ctc.ipynb). A CPU is
+# enough: the long runs were made beforehand, by `make train` and `make study`.
 
 # %%
 import os
@@ -56,10 +56,9 @@ from notebooks_py.ch3_ctc import build_ctc, decode_ctc
 # STEPS = 30  # batches in an epoch
 
 # %% [markdown]
-# ## Where does a step go?
+# ## Where does the time go?
 #
-# A training step needs a batch of captchas, and a network that learns from it. Our long runs use the network `SLIM`,
-# whose early blocks, where pictures are large, have few filters.
+# Our long runs use the network `SLIM`, whose early blocks, where pictures are large, have few filters.
 
 # %%
 SLIM = {"filters": (24, 48, 96, 192), "stride": 2, "norms": "once"}
@@ -76,8 +75,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 
 
 # %% [markdown]
-# We time both: drawing by the package or by a bank of glyphs, and learning with batch normalisation after every
-# convolution or once in a block.
+# We time both parts of a step: drawing a batch by the package or by a bank of glyphs, and learning from it with batch
+# normalisation after every convolution or once in a block.
 
 # %% tags=["active-ipynb", "machine"]
 # import matplotlib.pyplot as plt
@@ -100,15 +99,14 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# A bank draws several times as fast. The blue bars differ by the cost of normalisation alone, so our blocks have one
-# norm each, after the pooling, where fewer pixels are left. And `make train` draws in another process while the network
-# learns.
+# The blue bars differ in the normalisation alone, so our blocks normalise just once, after the pooling, where fewer
+# pixels are left. And `make train` draws in another process while the network learns.
 #
 # ## Draw several times as fast
 #
 # Most of the package's time goes into letters that are thrown away after one picture. A `GlyphBank` keeps a few of
-# every character in each of sixty colours, and composes captchas of any size from them. In a long run a new bank takes
-# over every few ten thousand captchas, so that no letter is learned by heart. Which row is the package's?
+# every character in each of sixty colours. In a long run a new bank takes over after some ten thousand captchas, so
+# that no letter is learned by heart. Which row is the package's?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import draw_captchas, stream
@@ -124,9 +122,9 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# The upper one. But the eye is no test, because `0` and `O` differ so little. So a finished network reads captchas of
-# these two alone, from the package, from our bank, and from a simpler bank, which draws glyphs in white and colours
-# them afterwards, although the package makes dark strokes thinner.
+# The upper one. But `0` and `O` differ too little for the eye to judge. So a finished network reads captchas of these
+# two alone, from the package, from our bank, and from a simpler bank, which draws glyphs in white and colours them
+# afterwards, and so misses that the package makes dark strokes thinner.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, read_results
@@ -151,9 +149,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # and those of a batch become equally wide. And what is hard needs more practice: in a fifth of the captchas (in our
 # long runs, in half) most characters are `O` or `0`.
 #
-# Each share is a setting of `Practice`. In the figure, where by chance three pictures have nothing to read, batches 0
-# and 5 are of the main task. Even there every fifth captcha has another size, so that the means of batch normalisation
-# fit both kinds.
+# In the figure, batches 0 and 5 are of the main task, and by chance three pictures have nothing to read. Even in the
+# main task a fifth of the captchas have another size, so that the means of batch normalisation fit both kinds.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
@@ -193,7 +190,7 @@ class PracticeSequence(keras.utils.PyDataset):
 
 
 # %% [markdown]
-# A picture to be read has to be scaled to this height, too.
+# Pictures to be read are scaled, too:
 
 # %%
 def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -> list[str]:
@@ -219,16 +216,16 @@ def read_pictures(model: keras.Model, pictures: np.ndarray, decode=decode_ctc) -
 # ### Muon
 #
 # An *optimizer* turns gradients into steps. Adam treats every weight on its own. But the weights of a convolution, its
-# *kernel*, form a matrix, which turns the `h * w * in` numbers under the window into `out` channels. Its gradient often
-# points mostly in a few directions, and steps along these make the filters alike.
+# *kernel*, form a matrix, which turns the `h * w * in` numbers under the window into `out` channels. The gradient of
+# this matrix is often dominated by a few directions, and steps along these make the filters alike.
 # [Muon](https://kellerjordan.github.io/posts/muon/) takes the *momentum*, an average of the latest gradients, and
 # replaces it by the nearest *orthogonal* matrix, in which every filter has length 1 and a scalar product of 0 with the
-# others, as far as there is room. So all directions move equally far. Five steps of a polynomial come near enough to
-# this matrix.
+# others, as far as its shape allows. So the step is equally long in all directions. Five Newton-Schulz iterations come
+# near enough to this matrix.
 #
-# Keras has Muon, but only for matrices: it would leave our convolutions to Adam, without a warning. So the first method
-# below lets kernels in, the second flattens them to matrices, and the third scales the step by the sides of the matrix.
-# Biases, norms and the last layer stay with AdamW, which is Adam with weight decay (see below).
+# Keras has Muon, but only for matrices: without a warning, it would leave our convolutions to AdamW, which is Adam with
+# weight decay (see below). So the first method lets kernels in, the second flattens them to matrices, and the third
+# scales the step by the shape of the matrix. Biases, norms and the last layer stay with AdamW.
 
 # %%
 class Muon(keras.optimizers.Muon):
@@ -258,14 +255,14 @@ class Muon(keras.optimizers.Muon):
 #     print(name, (filters.T @ filters).round(1), sep="\n")
 
 # %% [markdown]
-# After Muon there are roughly ones on the diagonal and zeros elsewhere, and that is enough.
+# After Muon there are roughly ones on the diagonal and zeros elsewhere.
 #
 # ### One cycle, averaged
 #
 # - *One cycle.* The learning rate climbs for a short while, because the first gradients of a random network point
 #   anywhere. Then it falls to zero along half a cosine, so that the weights come to rest.
 # - *Weight decay.* Each step also shrinks the weights a little, so that none grows without need.
-# - *Average.* While the rate is high, the weights tumble around a good place. Their moving average lies in the middle.
+# - *Average.* While the rate is high, the weights jump about near a minimum. Their moving average lies closer to it.
 
 # %%
 RATE = 0.02  # of Muon at its peak
@@ -312,15 +309,15 @@ def compile_recipe(
 # plt.show()
 
 # %% [markdown]
-# While the rate is high, the average reads better, but to go on from it would undo the latest steps. So after each
-# epoch the callback `Average` reads held-out captchas with the averaged weights and saves these, and training goes on
-# with the network's own. (`settle_norms` measures the means of batch normalisation anew for the averaged weights.)
+# While the rate is high, the averaged weights read better, but going on from them would undo the latest steps. So after
+# each epoch the callback `Average` tests the averaged weights on held-out captchas and saves them, and training goes on
+# with the latest ones. (`settle_norms` measures the means of batch normalisation anew for the average.)
 #
 # ## Stop, and go on
 #
-# Long trainings get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch and
-# goes on from there, so a run of many short epochs never loses more than one of them. Our `Resume` is that callback,
-# made safe against a stop in the middle of saving.
+# Long training runs get interrupted. Keras' `BackupAndRestore` saves the weights and the optimizer after each epoch and
+# goes on from there, so a run never loses more than one epoch, and ours are short. Our `Resume` is that callback, made
+# safe against a stop in the middle of saving.
 
 # %%
 def fit_recipe(
@@ -352,8 +349,8 @@ def fit_recipe(
     settle_norms(model, sample)  # when fit ends, Keras puts the average into the weights
 
 # %% [markdown]
-# Does it work? A tiny network trains for two epochs without a break. A second one is stopped in the middle of its
-# second epoch, as if by Ctrl-C, and a third one goes on from its folder.
+# Does it work? A tiny network trains for two epochs without a break. A second run is stopped in the middle of the
+# second epoch, as if by Ctrl-C, and then resumed.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -389,28 +386,27 @@ def fit_recipe(
 # print(f"the largest difference between {len(whole)} arrays of weights: {apart}")
 
 # %% [markdown]
-# Not a bit is different, because the lost half of an epoch is trained again on the same captchas. (A GPU adds numbers
-# in another order each time, so there the weights are only close.)
+# Not a bit is different, because the lost half of the epoch is repeated with the same captchas. (A GPU adds numbers in
+# another order each time, so there the weights are only close.)
 #
 # ## A GPU, or several
 #
-# Keras takes a GPU if it finds one. TensorFlow then takes all of the GPU's memory at once, unless *memory growth* is
-# switched on, as at the top of this lesson.
+# Keras uses a GPU if it finds one. TensorFlow then reserves all of its memory, unless *memory growth* is switched on,
+# as at the top of this lesson.
 #
 # Several GPUs share each batch: each computes a part of it, and the gradients are added up. `make train` does this with
 # TensorFlow's `MirroredStrategy`, or with Keras' `DataParallel` on JAX. For several machines there is PyTorch's
 # `torchrun` (lesson 7).
 #
 # **Half precision.** With the policy `mixed_bfloat16` layers compute with 16 bits, while the weights and the loss keep
-# 32. That is faster on processors with `avx512_bf16` or `amx_bf16`, and on NVIDIA's GPUs since 2020. On others it can
-# be many times slower, so `make train` looks at the device first.
+# their 32. Training is then faster on processors with `avx512_bf16` or `amx_bf16` and on NVIDIA's GPUs since 2020.
+# Elsewhere it can be many times slower, so `make train` checks the device first.
 #
 # ## Which ingredient pays?
 #
-# An *ablation* changes one ingredient, trains on equally many captchas, and counts the errors on 20,000 held-out ones.
-# Each dot is one training, with two seeds for each variant. The whiskers are 95 % intervals, which say nothing about
-# other seeds. (`last weights` means without the average, and `clipped at 1` that long gradients are shortened. Batches
-# of 128 have a higher rate, too.)
+# An *ablation* changes one ingredient, trains on the same number of captchas, and counts the errors on 20,000 held-out
+# ones. Each dot is one run, with two seeds for each variant. The whiskers are 95 % intervals, which say nothing about
+# other seeds. (`last weights` means without the average. Batches of 128 have a higher rate, too.)
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_errors
@@ -424,16 +420,16 @@ def fit_recipe(
 
 # %% [markdown]
 # Three variants stand out with both seeds. With classic captchas alone there are more than twice as many errors, since
-# half of the captchas that are counted have other sizes. The last weights of a constant rate make at least half as many
-# errors again, but their average is as good as the recipe: a falling rate and an average do the same job. And AdamW
-# alone makes a third more errors than Muon.
+# half of the held-out captchas have other sizes. With a constant rate, the last weights make at least half as many
+# errors again, but the average is as good as the recipe: a falling rate and an average do the same job. And without
+# Muon there are a third more errors.
 #
-# Colours instead of ink (`paper is 1`), batches of 128, and more practice of `O` and `0` or none also make more errors.
-# A norm after each convolution makes a few fewer, but in the same time our network learns from more captchas. About the
-# rest, two seeds say too little.
+# Colours instead of ink (`paper is 1`) and batches of 128 also lead to more errors. A norm after each convolution leads
+# to slightly fewer, but in the same time our network learns from more captchas. About the rest, two seeds say too
+# little.
 #
-# And a short comparison can't decide about a long run. More practice of `O` and `0` does not pay here, but these two
-# are most errors of the finished network, which saw far more captchas (lesson 6).
+# And a short comparison can't decide about a long run: more practice with `O` and `0` does not pay here, but the
+# finished network, which saw far more captchas, mostly confuses just these two (lesson 6).
 #
 # ## Which head wins?
 #
@@ -449,9 +445,8 @@ def fit_recipe(
 #     plt.show()
 
 # %% [markdown]
-# After so short a training, CTC without a GRU makes the fewest errors with each of the seeds. Perhaps it beats four heads
-# because its columns share their weights: what is learned about a letter in one column is known in all of them, while
-# four heads learn every letter four times.
+# After such short runs, CTC without a GRU makes the fewest errors with each of the seeds. Perhaps it beats four heads
+# because its columns share their weights, while each of the four heads has to learn every letter for itself.
 #
 # ---
 #
@@ -460,7 +455,7 @@ def fit_recipe(
 # - Measure where a step's time goes. A bank of glyphs saves most of the drawing, and one norm for each block is enough.
 # - Muon gives convolutions steps that are orthogonal.
 # - A long run of many short epochs with `BackupAndRestore` can be stopped at any time.
-# - Change one ingredient at a time, and say how long the trainings were and how many seeds they had.
+# - Change one ingredient at a time, and report how long the runs were and how many seeds they had.
 #
 # ## On your own
 #

@@ -52,9 +52,9 @@ from notebooks_py.ch3_ctc import decode_ctc, small_ctc
 # ## A clean run
 #
 # After every epoch, Keras' `CSVLogger` writes the training `loss`, the `val_loss` of *held-out* captchas, and
-# `val_acc`, the share of these that is read right (`val_sizes` is for captchas of any size). We draw each twice: on a
-# linear axis, from 98 to 99 % right looks like nothing, yet half of the errors are gone; on a logarithmic axis every
-# halving has the same height.
+# `val_acc`, the share of these that is read right (`val_sizes` is for captchas of any size). We plot each twice: on a
+# linear axis, the step from 98 to 99 % right looks like nothing, although it halves the errors; on a logarithmic axis
+# every halving has the same height.
 
 # %%
 def plot_log(log: pd.DataFrame, title: str) -> Figure:
@@ -100,15 +100,13 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(log.iloc[[0, 1, -2, -1]].drop(columns="seconds").round(4).to_string(index=False))
 
 # %% [markdown]
-# The curves that look flat on the left still slope on the right, where halving the errors counts as much at the end as
-# at the start. The training loss is higher because its captchas are harder, and because held-out captchas are read with
-# averaged weights (lesson 4). So the gap says little.
+# The curves that look flat on the left still fall on the right. The training loss is higher because its captchas are
+# harder, and because held-out captchas are read with averaged weights (lesson 4). So the gap says little.
 #
 # ## The original's own logs
 #
 # The original tutorial trained each network at a rate of 0.001, and then at a tenth of it. The table lists epochs in
 # which no captcha is read right, or the held-out loss is more than six times that of the epoch before (`rise`).
-# (The log of the four heads has no `val_acc`.)
 
 # %% tags=["active-ipynb"]
 # names = {"cnn": "Four heads", "ctc": "CTC", "ctc_pytorch": "CTC in PyTorch"}
@@ -131,14 +129,14 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # print(original.pivot_table("rise", "network", "stage", "max"))
 
 # %% [markdown]
-# **A plateau**, where the loss gets nowhere, fills the first three epochs of the PyTorch network. (PyTorch divides the
-# loss by the four characters of a text: 3.73 is the 15 of lesson 3.)
+# **A plateau** fills the first three epochs of the PyTorch network. (PyTorch divides the loss by the four characters of
+# a text: 3.73 is the 15 of lesson 3.)
 #
-# **Spikes** of the held-out loss come later, and with them fewer captchas are read right. The training loss hardly
-# shows them, because it is a mean over a thousand batches, each normalised by its own mean. Probably the last steps
-# before a spike went too far, or the running averages, with which held-out captchas are read, lagged behind the
-# weights. Either would come from steps that are too long, and at a tenth of the rate the spikes end. So let the rate
-# fall, average the weights (lesson 4), and keep the *best* weights (`ModelCheckpoint`), not the last.
+# **Spikes** of the held-out loss come later, and with them the accuracy drops. The training loss hardly shows them,
+# because it is a mean over a thousand batches, each normalised by its own mean. Probably the last steps before a spike
+# went too far, or the running averages used in reading lagged behind the weights. Either would come from too high a
+# rate, and at a tenth of it the spikes end. So let the rate fall, average the weights (lesson 4), and keep the *best*
+# weights (`ModelCheckpoint`), not the last.
 #
 # ## Overfitting, and steps that are too long
 #
@@ -181,9 +179,7 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # held-out loss soon stops falling: the network learns its captchas *by heart*, and only the held-out curve shows this
 # *overfitting*. At the high rate the steps are too long, and the loss hardly leaves the plateau.
 #
-# ## Accidents that show no error
-#
-# Now we make five mistakes on purpose.
+# ## Five mistakes that raise no error
 #
 # **Softmax before a loss that wants logits.** `keras.losses.CTC` applies a softmax itself. What if the network applies
 # one, too?
@@ -200,11 +196,11 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{name:8} loss {float(ctc(y, values)):.1f}")
 
 # %% [markdown]
-# With two softmaxes, the finished network's loss is not much lower than that of zeros, for which all answers are
-# equally likely. So the curve stays high and nearly flat, whatever the network learns.
+# With two softmaxes, even the finished network's loss is not much lower than that of guessing (zeros). So the curve
+# stays high and nearly flat, whatever the network learns.
 #
-# **A character on class 0.** Without the `+ 1`, `A0BC` becomes 10, 0, 11, 12. But class 0 is the blank, and for Keras
-# the length of a text is the number of labels that are *not 0*. We try three last characters:
+# **A character on class 0.** If characters are counted from 0, not from 1, `A0BC` becomes 10, 0, 11, 12. But class 0 is
+# the blank, and for Keras the length of a text is the number of labels that are *not 0*. We try three last characters:
 
 # %% tags=["active-ipynb"]
 # for last in (12, 30, 35):
@@ -215,8 +211,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # Three labels are not 0, so Keras looks at the first three alone, and the last character is not learned. Nor can any
 # answer contain a `0`, because decoding drops class 0.
 #
-# **Too few columns.** `AAAA` needs seven (lesson 3), so with six its loss is infinite. PyTorch says so, but Keras on
-# TensorFlow gives a large number, which gets lost in the mean of an epoch. We try a network that knows nothing:
+# **Too few columns.** `AAAA` needs seven (lesson 3), so with six its loss is infinite. PyTorch returns infinity, but
+# Keras on TensorFlow a large number, which gets lost in the mean of an epoch. Here all logits are 0:
 
 # %% tags=["active-ipynb"]
 # for columns in (8, 7, 6):
@@ -236,11 +232,12 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 # print(*("".join(copy.choices(ALPHABET, k=4)) for copy in copies))
 
 # %% [markdown]
-# All copies draw the same text, because all are in the same state. Our `stream` depends on the number of the batch
-# instead (lesson 1).
+# All copies are in the same state, so they draw the same text. Our `stream` depends on the number of the batch instead
+# (lesson 1).
 #
 # **Reading in training mode.** With `training=True`, batch normalisation uses the mean and variance of the batch
-# instead of its running averages, so an answer depends on the rest of the batch. Here each captcha is read alone:
+# instead of its running averages, so an answer depends on the rest of the batch. Here each captcha is a batch of its
+# own:
 
 # %% tags=["active-ipynb"]
 # alone = np.stack([network(X[i : i + 1], training=True)[0] for i in range(len(X))])

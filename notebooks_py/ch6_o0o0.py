@@ -91,7 +91,7 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 
 
 # %% [markdown]
-# With a coin, one string in sixteen would be right.
+# A coin would get one string in sixteen right.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_shares
@@ -117,8 +117,9 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 #
 # How can anybody tell the two apart? In the font, `0` is narrower than `O`, and their strokes are about equally thick.
 # But the captcha package turns each glyph, **stretches it into a box that is as wide for `0` as for `O`**, and moves
-# the corners. After that, neither the width nor the thickness of a stroke says much. What remains is the *hole*: in a
-# zero it takes up a smaller share of the area within the outline, and stretching widens hole and outline alike.
+# the corners. After that, neither the width of a glyph nor the thickness of its strokes says much. What remains is the
+# *hole*: in a zero it takes up a smaller share of the area within the outline, and stretching does not change this
+# share.
 #
 # The rest of this area is ink, and we measure its share. A pixel without ink belongs to the hole if there is ink above,
 # below, left and right of it.
@@ -166,8 +167,8 @@ def measure(glyph: Glyph) -> dict[str, float]:
 # %% [markdown]
 # Stretched, both fill the same box, but the zero has the smaller hole and the larger share of ink, even after the warp.
 #
-# But these are only two glyphs. So we measure many, and choose a threshold of the width or of the share of ink: above
-# it we say `0` and below it `O`, or the other way round. How often is that right?
+# These are only two glyphs, so we measure many, and choose a threshold for the width or the share of ink: above it we
+# say `0` and below it `O`, or the other way round. How often is that right?
 
 # %%
 def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
@@ -183,7 +184,7 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 
 
 # %% [markdown]
-# We take 1,500 captchas apart. The histograms show their glyphs of 56 points.
+# We take 1,500 captchas apart:
 
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "glyphs", epoch=0, index=0)
@@ -205,10 +206,10 @@ def try_threshold(numbers: np.ndarray, zero: np.ndarray) -> tuple[int, int]:
 # plt.show()
 
 # %% [markdown]
-# The width is little better than a coin: on the left, the two hills coincide. The share of ink is right for most
-# glyphs, least often for small ones. On the right, a threshold fails only where the hills overlap.
+# The width is little better than a coin: on the left, the two histograms nearly coincide. The share of ink is right for
+# most glyphs, least often for small ones. On the right, a threshold fails only where the histograms overlap.
 #
-# ## Does the network use it?
+# ## Does the network use this cue?
 #
 # That a cue *exists* does not mean that the network follows it. To find out, we change the cue and as little else as
 # possible. If a small hole says `0`, an `O` with thicker strokes should be read as `0`, a `0` with thinner strokes as
@@ -281,16 +282,16 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most zeros are no longer read as `0`; with strokes thicker by a pixel, most `O`
-# are. Right: in the font a zero is 26 pixels wide, and an `O` 30. A captcha squeezed that much is read nearly as
-# before, although its upright strokes get thinner. So the network follows neither the width of letters nor the
-# thickness of strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not. The
-# network probably uses something else as well, because it is right more often than our threshold.
+# are read as `0`. Right: in the font a zero is 26 pixels wide, and an `O` 30. A captcha squeezed by this ratio is read
+# nearly as before, although its upright strokes get thinner. So the network relies little on the width of letters or
+# the thickness of strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not.
+# The network probably uses something else as well, because it is right more often than our threshold.
 #
 # ## All errors
 #
 # `models/ctc_errors.csv` holds all captchas of `classic-100k` that the network reads wrong. A *confusion matrix*
-# counts, for each true character (row), what was read instead (column). We leave out right characters (the diagonal),
-# and answers of another length.
+# counts, for each true character (row), what was read instead (column). We leave out correct characters (the diagonal)
+# and answers of the wrong length.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import read_errors
@@ -322,7 +323,7 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # Two cells in the corner stand out: zero read as `O`, and `O` as zero. If the two were one character, most errors would
 # be gone, so this pair is the one to work on.
 #
-# ## Does it know when it is wrong?
+# ## Does the network know when it is wrong?
 #
 # The CTC loss of lesson 3 is minus the logarithm of a text's probability. So with the network's own answer as the text,
 # `exp(-loss)` says how sure the network is.
@@ -366,13 +367,13 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 
 # %% [markdown]
 # On the dotted line, the network would be right exactly as often as it says. Most answers are in the highest group, and
-# nearly all of these are right, also at other sizes and where there is nothing to read. Where a whisker ends below the
-# line, as in some lower groups, the network is surer than it should be. So its percentage is a good warning, if not an
-# exact one.
+# nearly all of these are right, even at other sizes and where there is nothing to read. A whisker that ends below the
+# line means that the network is *overconfident* in this group. The lower groups are small, so its percentage is a good
+# warning, but not an exact one.
 #
-# Lower right: a program that is not sure can ask for another captcha, as a person would. The more often it asks, the
-# least sure answers first, the more errors it avoids. The dots stand for asking whenever the network is at most 99 %
-# sure: this avoids nearly all errors.
+# Lower right: a program that is not sure can ask for another captcha, as a person would. The more often it asks,
+# starting with the least sure answers, the more errors it avoids. The dots stand for asking whenever the network is at
+# most 99 % sure: this avoids nearly all errors.
 #
 # ---
 #
@@ -394,8 +395,8 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 #
 # ## Further reading
 #
-# - [On calibration of modern neural networks](https://arxiv.org/abs/1706.04599), Guo and others, 2017: when
-#   you should not take a network's probabilities at face value, and one number that mends them.
+# - [On calibration of modern neural networks](https://arxiv.org/abs/1706.04599), Guo and others, 2017: when not to take
+#   a network's probabilities at face value, and one number that corrects them.
 # - [Shortcut learning in deep neural networks](https://arxiv.org/abs/2004.07780), Geirhos and others, 2020: networks
 #   that are right for the wrong reason, and how experiments like ours reveal this.
 #

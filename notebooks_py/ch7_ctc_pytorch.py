@@ -19,10 +19,9 @@
 #
 # *Lesson 7 of 8 · 35 minutes · needs 3, 4 and PyTorch · trains for a minute*
 #
-# By the end of this lesson you will have written the model of lesson 3 and its training loop in plain PyTorch, it will
-# have learned all 36 characters in about a minute, and you will know where PyTorch and Keras differ without warning.
-# [Lesson 3](ch3_ctc.ipynb) explains CTC, and [lesson 4](ch4_gpu_training.ipynb) the optimizer. `make setup-torch` adds
-# PyTorch; a CPU is enough.
+# By the end of this lesson you will have written the model of lesson 3 and its training loop in plain PyTorch, trained
+# it for about a minute, and found out where PyTorch and Keras differ without warning. [Lesson 3](ch3_ctc.ipynb)
+# explains CTC, and [lesson 4](ch4_gpu_training.ipynb) the optimizer. `make setup-torch` adds PyTorch; a CPU is enough.
 
 # %%
 import math
@@ -70,8 +69,7 @@ from captcha_reader.texts import ALPHABET, HEIGHT, WIDE_WIDTH, encode, random_te
 # plt.show()
 
 # %% [markdown]
-# At 192 pixels far fewer texts have to be squeezed. So wide captchas are a different task, and results on them can be
-# compared only with each other.
+# At 192 pixels far fewer texts have to be squeezed, so results on wide captchas can be compared only with each other.
 #
 # ## Batches by name
 #
@@ -123,13 +121,11 @@ class CaptchaBatches(Dataset):
 
 # %% [markdown]
 # The same name gives the same batch again. The epoch is part of the name because with `num_workers=2` two processes
-# draw, each with its own *copy* of the data set. One loader runs through all epochs here, so the copies would not
-# notice a new one otherwise.
+# draw, each with its own *copy* of the data set, and these copies would not notice that a new epoch has begun.
 #
 # ## The network
 #
-# The blocks are those of lesson 2. But a PyTorch layer has to be told how many channels come in, so we keep track of
-# them.
+# The blocks are those of lesson 2, except that a PyTorch layer has to be told how many channels come in.
 
 # %%
 def blocks(channels, filters, convs, stride, tall, norms):
@@ -191,9 +187,9 @@ SLIM = {"filters": (24, 48, 96, 192), "convs": 2}  # as in lesson 4
 #
 # ## The loss
 #
-# `F.ctc_loss` expects log-probabilities; given logits, it computes nonsense without a warning. It also wants two
-# lengths for each captcha, of steps and of labels. Its own mean divides each loss by the length of the text, so we take
-# the losses one by one (`"none"`) and average them as Keras does.
+# `F.ctc_loss` expects log-probabilities; given logits, it computes nonsense without a warning. It also wants to know
+# the number of steps and of labels for each captcha. Its own mean divides each loss by the length of the text, so we
+# take the losses one by one (`"none"`) and average them as Keras does.
 
 # %%
 def ctc_loss(logits, labels):
@@ -222,8 +218,8 @@ def ctc_loss(logits, labels):
 #
 # ## The optimizer
 #
-# Muon (lesson 4) treats a kernel as a matrix and makes its momentum orthogonal. `torch.optim.Muon` takes only variables
-# of two dimensions, so we write our own:
+# Muon (lesson 4) treats a kernel as a matrix and makes its momentum orthogonal. `torch.optim.Muon` takes only
+# two-dimensional parameters, so we write our own:
 
 # %%
 def orthogonal(matrix):
@@ -259,8 +255,8 @@ class Muon(torch.optim.Optimizer):
 
 
 # %% [markdown]
-# As in lesson 4, Muon moves the kernels of convolutions and AdamW moves the rest, at 0.15 times the rate, which climbs
-# and falls once.
+# As in lesson 4, Muon moves the kernels of convolutions, and AdamW the rest at 0.15 times the rate. Both rates climb
+# and fall once.
 
 # %%
 def recipe(model, steps, rate=0.02):
@@ -281,8 +277,8 @@ def recipe(model, steps, rate=0.02):
 # %% [markdown]
 # ## The loop
 #
-# This is what `fit` did for you. For each batch: compute the loss, forget the old gradients (PyTorch would *add* the
-# new ones to them), compute new ones, take a step, and move the rate.
+# For each batch, `fit` did this for you: compute the loss, clear the old gradients (PyTorch would *add* the new ones to
+# them), compute new ones, take a step, and set the next rate.
 
 # %%
 def train(model, batches, optimizers, cycles):
@@ -321,8 +317,7 @@ def train(model, batches, optimizers, cycles):
 # plt.show()
 
 # %% [markdown]
-# Just above the dotted line lies the plateau of lesson 3, where nearly all columns say blank. Below the line, the
-# network tells characters apart.
+# Just above the dotted line lies the plateau of lesson 3; below the line, the network tells characters apart.
 #
 # ## Read
 #
@@ -345,7 +340,7 @@ def read_pictures(model, pictures):
     return [text for part in parts for text in greedy(model(part.to(device)))]
 
 # %% [markdown]
-# The package draws a thousand captchas. Here are the first twelve, with the network's answers:
+# Here are the first twelve of a thousand captchas that the package draws:
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.scores import share
@@ -364,8 +359,8 @@ def read_pictures(model, pictures):
 #
 # In training, batch normalisation uses the mean of *this* batch; in reading, a running average. Keras chooses between
 # them at each call, while a PyTorch network stays in one of two modes, `train()` or `eval()`, until you switch. What
-# does it cost to forget `eval()`, and does it matter how many captchas are read at once? (We read with a copy, because
-# in train mode even reading changes the running averages.)
+# does it cost to forget `eval()`? (We read with a copy, because in train mode even reading changes the running
+# averages.)
 
 # %% tags=["active-ipynb", "machine"]
 # import copy
@@ -388,15 +383,14 @@ def read_pictures(model, pictures):
 # plt.show()
 
 # %% [markdown]
-# In train mode, fewest are right when each captcha is read alone, because the mean is then that of a single picture.
-# (Whiskers are 95 % intervals.)
+# Forgetting `eval()` costs most when each captcha is read alone, because the mean is then that of a single picture.
 #
 # ## Keep the weights
 #
 # A `state_dict` holds tensors by name: the parameters, and *buffers* such as running averages. It does not hold the
-# architecture, so build the network first, then load. With `weights_only=True` only tensors, plain values and
-# dictionaries of them are loaded, so a file from a stranger can't run code. `models/pytorch.pt` is a slim network whose
-# training also averaged the weights and practised `O` and `0` (lesson 4). It reads the same twelve captchas:
+# architecture, so build the network first. With `weights_only=True` only tensors and plain values are loaded, so a file
+# from a stranger can't run code. `models/pytorch.pt` is a slim network, trained with averaged weights and extra
+# practice of `O` and `0` (lesson 4). It reads the same twelve captchas:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import fresh_folder
@@ -419,17 +413,16 @@ def read_pictures(model, pictures):
 #     print(f"wide-10k against the original: {difference(*ours, 12_745, 12_800)}")
 
 # %% [markdown]
-# The `wide` test sets are drawn like our thousand captchas. (`judge` decided which network is the finished one, so it
-# is no fair test.) In the last line, 0 lies outside the interval, so it is hardly by chance that the original's result
-# is a little better. The original saw nearly six times as many captchas in training.
+# The `wide` test sets are drawn like our thousand captchas. In the last line, 0 lies outside the interval, so the
+# original is a little better, and hardly by chance. The original saw nearly six times as many captchas in training.
 #
 # To *resume* training, also store the `state_dict` of the optimizers and cycles.
 #
 # ## Several processes, several machines
 #
 # `torchrun` starts the same program several times, and `DistributedDataParallel`, wrapped around the network, averages
-# the gradients of all processes in each step. So every process has to draw *other* captchas: of `n` processes, number
-# `r` draws the batches `r`, `r + n`, `r + 2n`, ... And only one may write files.
+# the gradients of all processes in each step. So each process has to draw *different* captchas: of `n` processes,
+# process `r` draws the batches `r`, `r + n`, `r + 2n`, ... Only one may write files.
 # `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network in this way; `--nnodes` and
 # an address add more machines. The loop is in [train_torch.py](../tools/train_torch.py).
 #
@@ -448,8 +441,8 @@ def read_pictures(model, pictures):
 # | padding, with a stride of two | `"same"`: one pixel right and below | `1`: on all four sides |
 # | CTC takes | labels, then logits | log-probabilities, labels, two lengths |
 # | a text that does not fit | a large, finite loss (on TensorFlow) | an infinite loss |
-# | its mean over a batch | of the losses | of loss divided by text length |
-# | first weights of a convolution | `he_uniform`, asked for in lesson 2 | smaller ones, unless you ask |
+# | mean loss of a batch | mean of the losses | mean of loss divided by text length |
+# | initial weights of a convolution | `he_uniform`, asked for in lesson 2 | smaller ones, unless you ask |
 # | training or reading | set by each call | a switch that stays |
 # | batch normalisation: `momentum` | share of the old average, 0.99 | share of the new batch, 0.1 |
 # | its `epsilon` | `1e-3` | `1e-5` |

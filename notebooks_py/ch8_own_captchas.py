@@ -19,9 +19,9 @@
 #
 # *Lesson 8 of 8 · 30 minutes · needs 4 · trains for a minute*
 #
-# By the end of this lesson you will read pictures of any size with one call, you will have taught the network another
-# style from two hundred labelled pictures, and you will be able to use it in a program without Keras or in a web page.
-# You need [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
+# By the end of this lesson you will have read pictures of any size with one call, taught the network another style from
+# two hundred labelled pictures, and run it without Keras, as a program or a web page does. You need
+# [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
 # %%
 import math
@@ -55,8 +55,7 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # ## One picture
 #
 # `read_captcha` takes a picture of any size and kind, as a file, bytes, a PIL image or an array, and returns the text
-# and how sure the network is. (On the command line: `captcha-reader captcha.png`.) Here it reads one captcha in six
-# forms:
+# and how sure the network is. Here it reads one captcha in six forms:
 
 # %% tags=["active-ipynb"]
 # import logging
@@ -93,8 +92,8 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 
 # %% [markdown]
 # A frame is cut off, and every picture is scaled to a height of 64. If a picture is light on dark, its inverse is read,
-# too. Upside down, the network finds nothing, as it has practised (lesson 4). But does a low percentage warn of every
-# wrong answer?
+# too. In a picture that is upside down, the network has learned to find nothing (lesson 4). Does a low percentage warn
+# of every wrong answer?
 #
 # `make study WHAT=kinds` read a thousand pictures of each kind below. For lower case, a blank picture and a landscape,
 # "nothing" is right. The last column counts wrong answers of which the network was more than 90 % sure.
@@ -109,8 +108,9 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #         print(f"{kind:34} {share(row['right'], row['n'])} {sure:4}")
 
 # %% [markdown]
-# On captchas of this style a sure answer is hardly ever wrong (lesson 6). Lower case is the weak spot: one in seven is
-# read as capitals, and half of these with certainty. And six characters need more room than 128x64 offers.
+# On captchas of this style a sure answer is hardly ever wrong (lesson 6). Lower case is the weak spot: one picture in
+# seven is read as capitals, and half of these with high confidence. And six characters need more room than 128x64
+# offers.
 #
 # ## Any size, any length
 #
@@ -132,8 +132,7 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # print("columns:", *(network(np.zeros((1, 64, width, 3))).shape[1] for width in (128, 192)))
 
 # %% [markdown]
-# There is one column for every 8 pixels of width. (Pictures more than five times as wide as high are squeezed into 40
-# columns.)
+# There is one column for every 8 pixels of width.
 #
 # ## Only digits, please
 #
@@ -172,13 +171,14 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 #     print(f"{name:6} {share(right, len(numbers))}")
 
 # %% [markdown]
-# All errors were letters in place of digits: without letters, all two hundred captchas are read right.
+# Without letters, no answer can contain one. How much this helps depends on how often the network takes a digit for a
+# letter: here hardly ever.
 #
 # ## A folder of labelled pictures
 #
 # Put your captchas into a folder. Begin each file's name with its text, as in `7KQ2_001.png`, or add a `labels.csv`
-# with the columns `file` and `text`. We draw 250 in a style that our network has never seen. Two more files don't
-# belong there:
+# with the columns `file` and `text`. We draw 250 in a style that our network has never seen, and add two files that
+# don't belong there:
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.folders import BadFiles, read_folder, split
@@ -218,8 +218,8 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 # ## Move pictures about
 #
 # With few pictures, a network soon knows them by heart (lesson 5). So we turn, stretch and shift a picture a little
-# each time it is used. Together, these moves are one affine map, which says where in the old picture each new pixel
-# comes from.
+# each time it is used (*data augmentation*). Together, these moves are one affine map, which says where in the old
+# picture each new pixel comes from.
 
 # %%
 def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
@@ -283,8 +283,7 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # assert STEPS < 200 or right > len(test) / 3
 
 # %% [markdown]
-# With 200 labels, more than half of the held-out pictures are read right. The interval in the title is wide, because
-# there are only fifty of them; four times as many would halve it.
+# With 200 labels, more than half of the fifty held-out pictures are read right.
 #
 # ## One command
 #
@@ -294,14 +293,13 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # make tune FOLDER=my_captchas
 # ```
 #
-# It takes the alphabet from your texts, brings all pictures to one size, and counts how many held-out pictures are read
-# right. It writes `mine.keras` and `mine.onnx`, and prints the command that reads with them. In Python, say
-# `read_captcha(picture, model="path/to/mine.onnx")`.
+# It takes the alphabet from your texts, brings all pictures to one size, writes `mine.keras` and `mine.onnx`, and
+# prints the command that reads with them. In Python, say `read_captcha(picture, model="path/to/mine.onnx")`.
 #
 # ## How many labels do you need?
 #
 # What if you start from nothing, or do not move the pictures? `make study WHAT=tuning` trained on 200 or more pictures
-# of three other styles, one of them that of the package svg-captcha, and read 1,000 others of each.
+# of three other styles, one of them from the package svg-captcha, and read 1,000 more of each.
 
 # %% tags=["active-ipynb"]
 # import pandas as pd
@@ -358,8 +356,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # assert np.abs(probabilities - theirs).max() < 1e-4
 
 # %% [markdown]
-# They are. ONNX runs in browsers, too: `make demo` opens a page on your machine that reads the captchas you drop on it.
-# No picture leaves the page.
+# They are. ONNX runs in browsers, too: `make demo` opens a page that reads the captchas you drop on it. No picture
+# leaves your machine.
 #
 # That was the last lesson. You have drawn captchas, read them in two ways, trained for real, found what is hard, and
 # taken the network with you. Use it on captchas that you drew or own.
@@ -379,8 +377,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 #    practised seven.* [Solution](solutions.ipynb#lesson-8-exercise-1)
 # 2. Fine-tune `finished("ctc")[0]` on the folder with `far=0`, in a new `fresh_folder("far0")`. *Expected: fewer
 #    pictures are read right.* [Solution](solutions.ipynb#lesson-8-exercise-2)
-# 3. Let the fine-tuned network read the captchas of lesson 1. *Expected: it has forgotten many of them; put
-#    some into the folder, and it keeps most.* [Solution](solutions.ipynb#lesson-8-exercise-3)
+# 3. Let the fine-tuned network read the captchas of lesson 1. *Expected: it misreads many of them; put some into the
+#    folder, and it still reads most.* [Solution](solutions.ipynb#lesson-8-exercise-3)
 #
 # ## Further reading
 #

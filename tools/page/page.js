@@ -233,7 +233,7 @@ function crop() {
 $("crop").onclick = () => {
   setFrame(0.25, 0.25, 0.5, 0.5);
   $("frame").focus();
-  $("note").textContent = "Drag a frame, or move this one with the arrow keys (with Shift, its size). Enter or a tap reads it.";
+  $("note").textContent = "Drag a frame, or move this one with the arrow keys (with Shift, resize it). Enter or a tap reads it.";
 };
 $("whole").onclick = () => read(shown.bitmap, { ...shown, frame: undefined });
 $("frame").onclick = () => $("frame").hidden || crop(); // a click follows a drag, too
