@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def pictures(names: Sequence[str]) -> Iterator[str]:
-    """Yield the names of pictures that are meant: those in folders and those of patterns, too."""
+    """Yield the names of pictures: a folder stands for those in it, a pattern for its matches."""
     for name in names:
         # A pattern may be there that the shell has not expanded.
         matches = [] if os.path.exists(name) else sorted(glob.glob(name))
@@ -65,12 +65,15 @@ def printable(text: str) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Read the named files; 1 if one of them can't be read."""
+    """Read the named files; return 1 if one of them can't be read, else 0."""
     parser = make_parser()
     options = parser.parse_args(words)
     failed = False
     try:
         network = load_network(options.model)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    try:
         for name in pictures(options.files):
             source = getattr(sys.stdin, "buffer", b"") if name == "-" else name
             try:
@@ -88,13 +91,13 @@ def main(words: Sequence[str] | None = None) -> int:
                 print(f"{printable(name)}  {reading.text}  {100 * reading.confidence:.0f} %")
             else:
                 print(f"{printable(name)}  (no characters found)")
-    except (FileNotFoundError, ValueError) as error:  # of the network or an option
+    except ValueError as error:  # of an option, such as --length=0
         parser.error(str(error))
     return int(failed)
 
 
 def run() -> int:
-    """Call `main` for a terminal: output that can't be written ends it in one line, or none."""
+    """Call `main` in a terminal: if output can't be written, end with one line, or with none."""
     if sys.stdout is None:
         print("captcha-reader: there is no standard output to write to", file=sys.stderr)
         return 1

@@ -20,11 +20,12 @@ from captcha_reader.texts import ALPHABET, HEIGHT, WIDTH, check
 class GlyphBank:
     """Draws captchas of any size several times as fast as the package, from glyphs that it drew.
 
-    The bank is made from `seed` alone: `colors` random colours, in each of them every character
-    of `alphabet` `copies` times (a character that stands twice in it twice as often), and 100
-    blanks. Dots and arcs are drawn anew for each captcha. Make a new bank after some ten
-    thousand captchas, and shapes never end. `fonts` are paths of TrueType files; without any, the
-    package's own font is used. A bank can be pickled, so another process can draw from it.
+    `seed` decides all that is random in the bank. It holds `copies` glyphs of each character in
+    each of `colors` random colours (twice as many if the character stands twice in `alphabet`), and
+    100 blanks. Dots and arcs are drawn anew for each captcha. Make a new bank after some tens of
+    thousands of captchas, so that new shapes keep coming. `fonts` are paths of TrueType files;
+    without any, the package's own font is used. A bank can be pickled, so another process can draw
+    from it.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ def seeded_library(rng: random.Random) -> types.ModuleType:
 
 
 def random_size(rng: random.Random) -> tuple[int, int]:
-    """Draw a width and a height in pixels: 50 to 100 high, and 1.9 to 3.4 times as wide."""
+    """Choose a random width and height in pixels: 50 to 100 high, 1.9 to 3.4 times as wide."""
     height = rng.randint(50, 100)
     return round(height * rng.uniform(1.9, 3.4)), height
 
@@ -79,7 +79,7 @@ class Version:
     modern: bool
 
     def shifts(self, w: int, h: int, rng: random.Random) -> tuple[int, int, int, int]:
-        """Draw how far two corners of a glyph of `w` by `h` pixels move: x, y, x, y."""
+        """Choose how far two corners of a glyph of `w` by `h` pixels move: x, y, x, y."""
         if self.modern:  # captcha commit 6e26be4: the brackets around the range are missing
             dx = w * rng.random() * (0.3 - 0.1) + 0.1
             dy = h * rng.random() * (0.3 - 0.2) + 0.2
@@ -88,7 +88,7 @@ class Version:
         return tuple(int(rng.uniform(-d, d)) for d in (dx, dy, dx, dy))
 
     def ends(self, w: int, rng: random.Random) -> tuple[int, int]:
-        """Draw where the arc begins and ends, from left to right, in a picture of `w` pixels."""
+        """Choose the left and the right end of the arc, two x, in a picture `w` pixels wide."""
         fifth = int(w / 5)
         return rng.randint(0, fifth), rng.randint(fifth if self.modern else w - fifth, w)
 
@@ -126,7 +126,7 @@ def draw_glyph(
     character: str, color: Color, rng: random.Random, version: Version = CLASSIC
 ) -> Glyph:
     """Draw one character in an RGBA colour just as the package's `_draw_character` does."""
-    font = rng.choice([ImageFont.truetype(DEFAULT_FONTS[0], size) for size in FONT_SIZES])
+    font = ImageFont.truetype(DEFAULT_FONTS[0], rng.choice(FONT_SIZES))
     canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     w, h = (int(end) for end in canvas.multiline_textbbox((1, 1), character, font=font)[2:])
     dx, dy = rng.randint(0, 4), rng.randint(0, 6)
@@ -179,9 +179,9 @@ def stages(
 def paste(
     glyphs: Sequence[Masked], characters: int, background: Color, rng: random.Random, size: Size
 ) -> Image.Image:
-    """Paste the glyphs of so many characters, and blanks, as the package does; return the picture.
+    """Paste glyphs and blanks side by side as the package does; return an RGB picture.
 
-    It is RGB, as high as `size` and at least as wide.
+    It is as high as `size` and at least as wide. `characters` counts the glyphs without blanks.
     """
     text_width = sum(glyph.width for glyph, _ in glyphs)
     picture = Image.new("RGB", (max(text_width, size[0]), size[1]), background)

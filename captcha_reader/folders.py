@@ -34,7 +34,7 @@ def read_folder(
     Windows adds are left alone, all others have to be pictures. The order is that of the names, and
     widths are those of `captcha_reader.reading.network_width`.
 
-    Names that differ in upper and lower case alone are warned of: elsewhere they may be one file.
+    A warning lists texts in names that differ only in case: elsewhere such names may be one file.
 
     Raises:
         BadFiles: there is no such folder or no picture in it; names that hold no texts; or some
@@ -65,8 +65,8 @@ def read_folder(
             pictures.append(pixels)
             texts.append(text)
     if bad:
-        files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
-        raise BadFiles("\n".join([f"{files} of {folder} can't be used:", *bad]))
+        count = "1 file" if len(bad) == 1 else f"{len(bad)} files"
+        raise BadFiles("\n".join([f"{count} of {folder} can't be used:", *bad]))
     return pictures, texts
 
 
@@ -147,20 +147,19 @@ def _table(path: Path, names: list[str]) -> tuple[dict[str, str], list[str]]:
     rows = [(line, [cell.strip() for cell in row]) for line, row in enumerate(rows, 1)]
     rows = [(line, row) for line, row in rows if any(row)]
     place = {"file": 0, "text": 1}
-    if rows and "." not in rows[0][1][0]:  # no name of a picture, so a header
+    if rows and "." not in rows[0][1][0] and rows[0][1][0] not in names:  # so it is a header
         header = [cell.lower() for cell in rows.pop(0)[1]]
         if set(header) >= set(place):
             place = {column: header.index(column) for column in place}
     labels, bad, forms = {}, [], {composed(name): name for name in names}
     for line, row in rows:
         name, text = (composed(row[i]) if i < len(row) else "" for i in place.values())
-        name = forms.get(name, name)
         if not name or not text:
             bad.append(f"{path}, line {line}: needs a file and a text, as in `7KQ2.png,7KQ2`")
-        elif labels.setdefault(name, text) != text:
-            bad.append(f"{path}, line {line}: {name} is {text!r} here and {labels[name]!r} above")
-        elif name not in names:
+        elif name not in forms:
             bad.append(f"{path}, line {line}: there is no file {name}")
+        elif (above := labels.setdefault(forms[name], text)) != text:
+            bad.append(f"{path}, line {line}: {name} is {text!r} here and {above!r} above")
     return labels, bad
 
 
@@ -194,5 +193,6 @@ def split(texts: Sequence[str], share: float = 0.2, seed: int = 0) -> tuple[np.n
         raise ValueError(f"{len(texts)} pictures say {different}: two different texts are needed")
     random.Random(seed).shuffle(different)
     count = min(max(1, round(share * len(different))), len(different) - 1)
-    test = np.array([text in different[:count] for text in texts])
+    chosen = set(different[:count])
+    test = np.array([text in chosen for text in texts])
     return np.flatnonzero(~test), np.flatnonzero(test)

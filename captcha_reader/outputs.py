@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from captcha_reader.scores import share, wilson
 from captcha_reader.texts import ALPHABET
@@ -35,8 +37,8 @@ def fresh_folder(lesson: str) -> Path:
 def numbered_folder(parent: Path, prefix: str = "") -> Path:
     """Make and return the next of the folders `prefix`001, `prefix`002, ... in `parent`.
 
-    Its number is the largest one and one; names without a number are left out. Where another
-    process made the same folder at the same moment, it is tried again.
+    Its number is one more than the largest there; names without a number are ignored. If another
+    process makes the same folder at the same moment, the next number is tried.
     """
     parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -68,10 +70,12 @@ def show_captchas(
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for i, (axes, picture, text) in enumerate(zip(grid.flat, pictures, texts, strict=False)):
         axes.imshow(picture)
-        answer = text if answers is None else answers[i]
-        color = "black" if answers is None else "green" if answer == text else "crimson"
-        label = answer if answer == text else f"{answer or 'nothing'}, not {text}"
-        axes.set_title(label, color=color, family="monospace")
+        label, color = text, "black"
+        if answers is not None:
+            right = answers[i] == text
+            label = text if right else f"{answers[i] or 'nothing'}, not {text}"
+            color = "green" if right else "crimson"
+        axes.set_title(label, color=color, family="monospace", parse_math=False)  # $ is no formula
     for axes in grid.flat:
         axes.axis("off")
     if title:
@@ -80,14 +84,14 @@ def show_captchas(
 
 
 def plot_errors(axes: Axes, rows: list[dict], title: str) -> None:
-    """Draw and print wrong answers: a bar with its Wilson interval for a name, a dot for a seed.
+    """Draw and print shares of wrong answers: a bar with its interval per name, a dot per seed.
 
     The rows have a name, how many answers were `right`, and `n`.
     """
     names = list(dict.fromkeys(row["name"] for row in rows))
     for place, name in enumerate(names):
         counts = [(row["n"] - row["right"], row["n"]) for row in rows if row["name"] == name]
-        wrong, n = map(sum, zip(*counts, strict=True))
+        wrong, n = sum(a for a, _ in counts), sum(b for _, b in counts)
         low, high = wilson(wrong, n)
         bar, spread = 100 * wrong / n, [[100 * (wrong / n - low)], [100 * (high - wrong / n)]]
         axes.barh(place, bar, xerr=spread, color="tab:blue", capsize=3)
@@ -102,8 +106,8 @@ def plot_errors(axes: Axes, rows: list[dict], title: str) -> None:
 def show_shapes(shapes: dict[str, Sequence[int]]) -> Figure:
     """Draw what comes out of each part of a network as a box with its name, from left to right.
 
-    A shape is (height, width, channels), or (width, channels). A box is as high, as deep (to the
-    back) and as wide as the square roots of these numbers say. Return the figure.
+    A shape is (height, width, channels), or (width, channels). The square roots of these numbers
+    are the box's height, depth (to the back) and width. Return the figure.
     """
     import matplotlib.pyplot as plt
 
@@ -113,7 +117,8 @@ def show_shapes(shapes: dict[str, Sequence[int]]) -> Figure:
         height, depth, width = np.sqrt([1, *shape][-3:])
         front = np.array([(0, 0), (width, 0), (width, height), (0, height)]) + (x, -height / 2)
         back = front + (0.5 * depth, 0.5 * depth)
-        top, side = ([*front[[a, b]], *back[[b, a]]] for a, b in ((3, 2), (2, 1)))
+        top = [front[3], front[2], back[2], back[3]]
+        side = [front[2], front[1], back[1], back[2]]
         for corners, color in ((front, "#9ecae1"), (top, "#deebf7"), (side, "#6baed6")):
             axes.add_patch(plt.Polygon(corners, fc=color, ec="#08519c", lw=0.8))
         middle, size = x + (width + 0.5 * depth) / 2, " x ".join(map(str, shape))
@@ -139,7 +144,8 @@ def plot_calibration(axes: Axes, sure: Sequence[float], correct: Sequence[bool])
     """
     sure, correct = np.array(sure), np.array(correct)
     for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
-        if (inside := (sure > low) & (sure <= high)).any():
+        inside = (sure > low) & (sure <= high)
+        if inside.any():
             x, n = 100 * sure[inside].mean(), inside.sum()
             label = f"{low:.0%} to {high:.0%}: {n:,}"
             plot_shares(axes, [x], correct[inside].sum(), n, label, fmt="o")
@@ -225,10 +231,6 @@ def diagram(model: keras.Model, folder: Path) -> Path:
 
 def progress() -> keras.callbacks.Callback:
     """Return a callback that shows training as a tqdm bar."""
-    import warnings
-
-    from tqdm import tqdm
-
     with warnings.catch_warnings(action="ignore"):  # it looks for notebook widgets in vain
         from tqdm.keras import TqdmCallback
     return TqdmCallback(tqdm_class=tqdm, verbose=0)

@@ -36,10 +36,8 @@ EPOCH = 64_000  # captchas
 # These look like no character when they are mirrored, or turned by 180 degrees.
 LOST = {"mirrored": "4679BCDFGKPQR", "turned": "4BCDFGJKPRTUY"}
 LOWER_CASE = "abdefghnqrt"  # those that resemble no capital
-NOTHING = (
-    *("mirrored", "turned", "blank", "scribble", "noise", "stripes", "photo"),
-    *6 * ("lower case",),  # which resembles captchas most
-)
+NOTHING = ("mirrored", "turned", "blank", "scribble", "noise", "stripes", "photo")
+NOTHING += 6 * ("lower case",)  # which resembles captchas most
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,14 @@ class Practice:
     """A recipe for training captchas; `seed` and the number of a batch decide all its bytes.
 
     `size` is the width and height of the main task in pixels, and `batch` a number of captchas.
-    An epoch has `epoch` captchas. Each `bank` captchas come from a bank of their own, which has
-    glyphs in so many `colors`.
-    `sizes` is the share of batches of any width. In the others, too, a fifth of the captchas have
-    another size then: normalisation must not see either kind alone. In a share `hard` of all
-    captchas a character is O or 0 with probability 3/4. Of the captchas in other sizes a share
-    `margins` has a margin of up to a quarter of the height, on paper or white, and a share `slants`
-    is turned by up to 5 degrees; a share `nothing` of them has nothing to read. All shares are in
-    [0, 1].
+    An epoch has `epoch` captchas. Every `bank` captchas have a bank of their own, with glyphs in
+    `colors` colours.
+    `sizes` is the share of batches of any width. Unless it is 0, a fifth of the captchas in the
+    other batches have another size, too, so that batch normalisation does not see the main task
+    alone. In a share `hard` of all captchas each character becomes O or 0 with probability 3/4. Of
+    the captchas in other sizes, a share `margins` has a margin of up to a quarter of the height,
+    white or in the colour of the paper, a share `slants` is turned by up to 5 degrees, and a share
+    `nothing` has nothing to read. All shares are in [0, 1].
     """
 
     seed: int
@@ -66,7 +64,7 @@ class Practice:
     slants: float = 0.2
     nothing: float = 0.05
     epoch: int = EPOCH
-    bank: int = EPOCH
+    bank: int = EPOCH // 4  # more would be learned by heart
     colors: int = 60
 
     @property
@@ -83,10 +81,12 @@ class Practice:
             texts = [self.crowd(text, rng) for text in random_texts(rng, self.batch)]
             return scale(bank.draw(texts, rng, *self.size)), texts
         # Keras' `fit` takes the shapes of all batches from the first two: 128 and 168 wide.
-        if index == 0 or index > 1 and rng.random() >= self.sizes:
+        if index == 1:
+            width, main = 168, 0
+        elif index == 0 or rng.random() >= self.sizes:
             width, main = network_width(*self.size), 0.8
         else:
-            width, main = 168 if index == 1 else network_width(*random_size(rng)), 0
+            width, main = network_width(*random_size(rng)), 0
         pictures, texts = [], []
         for text in texts_of_any_length(rng, self.batch, longest_text(width, HEIGHT)):
             if rng.random() < main:
@@ -101,7 +101,7 @@ class Practice:
     def draw_in_any_size(
         self, text: str, width: int, rng: random.Random, bank: GlyphBank
     ) -> tuple[np.ndarray, str]:
-        """Draw a text for the network, or nothing to read: uint8 (1, 64, width, 3), and the text.
+        """Draw a text, or nothing to read: uint8 (1, 64, width, 3), and the text or "".
 
         The captcha is 50 to 100 pixels high, and so wide that it becomes `width` when scaled.
         """
@@ -189,7 +189,7 @@ def slant(picture: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def nothing_to_read(rng: random.Random, bank: GlyphBank, size: Size) -> np.ndarray:
-    """Draw a picture of a width and height in which no text can be read: uint8 RGB."""
+    """Draw a picture without a text that can be read; `size` is (width, height): uint8 RGB."""
     width, height = size
     kind = rng.choice(NOTHING)
     generator = np.random.default_rng(rng.getrandbits(32))

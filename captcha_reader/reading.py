@@ -20,6 +20,7 @@ import io
 import json
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,10 +155,10 @@ def _read(
 
 
 def better(first: Reading, second: Reading) -> Reading:
-    """Return the better one of two readings of a picture, of which `first` is the usual one.
+    """Return the better of two readings of a picture; `first` is the usual one.
 
-    Of two texts that is the likelier. A text of `second` counts before nothing if it is more
-    likely than not.
+    Of two texts, the likelier one is better. If only `second` has a text, that is better if its
+    confidence is above 0.5.
     """
     least = 0.5 if first.confidence is None else first.confidence
     return second if (second.confidence or 0) > least else first
@@ -167,7 +168,7 @@ def better(first: Reading, second: Reading) -> Reading:
 
 
 def network_width(width: int, height: int) -> int:
-    """Return how wide the network gets a picture: 64 high, in eights, from 64 to 320 pixels."""
+    """Return the width that goes with a height of 64: a multiple of 8, from 64 to 320 pixels."""
     return min(320, max(64, 8 * ((16 * width + height) // (2 * height))))
 
 
@@ -176,7 +177,7 @@ def scale(pictures: np.ndarray, width: int | None = None) -> np.ndarray:
 
     Their shape decides the width (`network_width`), unless it is given: a network with four heads
     has one width for all. The filter is Pillow's BILINEAR, which takes all pixels into account.
-    Pictures that have this size already are returned themselves, not copied.
+    Pictures that already have this size are returned as they are, not copied.
     """
     height = pictures.shape[1]
     width = width or network_width(pictures.shape[2], height)
@@ -192,7 +193,7 @@ def _resize(image: Image.Image, width: int) -> Image.Image:
 def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
     """Bring a picture to what the network wants: uint8 RGB, (64, width, 3), read-only.
 
-    The width follows from the picture's (`network_width`), unless it is given.
+    Unless `width` is given, it follows from the picture's shape (`network_width`).
 
     Raises:
         UnreadablePicture: as `read_captcha`.
@@ -245,8 +246,8 @@ def _open(picture: bytes | Image.Image | np.ndarray) -> Image.Image:
 def on_ground(image: Image.Image) -> Image.Image:
     """Return an image of any mode as RGB; what is transparent in it becomes white.
 
-    Where less than half of it is visible, that is the ink, and if the ink is lighter than any that
-    the network has practised with on white, the ground becomes black.
+    If less than half of the image is visible, the visible part is taken for ink. If this ink is
+    very light (a mean luma above 192), the ground becomes black instead.
     """
     if image.mode[0] in "IF":  # 16 or 32 bits, or fractions: the largest value tells what is white
         values = np.nan_to_num(np.asarray(image, np.float32))
@@ -264,7 +265,8 @@ def on_ground(image: Image.Image) -> Image.Image:
 def cut_margin(image: Image.Image) -> Image.Image:
     """Cut off a margin of one colour that a straight edge on all sides separates from the paper.
 
-    A margin in the colour of the paper stays: the network has practised with such.
+    A margin in the colour of the paper stays: the network has practised with such margins. If
+    there is nothing to cut off, the very same `image` is returned.
     """
     pixels = np.asarray(image, np.int16)
     differs = np.abs(pixels - pixels[0, 0]).max(axis=-1) > 4  # from the colour of the corner
@@ -353,11 +355,11 @@ def to_reading(
     """Read the text off the probabilities of each column, (steps, len(alphabet) + 1).
 
     The likeliest answers, without repetitions and blanks, are the text (lesson 3: greedy decoding);
-    if they are none, there is nothing to read. With a `length`, or characters that alone are
-    `allowed`, the text is the likeliest of those that a beam search finds.
+    if none are left, there is nothing to read. If a `length` or the `allowed` characters are given,
+    the text is the likeliest of those that fit and that a beam search finds.
     """
     label, share = greedy(columns), 1.0
-    columns = columns.astype(np.float64) + 1e-30
+    columns = columns.astype(np.float64) + 1e-30  # so that no sum below is 0
     if allowed:
         absent = [i for i, character in enumerate(alphabet, 1) if character not in allowed]
         columns[:, absent] = 0
@@ -368,10 +370,10 @@ def to_reading(
     (chance,) = chances(columns, label[None])
     if not len(label) or not chance:  # there is nothing to read, or no room for it in the columns
         return Reading("", None, ())
-    length, characters = len(label), len(alphabet)
-    others = np.tile(label, (length, characters, 1))  # at each place every character
-    others[range(length), :, range(length)] = np.arange(characters) + 1
-    each = chances(columns, others.reshape(-1, length)).reshape(length, characters)
+    places, characters = len(label), len(alphabet)
+    others = np.tile(label, (places, characters, 1))  # at each place every character
+    others[range(places), :, range(places)] = np.arange(characters) + 1
+    each = chances(columns, others.reshape(-1, places)).reshape(places, characters)
     each /= each.sum(axis=1, keepdims=True)
     best = np.argsort(-each, axis=1, kind="stable")[:, :BEST]
     allowed = allowed or alphabet
@@ -398,16 +400,16 @@ def likeliest(columns: np.ndarray, length: int | None = None) -> np.ndarray:
     beginnings = {(): (1.0, 0.0)}  # the probability of paths that end with a blank, and of others
     for column in columns:
         best = [(int(c), float(column[c])) for c in np.argsort(-column)[:LIKELY] if c != BLANK]
-        nothing_new, grown = float(column[BLANK]), {}
+        grown = defaultdict(lambda: [0.0, 0.0])
         for label, (blank, other) in beginnings.items():
             last = label[-1] if label else BLANK
-            again = other * float(column[last]) if label else 0.0
-            old = grown.get(label, (0.0, 0.0))
-            grown[label] = old[0] + (blank + other) * nothing_new, old[1] + again
-            for c, chance in best if len(label) != length else ():
-                came = blank if c == last else blank + other  # equal neighbours need a blank
-                old = grown.get(longer := (*label, c), (0.0, 0.0))
-                grown[longer] = old[0], old[1] + came * chance
+            grown[label][0] += (blank + other) * float(column[BLANK])
+            grown[label][1] += other * float(column[last])
+            if len(label) == length:
+                continue
+            for answer, chance in best:
+                came = blank if answer == last else blank + other  # equal neighbours need a blank
+                grown[(*label, answer)][1] += came * chance
         by_length = {}
         for label in sorted(grown, key=lambda x: sum(grown[x]), reverse=True):
             kept = by_length.setdefault(len(label) if length else 0, [])

@@ -11,7 +11,7 @@ from captcha_reader.testsets import FINGERPRINTS, TEST_SETS, draw_test_set
 
 
 def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the Wilson score interval for `right` successes out of `n`; z=1.96 means 95 %.
+    """Return the ends of Wilson's interval for `right` out of `n`, in [0, 1]; z=1.96 means 95 %.
 
     Formula: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
     JASA 22 (1927), in the form of Brown, Cai and DasGupta, Statistical Science 16 (2001), eq. (4).
@@ -28,7 +28,7 @@ def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def share(right: int, n: int) -> str:
-    """Write a count as people should: "96.31 % (95.92 to 96.66 %, n = 10,000)"."""
+    """Write a count with its 95 % interval: "96.31 % (95.92 to 96.66 %, n = 10,000)"."""
     low, high = wilson(right, n)
     return f"{100 * right / n:.2f} % ({100 * low:.2f} to {100 * high:.2f} %, n = {n:,})"
 
@@ -78,7 +78,7 @@ class Score:
         }
 
 
-def evaluate(read: Callable[[np.ndarray], list[str]], test_set: str = "classic-1k") -> Score:
+def evaluate(read: Callable[[np.ndarray], list[str]], test_set: str) -> Score:
     """Count what `read` gets right on a test set, with a progress bar.
 
     `read` turns uint8 pictures (n, height, width, 3) of one size into n texts of any length; a
@@ -93,10 +93,11 @@ def evaluate(read: Callable[[np.ndarray], list[str]], test_set: str = "classic-1
     with tqdm(total=TEST_SETS[test_set].n, desc=test_set) as progress:
         for pictures, texts in batches:
             for text, answer in zip(texts, read(pictures), strict=True):
-                for position, pair in enumerate(zip(text, answer, strict=False)):
-                    by_position[position] += pair[0] == pair[1]
-                wrong += [(text, answer)] if text != answer else []
-                n += 1
+                for position, (said, found) in enumerate(zip(text, answer, strict=False)):
+                    by_position[position] += said == found
+                if text != answer:
+                    wrong.append((text, answer))
+            n += len(texts)
             progress.update(len(texts))
             progress.set_postfix_str(f"{1 - len(wrong) / n:.2%}")
     return Score(test_set, n, n - len(wrong), tuple(by_position.tolist()), tuple(wrong))

@@ -11,19 +11,13 @@ import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from captcha_reader.texts import ALPHABET, random_texts
+from captcha_reader.texts import ALPHABET
 
 STYLES = {  # characters, their number, width and height, font
     "colours": (ALPHABET, 4, (128, 64), "DejaVu Serif:bold"),
     "lower case": ("abcdefghijkmnpqrstuvwxyz23456789", 5, (200, 60), "DejaVu Sans:italic"),
     "noisy digits": (string.digits, 4, (96, 34), "DejaVu Sans Mono"),
 }
-
-
-def style_texts(style: str, rng: random.Random, count: int) -> list[str]:
-    """Draw `count` random texts as captchas of a style have them."""
-    alphabet, length, *_ = STYLES[style]
-    return random_texts(rng, count, alphabet, length)
 
 
 def draw_style(style: str, texts: list[str], rng: random.Random) -> np.ndarray:

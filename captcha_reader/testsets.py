@@ -28,7 +28,7 @@ Batch = tuple[np.ndarray, list[str]]
 
 
 def of_four(draw: Callable) -> Callable[[random.Random, int], Batch]:
-    """Return what draws `count` texts of four characters with `draw`."""
+    """Return a function that draws `count` captchas of four characters with `draw`."""
 
     def batch(rng: random.Random, count: int) -> Batch:
         texts = random_texts(rng, count)
@@ -68,7 +68,7 @@ def with_nothing(rng: random.Random, count: int) -> Batch:
 
 
 def hills(rng: random.Random, width: int, height: int) -> np.ndarray:
-    """Return heights of a landscape in Kentucky, which Matplotlib comes with: 0 to 255."""
+    """Return heights of a landscape from Matplotlib: float64 (height, width), from 0 to 255."""
     with cbook.get_sample_data("jacksboro_fault_dem.npz") as data:
         ground = data["elevation"].astype(float)
     top, left = rng.randrange(ground.shape[0] - height), rng.randrange(ground.shape[1] - width)
@@ -91,9 +91,9 @@ def _gradient(rng: random.Random, width: int, height: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TestSet:
-    """How a test set comes about: for each of its `parts` a number of batches, of captchas in one.
+    """The recipe of a test set: each of its `parts` is (batches, captchas in a batch, draw).
 
-    Batch i of part k is what `draw` makes of the stream (0, split, k, i); all captchas of a batch
+    Batch i of part k is what `draw` makes from the stream (0, split, k, i); all captchas of a batch
     have one size. `length` is the greatest number of characters.
     """
 
@@ -107,7 +107,9 @@ class TestSet:
         return sum(batches * count for batches, count, _ in self.parts)
 
 
-CLASSIC, WIDE, MODERN = (of_four(draw) for draw in (draw_captchas, draw_wide, draw_modern))
+CLASSIC = of_four(draw_captchas)
+WIDE = of_four(draw_wide)
+MODERN = of_four(draw_modern)
 DEFAULT = of_four(partial(draw_captchas, width=160, height=60))  # the package's default
 PREVIEW = of_four(partial(draw_captchas, width=170, height=80))  # as in lesson 1
 TEST_SETS = {  # the smaller sets are the beginning of the larger

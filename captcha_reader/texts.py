@@ -15,23 +15,21 @@ BLANK = 0  # CTC's class for "nothing new here", fixed by keras.losses.CTC
 
 
 def longest_text(width: int, height: int) -> int:
-    """Return how many characters a captcha has room for: 6 if it is 2.6 times as wide as high."""
+    """Return how many characters fit: 6 in a captcha at least 2.6 times as wide as high, else 5."""
     return LONGEST if width >= 2.6 * height else LONGEST - 1
 
 
 def random_texts(
     rng: random.Random, count: int, alphabet: str = ALPHABET, length: int = LENGTH
 ) -> list[str]:
-    """Draw `count` texts of `length` characters, each character equally likely."""
+    """Return `count` random texts of `length` characters, each character equally likely."""
     return ["".join(rng.choices(alphabet, k=length)) for _ in range(count)]
 
 
-def texts_of_any_length(
-    rng: random.Random, count: int, longest: int, alphabet: str = ALPHABET
-) -> list[str]:
-    """Draw `count` texts of 1 to `longest` characters (5 or 6), of one and two characters few."""
+def texts_of_any_length(rng: random.Random, count: int, longest: int) -> list[str]:
+    """Return `count` random texts of 1 to `longest` (5 or 6) characters; few have 1 or 2."""
     lengths = rng.choices(range(1, longest + 1), [1, 1, 5, 8, 5, 5][:longest], k=count)
-    return ["".join(rng.choices(alphabet, k=length)) for length in lengths]
+    return ["".join(rng.choices(ALPHABET, k=length)) for length in lengths]
 
 
 def check(texts: Sequence[str], alphabet: str) -> None:
@@ -65,8 +63,8 @@ def encode(texts: Sequence[str], alphabet: str = ALPHABET, length: int = LENGTH)
 def ctc_labels(texts: Sequence[str], alphabet: str = ALPHABET, length: int = LONGEST) -> np.ndarray:
     """Turn n texts of 0 to `length` characters into labels for CTC, int32 (n, length).
 
-    A character is its place in the alphabet and one, since 0 is the blank; rows are filled up with
-    zeros, and Keras' CTC loss looks at a row up to there. An empty text is a row of zeros.
+    A character is its place in the alphabet plus one, since 0 is the blank. Rows are filled up with
+    zeros, which Keras' CTC loss ignores. An empty text is a row of zeros.
 
     Raises:
         ValueError: a text is longer, or has a character that is not in the alphabet.

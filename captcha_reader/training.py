@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -27,20 +27,16 @@ def settle_norms(model: keras.Model, batches: Sequence[np.ndarray]) -> None:
         layer.momentum = momentum
 
 
-@contextlib.contextmanager
-def every_device() -> Iterator[int]:
-    """Build for all GPUs, or all CPU devices where there is none; give their number."""
-    devices = keras.distribution.list_devices()
-    if len(devices) > 1 and keras.backend.backend() == "jax":
+def every_device() -> contextlib.AbstractContextManager:
+    """Return a context in which to build for all GPUs, or for all CPU devices if there is none."""
+    devices, backend = keras.distribution.list_devices(), keras.backend.backend()
+    if len(devices) > 1 and backend == "jax":
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
-        yield len(devices)
-    elif len(devices) > 1 and keras.backend.backend() == "tensorflow":
+    elif len(devices) > 1 and backend == "tensorflow":
         import tensorflow as tf
 
-        with tf.distribute.MirroredStrategy(devices).scope():
-            yield len(devices)
-    else:
-        yield 1
+        return tf.distribute.MirroredStrategy(devices).scope()
+    return contextlib.nullcontext()
 
 
 class Average(keras.callbacks.Callback):
@@ -91,7 +87,7 @@ class Average(keras.callbacks.Callback):
 
 
 def check_backup(folder: Path) -> None:
-    """Raise a ValueError if no saved state can be read; one torn in the first epoch just goes."""
+    """Raise a ValueError if no saved state can be read; delete one torn in the first epoch."""
     names = ("latest.weights.h5", "latest.weights.h5.bkp")
     states = [folder / name for name in names if (folder / name).exists()]
     for state in states:

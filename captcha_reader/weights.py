@@ -36,10 +36,11 @@ def find(name: str, folder: Path = MODELS) -> Path:
 def available(name: str, folder: Path = MODELS) -> bool:
     """Return whether `folder` has what was trained or measured; print one line if it has not."""
     try:
-        return bool(find(f"{name}.json", folder))
+        find(f"{name}.json", folder)
     except Missing as error:
         print(f"nothing to show: {error}")
         return False
+    return True
 
 
 def read_results(name: str, folder: Path = MODELS) -> dict:
@@ -85,10 +86,10 @@ def check_weights(path: Path, expected: str) -> Path:
 
 
 def described(alphabet: str, width: int | None = None) -> dict:
-    """Return what a program has to know about a network, beside its numbers.
+    """Return what a program has to know about a network besides its weights.
 
-    Pictures are brought to a height of 64 pixels by the filter, and to `width`; None, "free" in
-    the description, stands for the width that `captcha_reader.reading.network_width` computes.
+    The filter scales pictures to 64 pixels in height and to `width`. None, written as "free",
+    stands for the width that `captcha_reader.reading.network_width` computes.
     """
     return {
         "version": 1,

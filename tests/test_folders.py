@@ -61,6 +61,13 @@ def test_a_table_decides_and_is_read_as_people_write_it(tmp_path, content):
     assert read_folder(tmp_path)[1] == ["Xy", "10"]
 
 
+def test_names_without_an_ending_are_no_header(tmp_path):
+    for i, name in enumerate(("cap1", "cap2")):
+        Image.new("RGB", (9 + i, 9)).save(tmp_path / name, "PNG")
+    (tmp_path / "labels.csv").write_text("cap1,7KQ2\ncap2,AB12\n")
+    assert read_folder(tmp_path)[1] == ["7KQ2", "AB12"]
+
+
 @pytest.mark.parametrize(
     ("names", "pattern", "texts"),
     [

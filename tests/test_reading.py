@@ -244,8 +244,12 @@ def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     assert third["text"] == "" and third["confidence"] is None
     assert main(["--length=3", "--alphabet=7XK", "a.png"]) == 0
     assert len(capsys.readouterr().out.split()[1]) == 3
-    with pytest.raises(SystemExit):
-        main(["--alphabet=é", "a.png"])
+    shutil.copy(MODELS / "ctc.onnx", "mine.onnx")
+    Path("mine.keras").mkdir()  # it can't be compared
+    for wrong, message in {"--alphabet=é": "'é'", "--model=mine.onnx": "mine.keras"}.items():
+        with pytest.raises(SystemExit):
+            main([wrong, "a.png"])
+        assert message in capsys.readouterr().err
 
 
 def test_ctrl_c_is_no_traceback(monkeypatch):

@@ -3,6 +3,7 @@
 import pytest
 
 from captcha_reader import weights
+from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.scores import Score, evaluate, wilson
 from captcha_reader.weights import MODELS, Missing, finished, sha256
 from tools import train
@@ -23,6 +24,12 @@ def test_what_ships_reads_what_it_says(name, part, whole):
     score = evaluate(reader(path), part)
     low, high = wilson(score.right, score.n, z=3.3)  # 99.9 %
     assert low < published["right"] / published["n"] < high
+
+
+def test_the_network_of_pytorch_gets_pictures_of_other_sizes_scaled():
+    pytest.importorskip("torch")
+    pictures = draw_captchas(["7KQ2"], stream(1, "scaled", epoch=0, index=0), 160, 60)
+    assert len(reader(MODELS / "pytorch.pt")(pictures)) == 1
 
 
 @pytest.mark.parametrize("name", ["cnn.keras", "ctc.keras", "pytorch.pt"])

@@ -44,8 +44,12 @@ def difference(old: bytes, new: bytes, limits: tuple[float, float]) -> str:
     size = [max(1, side // 4) for side in pictures[0].size]
     a, b = (np.asarray(x.resize(size, Image.Resampling.BOX), int) for x in pictures)
     paper = max(pictures[0].getcolors(1 << 24))[1]
-    differ, *ink = (abs(x).max(axis=-1) > 64 for x in (a - b, a - paper, b - paper))
-    apart = differ.sum() / max(1, (ink[0] | ink[1]).sum())
+
+    def far(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return abs(one - other).max(axis=-1) > 64
+
+    ink = far(a, paper) | far(b, paper)
+    apart = far(a, b).sum() / max(1, ink.sum())
     return f"{apart:.4f} apart, more than {share}" if apart > share else ""
 
 

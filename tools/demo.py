@@ -60,7 +60,7 @@ def package(cache: Path = ROOT / "build" / "npm") -> Path:
 def samples() -> list[tuple[str, np.ndarray]]:
     """Draw twenty captchas: 16 that our network reads, the first three it doesn't, one foreign.
 
-    Their order is drawn, too, but the first is one that it reads.
+    They are shuffled, but the first is one that it reads.
     """
     rng, right, wrong = stream(2019, "demo", epoch=0, index=0), [], []
     while len(wrong) < 3 or len(right) < 16:
@@ -108,7 +108,7 @@ def build(folder: Path) -> None:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Hands out files with the types that browsers insist on, and keeps quiet about it."""
+    """Serves files with the types that browsers insist on, and logs nothing."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {  # Windows may know others
         ".js": "text/javascript", ".wasm": "application/wasm"

@@ -8,15 +8,16 @@ from functools import partial
 from pathlib import Path
 
 from captcha_reader import scores, weights
+from captcha_reader.reading import scale
 from captcha_reader.texts import ALPHABET
 from tools import options, runs
 
 FINISHED = {"cnn": ".keras", "ctc": ".keras", "pytorch": ".pt"}
-NEAR = 3  # captchas that another machine may read otherwise, by rounding
+NEAR = 3  # captchas that another machine may read differently, because of rounding
 
 
 def reader(path: Path, size: str = "slim") -> Callable:
-    """Return what reads uint8 pictures with the weights in a file of Keras or PyTorch.
+    """Return a function that reads uint8 pictures with the weights in a Keras or PyTorch file.
 
     `size` is that of a PyTorch network, "slim" or "full"; a file of Keras knows its own.
 
@@ -30,7 +31,7 @@ def reader(path: Path, size: str = "slim") -> Callable:
 
         model = ch7.CTCNet(**SIZES[size])
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        return partial(ch7.read_pictures, model)
+        return lambda pictures: ch7.read_pictures(model, scale(pictures))
     keras = options.import_keras()
     from notebooks_py import ch4_gpu_training as ch4
     from tools.networks import NETWORKS
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--model", default="ctc", help=f"{names}, or a .keras or slim .pt file")
     parser.add_argument("--set", default="classic-10k", choices=scores.TEST_SETS, help="a test set")
     given = parser.parse_args()
-    name, path, size, recorded = given.model, Path(given.model), "slim", {}
+    name, path, size, recorded = given.model, options.path(given.model), "slim", {}
     if name in FINISHED:
         results = weights.read_results(name, weights.MODELS)
         size, recorded = results["settings"]["size"], results["scores"]

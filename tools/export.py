@@ -100,13 +100,13 @@ def to_onnx(model, width: int | None, **metadata: str):
 
 
 def distance(content: bytes, model, width: int | None) -> float:
-    """Return how far probabilities of an ONNX file are from Keras' on 100 captchas, at most."""
+    """Return the largest difference between ONNX's and Keras' probabilities on 100 captchas."""
     import keras
 
     rng, apart = stream(0, "export", epoch=0, index=0), []
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    for w in (width,) if width else (96, 128, 168, 256):
-        pictures = draw_captchas(random_texts(rng, 25), rng, w)
+    for each in 4 * [width] if width else [96, 128, 168, 256]:
+        pictures = draw_captchas(random_texts(rng, 25), rng, each)
         (ours,) = session.run(["probabilities"], {"pictures": pictures})
         with keras.device("cpu"):  # a GPU may round more coarsely
             logits = model.predict_on_batch(pictures.astype("float32") / 255)
@@ -160,7 +160,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--model", default="ctc", help="ctc, or the path of a .keras file")
     parser.add_argument("--alphabet", help="its characters in their order, if not stored in it")
     arguments = parser.parse_args(words)
-    source = find("ctc.keras") if arguments.model == "ctc" else Path(arguments.model)
+    source = find("ctc.keras") if arguments.model == "ctc" else options.path(arguments.model)
     content = export(source, arguments.alphabet)
     target, results = source.with_suffix(".onnx"), source.with_suffix(".json")
     print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")

@@ -64,7 +64,7 @@ def format_lessons(sides: dict[Lesson, str]) -> list[Path]:
 
 
 def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
-    """Format every lesson and name the files that changed; 1 if sides clash, then none did."""
+    """Format every lesson and name the files that changed; change none and return 1 on a clash."""
     parser = options.parser("format", "Lay out the lessons, and make both sides of each equal.")
     parser.add_argument("--only", default="", help="names of lessons, such as ch2_cnn,ch3_ctc")
     parser.add_argument("--from", dest="side", choices=["py", "ipynb"], help="the side to keep")

@@ -85,7 +85,7 @@ def pictures(root: Path) -> Iterator[str]:
 
 
 def modules(root: Path) -> Iterator[str]:
-    """Importing a lesson only defines things, and tools, lessons and captcha_reader stay floors."""
+    """Importing a lesson only defines things; imports lead to earlier lessons and lower layers."""
     for path in sorted(root.glob("captcha_reader/*.py")):
         for module in _upper_floors(ast.parse(path.read_text("utf-8"))):
             yield f"captcha_reader/{path.name} imports {module}, which only commands may import"
@@ -168,7 +168,7 @@ def messages(root: Path) -> list[str]:
 
 
 def main() -> int:
-    """Check all gates; 1 if one has a message."""
+    """Check all gates; return 1 if one has a message."""
     wrong = messages(lessons.ROOT)
     print("\n".join(wrong) or f"gates: {', '.join(gate.__name__ for gate in GATES)} ok")
     return int(bool(wrong))

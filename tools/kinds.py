@@ -19,7 +19,7 @@ Draw = Callable[[random.Random], tuple[Image.Image, str]]
 
 
 def captcha(change: Callable = Image.Image.copy, size: Size = (128, 64), length: int = 4) -> Draw:
-    """Return what draws a captcha by the package, changes it, and returns it with its text."""
+    """Return a function that draws a captcha, changes it, and returns it with its text."""
 
     def draw(rng: random.Random) -> tuple[Image.Image, str]:
         (text,) = random_texts(rng, 1, length=length)

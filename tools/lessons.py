@@ -56,7 +56,7 @@ class Lesson:
 
 
 def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
-    """Return the lessons in reading order, or those in `only`; with `one_sided` also halves."""
+    """Return all lessons, or those in `only`, in reading order; `one_sided` adds lone sides."""
     paths = [*root.glob("notebooks/*.ipynb"), *root.glob("notebooks_py/*.py")]
     sides = Counter(x.stem for x in paths if re.fullmatch(r"ch\d+_\w+|solutions", x.stem))
     names = [name for name in sides if one_sided or sides[name] == 2]
@@ -136,9 +136,9 @@ def runnable(selected: list[Lesson]) -> list[Lesson]:
 
 
 def code_lines(path: Path) -> list[str]:
-    """Return the lines of a module, without its comments."""
+    """Return the lines of a module, without empty ones and those that are comments."""
     lines = path.read_text("utf-8").splitlines()
-    return [line for line in lines if line.strip() and not line.startswith("#")]
+    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def digest(content: list | dict) -> str:
@@ -147,7 +147,7 @@ def digest(content: list | dict) -> str:
 
 
 def source_hash(lesson: Lesson) -> str:
-    """SHA-256 of all that the outputs of a lesson come from.
+    """Return the SHA-256 of all that the outputs of a lesson come from.
 
     These are its own code cells, the definitions in the lessons and the modules of captcha_reader
     that it imports (and that those import), the results in models/ that it names, and the pins of
@@ -207,15 +207,15 @@ def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
         notebook.cells.insert(1, colab_cell(root))
     copies = Counter()
     for cell in notebook.cells:
-        digest = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
-        copies[digest] += 1
-        cell.id = digest if copies[digest] == 1 else f"{digest}-{copies[digest]}"
+        name = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
+        copies[name] += 1
+        cell.id = name if copies[name] == 1 else f"{name}-{copies[name]}"
         cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
     return notebook
 
 
 def write(path: Path, content: str | bytes) -> bool:
-    """Write a file where its content changes; say whether it did."""
+    """Write a file if its content changes; return whether it did."""
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and path.read_bytes() == data:
         return False
@@ -257,7 +257,7 @@ def pngs(outputs: list[NotebookNode]) -> list[bytes]:
 
 
 def call(*words: str, env: dict[str, str] | None = None) -> tuple[bool, str]:
-    """Run Python in the repository; whether it succeeded, and what it wrote."""
+    """Run Python in the repository; return whether it succeeded, and what it wrote."""
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     pipe |= {"encoding": "utf-8", "errors": "replace"}
     for _ in range(2):

@@ -36,7 +36,7 @@ READMES = ("README.md", "README.zh.md")
 TEMPLATES = Path(__file__).parent / "tables"  # of the READMEs, each in its language
 # A lesson in the README: its link, badges, what there is at the end, minutes.
 ROW = re.compile(r"^(\| \[.*?\]\(notebooks/(\w+)\.ipynb\))[^|]*( \|.*\| )\d+ \|$", re.M)
-PATH = re.compile(r"(?<=^# \*Lesson \d of \d · )\d+", re.M)  # minutes, under a lesson's title
+PATH = re.compile(r"(?<= · )\d+(?= minutes)")  # under a lesson's title
 BADGES = (
     "<br>[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{0}) "

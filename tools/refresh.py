@@ -24,7 +24,7 @@ def with_palette(png: bytes) -> bytes:
 
 
 def refresh(lesson: Lesson, folder: Path) -> list[Path]:
-    """Execute one lesson and return the files that changed; a ValueError says why none may."""
+    """Execute one lesson and return the files that changed; a ValueError says why it failed."""
     source, result = lessons.source_hash(lesson), run_lessons.run(lesson, folder, {})
     if result != "ok":
         raise ValueError(result)
@@ -47,7 +47,7 @@ def refresh(lesson: Lesson, folder: Path) -> list[Path]:
 
 
 def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
-    """Refresh what is stale; 1 if a lesson failed."""
+    """Refresh what is stale; return 1 if a lesson failed."""
     parser = options.parser("refresh", "Run the lessons whose source changed; store their outputs.")
     parser.add_argument("--only", default="", help="names of lessons, such as ch2_cnn,ch3_ctc")
     parser.add_argument("--force", choices=["1"], help="run them even if nothing changed")

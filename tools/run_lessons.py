@@ -30,7 +30,7 @@ def run(lesson: Lesson, folder: Path, values: dict[str, int]) -> str:
 
 
 def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
-    """Run the lessons one after another, then print the table; 1 if any failed."""
+    """Run the lessons one after another, then print the table; return 1 if any failed."""
     parser = options.parser("run-all", "Run every lesson at small size, and print a table.")
     parser.add_argument("--only", default="", help="names of lessons, such as ch2_cnn,ch3_ctc")
     parser.add_argument("--steps", type=options.positive, default=20, help="batches in an epoch")

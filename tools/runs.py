@@ -78,7 +78,7 @@ def locked(out: Path) -> Iterator[None]:
     """Keep other processes out of a folder for runs, which is made if it is not there.
 
     Raises:
-        ValueError: it holds something else than a run, or another process is at work in it.
+        ValueError: it holds something other than a run, or another process is at work in it.
     """
     others = {path.name for path in out.glob("*")} - {".lock", f"{RUN}.new"}  # of a killed start
     if out.is_file() or others and RUN not in others:
@@ -92,7 +92,7 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def count_steps(settings: dict, seconds_a_step: Callable[[], float]) -> int:
-    """Return how many steps the budget pays for, to the nearest.
+    """Return how many steps the budget pays for, rounded to the nearest.
 
     Minutes are those of the whole command: a twentieth is kept for reading held-out captchas, and a
     few seconds for the end.

@@ -25,7 +25,7 @@ from captcha_reader.folders import alphabet_of, read_folder
 from captcha_reader.practice import Ahead, Practice
 from captcha_reader.reading import read_captchas, scale
 from captcha_reader.scores import evaluate, share
-from captcha_reader.styles import STYLES, draw_style, style_texts
+from captcha_reader.styles import STYLES, draw_style
 from captcha_reader.texts import ALPHABET, random_texts
 from tools import kinds, options, runs
 from tools.lessons import digest
@@ -182,7 +182,7 @@ def trainings(variants: dict, judge: str, pictures: int, seed: int) -> dict:
 
 
 def people(pictures: int, seed: int) -> dict:
-    """Count how the finished network reads so many pictures of each kind that people have."""
+    """Count what the finished network reads right in `pictures` pictures of each of the kinds."""
     rows = {}
     for name, draw in kinds.PICTURES.items():
         drawn = [draw(stream(seed, "kinds", 0, index)) for index in range(pictures)]
@@ -200,8 +200,9 @@ def styles(seed: int) -> dict[str, tuple]:
     drawn = {}
     for style in ("lower case", "noisy digits"):
         rng = stream(seed, style, epoch=8, index=0)
-        texts = style_texts(style, rng, max(LABELS) + VALID)
-        drawn[style] = scale(draw_style(style, texts, rng)), texts, STYLES[style][0]
+        alphabet, length, *_ = STYLES[style]
+        texts = random_texts(rng, max(LABELS) + VALID, alphabet, length)
+        drawn[style] = scale(draw_style(style, texts, rng)), texts, alphabet
     if not SVG.exists():
         raise ValueError(f"there is no {SVG}: tools/svg_captcha.js draws it, and says how")
     with warnings.catch_warnings(action="ignore"):  # names that differ in case alone
@@ -257,7 +258,7 @@ STUDIES = {  # what measures it, and with how many pictures
 
 
 def main() -> None:
-    """Measure what the command line says."""
+    """Run the study that the command line names."""
     parser = options.parser("study", "Repeat a comparison of lessons 4 and 8.")
     add = parser.add_argument
     batch = options.number(int, 64, float("inf"), "at least one batch of 64")

@@ -29,7 +29,8 @@ SIZES = {
     "full": {"filters": (32, 64, 128, 256, 256), "convs": 2, "stride": 1, "tall": 1,
              "norms": "every", "lstm": 128},
 }  # fmt: skip
-RANK, WORLD = (int(os.environ.get(name, x)) for name, x in (("RANK", 0), ("WORLD_SIZE", 1)))
+RANK = int(os.environ.get("RANK", 0))  # of this process; torchrun sets both
+WORLD = int(os.environ.get("WORLD_SIZE", 1))  # how many processes there are
 
 
 class Run:
@@ -48,7 +49,7 @@ class Run:
         self.shared = DistributedDataParallel(self.model) if WORLD > 1 else self.model
 
     def train(self, draw, first: int, last: int) -> float:
-        """Take the steps from `first` to before `last`; return the mean loss."""
+        """Take the steps `first` to `last` - 1; return the mean loss."""
         losses, numbers = [], range(first * WORLD + RANK, last * WORLD + RANK, WORLD)
         # A cache would hold the weights of the first step as 16 bits, for all steps.
         half = {"dtype": torch.bfloat16, "enabled": self.half, "cache_enabled": False}

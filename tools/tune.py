@@ -112,7 +112,7 @@ def first_network(source: Path | None, alphabet: str, seed: int):
 
 
 def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) -> int:
-    """Print what is read right and what is not; draw five of the latter; count the former."""
+    """Print what is read right and what is not; draw five errors; return how many are right."""
     wrong = [i for i, text in enumerate(texts) if answers[i] != text]
     right = len(texts) - len(wrong)
     print(f"read right: {share(right, len(texts))} of the held-out pictures")
@@ -121,20 +121,21 @@ def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) 
     equal = [i for i in wrong if len(answers[i]) == len(texts[i])]
     pairs = [pair for i in equal for pair in zip(texts[i], answers[i], strict=True)]
     confused = Counter(f"{a} read as {b}" for a, b in pairs if a != b)
-    confused["another length"] = len(wrong) - len(equal)
-    print(f"what went wrong: {listed(+confused, 8)}")
-    plain = ([text.replace("$", r"\$") for text in x] for x in (texts, answers))  # no formulas
-    five = [list(x[i] for i in wrong[:5]) for x in (pictures, *plain)]
+    if len(wrong) > len(equal):
+        confused["another length"] = len(wrong) - len(equal)
+    print(f"what went wrong: {listed(confused, 8)}")
+    shown = wrong[:5]
+    said, read = [texts[i] for i in shown], [answers[i] for i in shown]
     with warnings.catch_warnings(action="ignore"):  # of characters that the font lacks
-        show_captchas(*five, columns=5).savefig(out / "wrong.png")
-    print(f"{len(five[0])} of them: {out / 'wrong.png'}")
+        show_captchas(pictures[shown], said, read, columns=5).savefig(out / "wrong.png")
+    print(f"{len(shown)} of them: {out / 'wrong.png'}")
     return right
 
 
 def train(
     pictures: np.ndarray, texts: list[str], source: Path | None, seed: int, out: Path, open_run
 ) -> dict:
-    """Learn four fifths of the texts, count the others, write mine.keras; return the record."""
+    """Train on four fifths of the texts, test on the rest, write mine.keras; return the record."""
     keras = options.import_keras()
     import matplotlib
 
@@ -174,10 +175,14 @@ def main() -> None:
     folder, start, seed, out = given["folder"], given["from"], given["seed"], given.pop("out")
     pictures, texts = read_all(folder, given["pattern"])
     learn, _ = split(texts, seed=seed)  # raises an error if all texts are the same
-    source = None if start == "nothing" else find("ctc.keras") if start == "ctc" else Path(start)
-    if start not in ("ctc", "nothing"):
+    if start == "nothing":
+        source = None
+    elif start == "ctc":
+        source = find("ctc.keras")
+    else:
+        source = Path(start)
         export(source)  # raises an error if the result could not be written as ONNX
-    usual = round(400 * (len(learn) / 200) ** 0.5)  # batches: twice, if there is four times more
+    usual = round(400 * (len(learn) / 200) ** 0.5)  # batches: doubled for four times the pictures
     settings = {
         "content": hashlib.sha256(pictures.tobytes() + json.dumps(texts).encode()).hexdigest(),
         "start": source and sha256(source),
