@@ -193,8 +193,9 @@
 # %% [markdown]
 # ## lesson 4 exercise 1
 #
-# In the folder that the command names, the column `epoch` of `log.csv` counts up without a gap. An epoch appears twice
-# if you pressed Ctrl-C after its row was written and before its weights were saved.
+# In the folder that the command names, the column `epoch` of `log.csv` counts up without a gap. An
+# epoch appears twice if you pressed Ctrl-C after its row was written and before its weights were
+# saved.
 #
 # ## lesson 4 exercise 2
 #
@@ -244,7 +245,8 @@
 # %% [markdown]
 # ## lesson 6 exercise 1
 #
-# The other pairs look alike to us, but their characters differ in a stroke or a corner, which survives the warp.
+# The other pairs look alike to us, but their characters differ in a stroke or a corner, which
+# survives the warp.
 
 # %% tags=["active-ipynb"]
 # for pair in ("O0", "1I", "8B", "5S"):
