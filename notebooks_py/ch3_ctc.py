@@ -409,7 +409,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # %% [markdown]
 # And now the whole training:
 #
-# ![Animation: the sixteen answers to one captcha during training](../imgs/ctc.gif)
+# ![An animated picture: the sixteen answers to one captcha during training](../imgs/ctc.gif)
 #
 # First all columns say blank, then one character after another appears, though nobody ever told the network where
 # characters are. What does it read now, in captchas that the package draws? The last row shows the first four errors.
