@@ -32,6 +32,15 @@ def test_the_network_of_pytorch_gets_pictures_of_other_sizes_scaled():
     assert len(reader(MODELS / "pytorch.pt")(pictures)) == 1
 
 
+def test_a_file_of_pytorch_that_holds_something_else_is_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.zeros(1)}, other := tmp_path / "other.pt")
+    (damaged := tmp_path / "damaged.pt").write_bytes(b"half a file")
+    for path in (other, damaged):
+        with pytest.raises(ValueError, match=f"{path.name} holds no slim network of lesson 7: "):
+            reader(path)
+
+
 @pytest.mark.parametrize("name", ["cnn.keras", "ctc.keras", "pytorch.pt"])
 def test_what_ships_fits_its_record_and_its_log(name):
     path = MODELS / name

@@ -30,7 +30,11 @@ def reader(path: Path, size: str = "slim") -> Callable:
         from tools.train_torch import SIZES, ch7
 
         model = ch7.CTCNet(**SIZES[size])
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # PyTorch's errors have no class in common
+            why = str(error).splitlines()[0]
+            raise ValueError(f"{path} holds no {size} network of lesson 7: {why}") from error
         return lambda pictures: ch7.read_pictures(model, scale(pictures))
     keras = options.import_keras()
     from notebooks_py import ch4_gpu_training as ch4
