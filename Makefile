@@ -1,5 +1,5 @@
 # Every command of the repository. Those that run Python make its environment first, .venv with packages at the
-# versions of requirements.lock, and uses it from then on. With another Python: `make run-all PYTHON=python3.12`
+# versions of requirements.lock, and use it from then on. With another Python: `make run-all PYTHON=python3.12`
 # (.venv keeps the Python that it was made with; delete the folder to change that).
 PYTHON ?= python3
 FILE :=

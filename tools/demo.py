@@ -119,21 +119,29 @@ class Handler(SimpleHTTPRequestHandler):
             super().copyfile(source, outputfile)
 
     def end_headers(self) -> None:
-        self.send_header("Cache-Control", "no-cache")  # ask each time whether a file is still new
+        self.send_header(
+            "Cache-Control", "no-cache"
+        )  # a browser asks each time whether its copy is current
         super().end_headers()
 
     def log_message(self, *_: object) -> None: ...
 
 
+class Server(ThreadingHTTPServer):
+    """Serves each request in a thread; a port that is in use is an error everywhere."""
+
+    allow_reuse_address = os.name == "posix"  # on Windows, two servers could share a port
+
+
 def open_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
     """Return a server for a folder on this machine alone; port 0 stands for any free one."""
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
+    return Server(("127.0.0.1", port), partial(Handler, directory=str(folder)))
 
 
 def main(words: list[str] | None = None) -> None:
     """Build and serve the page until Ctrl-C."""
     parser = options.parser("demo", "Open a page on this machine that reads captchas.")
-    parser.add_argument("--port", type=int, default=8000, help="where the page is, such as 8001")
+    parser.add_argument("--port", type=int, default=8000, help="the port of the page, such as 8001")
     port, folder = parser.parse_args(words).port, ROOT / "build" / "demo"
     try:
         server = open_server(folder, port)  # first, as it is soon said that a port is in use
@@ -142,7 +150,7 @@ def main(words: list[str] | None = None) -> None:
     build(folder)
     address = f"http://127.0.0.1:{server.server_port}"
     print(f"demo: {folder} is at {address} until you press Ctrl-C", flush=True)
-    # In a thread, as some browsers are waited for; where there is none, it returns False.
+    # In a thread, as some browsers block it until they are closed; without one it is False.
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()

@@ -3,10 +3,12 @@
 import { hidesPixels, openNetwork, prepare, readPixels, runtime, toBitmap } from "./reading.js";
 
 const [UNSURE, STRANGE] = [0.7, 0.3]; // below, the page says that it is unsure, and that the style may be another
-const SHOWN = 0.1; // an answer that one column gives so much has a row of the map
+const SHOWN = 0.1; // an answer that is so probable in some column has a row in the map
 const USUAL = 4; // characters
-const HIDDEN = "Your browser hides the pixels of pictures from pages, to protect you against tracking, so" +
-  " nothing can be read here: allow this page to use canvas data, or open it in another browser.";
+const HIDDEN = "Your browser hides the pixels of pictures from pages, to protect you against tracking, so nothing" +
+  " can be read here. Allow this page to use canvas data and reload it, or open it in another browser.";
+const MISSING = "The network needs WebAssembly, which is turned off in your browser (on an iPhone, by Lockdown Mode):" +
+  " turn it on for this page, or open the page in another browser.";
 const $ = (id) => document.getElementById(id);
 
 function make(tag, properties, ...children) {
@@ -18,8 +20,8 @@ function make(tag, properties, ...children) {
 // The network, and what `make demo` wrote about it
 
 async function get(name) {
-  const response = await fetch(name);
-  if (!response.ok) throw new Error(`The page can't get ${name}: ${response.status}`);
+  const response = await fetch(name).catch((error) => ({ status: error.message }));
+  if (!response.ok) throw new Error(`${name} can't be loaded (${response.status}). Try to reload the page.`);
   return response;
 }
 
@@ -27,6 +29,7 @@ const isBlind = hidesPixels();
 
 async function load({ files, bytes }) {
   if (isBlind) throw new Error(HIDDEN);
+  if (!globalThis.WebAssembly) throw new Error(MISSING);
   const [model, code] = await Promise.all(files.map(async (name) => {
     const [parts, reader] = [[], (await get(name)).body.getReader()];
     for (let part; (part = (await reader.read()).value); parts.push(part))
@@ -52,7 +55,8 @@ let newest = 0; // a large file may be ready only after a small one that came la
 // says, where that is known.
 async function read(source, { name, truth, frame }) {
   const turn = ++newest;
-  for (const button of $("captchas").children) button.ariaCurrent = button.name === name;
+  for (const button of document.querySelectorAll("#captchas button, #list button"))
+    button.ariaCurrent = button.name === name;
   endFrame();
   try {
     const bitmap = await source;
@@ -62,6 +66,7 @@ async function read(source, { name, truth, frame }) {
     shown = { bitmap, name, truth, frame, part };
     showPicture(pixels, name);
     const [reader, start] = [await network, performance.now()];
+    if (turn !== newest) return; // another picture came while the network was loading
     const reading = await readPixels(reader, pixels);
     if (turn !== newest) return;
     say(reading, Math.round(performance.now() - start), frame ? undefined : truth, reader);
@@ -77,18 +82,18 @@ function say({ text, confidence, isInverse }, milliseconds, truth, { alphabet })
   const isSure = confidence >= UNSURE;
   const notes = [
     !text && "What usually helps: a frame around the characters alone, and a sharp, upright picture.",
-    text && !isSure && "Not very sure: compare it with the picture.",
-    text && confidence < STRANGE && "This may be another style than the network has learned.",
-    isSure && text.length !== USUAL && network === ours && "It has learned one to six characters, most often four.",
+    text && !isSure && "Not very sure: compare the text with the picture.",
+    text && confidence < STRANGE && "This may be a style that the network has not learned.",
+    isSure && text.length !== USUAL && network === ours && "The network has learned texts of one to six characters, most often four.",
     /[O0]/.test(text) && /O.*0|0.*O/.test(alphabet) && "O and 0 are easily confused.",
     text && isInverse && "It was read with light and dark swapped.",
   ];
   $("answer").className = truth === undefined ? "" : text === truth ? "right" : "wrong";
   $("text").textContent = text;
   $("says").textContent = text
-    ? `${(Math.floor(1000 * confidence) / 10).toFixed(1)} % sure, read in ${milliseconds} ms` // never 100
+    ? `${(Math.min(999, Math.floor(1000 * confidence)) / 10).toFixed(1)} % sure, read in ${milliseconds} ms` // never 100
     : "No characters found";
-  $("verdict").textContent = truth === undefined ? "" : `${sign}: it says ${truth}`;
+  $("verdict").textContent = truth === undefined ? "" : `${sign}: the captcha says ${truth}`;
   $("note").textContent = notes.filter(Boolean).join(" ");
 }
 
@@ -150,14 +155,16 @@ let listed; // the files of the list
 async function readAll(files) {
   listed = files;
   const buttons = files.map((file) =>
-    make("button", { onclick: () => read(toBitmap(file), file) }, make("span", {}, file.name), make("b", {}, "…")));
+    make("button", { name: file.name, onclick: () => read(toBitmap(file), file) },
+      make("span", {}, file.name), make("b", {}, "…")));
   $("list").replaceChildren(...buttons.map((button) => make("li", {}, button)));
   buttons[0].click();
   for (const [i, file] of files.entries()) {
+    if (!buttons[i].isConnected) return; // another list has come
     const found = toBitmap(file).then(async (bitmap) => {
       const { text, confidence } = await readPixels(await network, prepare(bitmap).pixels);
       bitmap.close();
-      return text ? `${text} ${Math.floor(100 * confidence)} %` : "no characters";
+      return text ? `${text} ${Math.min(99, Math.floor(100 * confidence))} %` : "no characters";
     });
     buttons[i].lastChild.textContent = await found.catch(() => "not read"); // a click says why
   }
@@ -196,7 +203,7 @@ onChoice("model", async ([file]) => {
   }
 });
 
-function take(another, words = "Your own network:") {
+function take(another, words = "To read with a network of your own,") {
   network = another;
   $("whose").textContent = words;
   $("other").textContent = network === ours ? "choose a file" : "Use ours again";
@@ -208,10 +215,10 @@ function take(another, words = "Your own network:") {
 // A frame over the picture. Its place and size are shares of the picture's.
 
 let frame;
+const within = (value, most = 1) => Math.min(most, Math.max(0, value));
 
 function setFrame(left, top, width, height) {
-  const within = (value, most) => Math.min(most, Math.max(0, value));
-  [width, height] = [within(width, 1), within(height, 1)];
+  [width, height] = [within(width), within(height)];
   frame = { left: within(left, 1 - width), top: within(top, 1 - height), width, height };
   for (const [side, share] of Object.entries(frame)) $("frame").style[side] = `${100 * share}%`;
   $("frame").hidden = false;
@@ -231,11 +238,15 @@ function crop() {
 }
 
 $("crop").onclick = () => {
+  if (!shown) return;
   setFrame(0.25, 0.25, 0.5, 0.5);
   $("frame").focus();
   $("note").textContent = "Drag a frame, or move this one with the arrow keys (with Shift, resize it). Enter or a tap reads it.";
 };
-$("whole").onclick = () => read(shown.bitmap, { ...shown, frame: undefined });
+$("whole").onclick = () => {
+  $("crop").focus({ preventScroll: true }); // this button will be hidden
+  read(shown.bitmap, { ...shown, frame: undefined });
+};
 $("frame").onclick = () => $("frame").hidden || crop(); // a click follows a drag, too
 $("frame").onkeydown = (event) => {
   if (event.key === "Escape") endFrame();
@@ -249,8 +260,7 @@ $("frame").onkeydown = (event) => {
 $("sheet").onpointerdown = (down) => {
   if (!shown || down.button || (down.pointerType === "touch" && $("frame").hidden)) return; // a finger scrolls
   const box = $("picture").getBoundingClientRect();
-  const share = (value) => Math.min(1, Math.max(0, value));
-  const placeOf = (event) => [share((event.x - box.x) / box.width), share((event.y - box.y) / box.height)];
+  const placeOf = (event) => [within((event.x - box.x) / box.width), within((event.y - box.y) / box.height)];
   const [x, y] = placeOf(down);
   let isDragged = false;
   window.onpointermove = (event) => {
@@ -258,9 +268,10 @@ $("sheet").onpointerdown = (down) => {
     const [x2, y2] = placeOf(event);
     if (isDragged) setFrame(Math.min(x, x2), Math.min(y, y2), Math.abs(x2 - x), Math.abs(y2 - y));
   };
-  window.onpointerup = window.onpointercancel = () => {
+  window.onpointerup = window.onpointercancel = (end) => {
     window.onpointermove = window.onpointerup = window.onpointercancel = null;
-    if (isDragged) crop();
+    if (isDragged && end.type === "pointerup") crop();
+    else if (isDragged) endFrame(); // a pen that scrolls cancels
   };
 };
 
@@ -279,7 +290,7 @@ function ask() {
   $("question").src = game.order[game.answered].file;
   $("question").alt = $("count").textContent = `Captcha ${game.answered + 1} of ${captchas.length}`;
   $("result").textContent = $("typed").value = "";
-  $("score").textContent = `You ${game.you} : ${game.network} the network`;
+  $("score").textContent = `You ${game.you}, the network ${game.network}`;
   $("go").textContent = "Answer";
   $("typed").focus();
 }
@@ -296,8 +307,8 @@ async function check(typed) {
   game.you += typed === truth;
   game.network += text === truth;
   const mark = (answer) => `${answer || "nothing"} ${answer === truth ? "✓" : "✗"}`;
-  $("result").textContent = `It says ${truth}. You read ${mark(typed)}, the network read ${mark(text)}`;
-  $("score").textContent = `You ${game.you} : ${game.network} the network`;
+  $("result").textContent = `The captcha says ${truth}. You read ${mark(typed)}, the network read ${mark(text)}`;
+  $("score").textContent = `You ${game.you}, the network ${game.network}`;
   $("go").textContent = game.answered < captchas.length ? "Next" : "Play again";
 }
 
@@ -310,26 +321,31 @@ $("round").onsubmit = (event) => {
   event.preventDefault();
   const typed = $("typed").value.replace(/\s/g, "").toUpperCase();
   if (!game.isOpen) game.answered < captchas.length ? ask() : play();
-  else if (typed) check(typed).catch((error) => ($("result").textContent = error.message))
-    .finally(() => ($("go").disabled = false));
+  else if (typed) check(typed).catch((error) => ($("result").textContent = error.message)).finally(() => {
+    $("go").disabled = false;
+    if (document.activeElement !== $("typed")) $("go").focus(); // which it lost when it was disabled
+  });
 };
 
 // The captchas that come with the page, and the first of them read
 
+let next = 0; // the captcha after the one that was opened last
 const buttons = captchas.map(({ file, truth }, i) => {
   const name = `Captcha ${i + 1}`;
-  const picture = Object.assign(new Image(128, 64), { src: file, alt: name });
-  const open = () => picture.decode().then(() => createImageBitmap(picture));
-  return make("button", { name, onclick: () => read(open(), { name, truth }) }, picture);
+  const picture = Object.assign(new Image(128, 64), { src: file, alt: name, draggable: false });
+  const onclick = () => {
+    next = (i + 1) % captchas.length;
+    read(picture.decode().then(() => createImageBitmap(picture)), { name, truth });
+  };
+  return make("button", { name, onclick }, picture);
 });
 $("captchas").append(...buttons);
-let next = 0;
 $("next").onclick = () => {
   [$("list").hidden, $("samples").hidden] = [true, false];
-  buttons[next++ % buttons.length].click();
+  buttons[next].click();
 };
 $("next").click();
-$("right").textContent = `${right} in 100`;
+$("right").textContent = `${right} %`;
 
 // Only now, so that nothing is fetched twice.
 await ours;

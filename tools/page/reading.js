@@ -13,24 +13,26 @@ const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 export const runtime = ort.env.wasm;
 runtime.numThreads = 1; // a captcha is so little work that sharing it costs more
 
-// Opens a network from the bytes of an .onnx file. What it reads, and how it wants a picture, stands
-// in the file, as `make export` wrote it.
+// Opens a network from the bytes of an .onnx file, in which `make export` also wrote which characters it
+// knows and which size of picture it takes.
 export async function openNetwork(bytes, name) {
   try {
-    const { version, alphabet, height, width, filter } = JSON.parse(propertiesOf(bytes).captcha_reader);
-    if (version !== 1 || filter !== "bilinear") throw new Error("it is of a later version than this page");
+    const description = propertiesOf(bytes).captcha_reader;
+    if (!description) throw new Error("it does not say which characters it knows");
+    const { version, alphabet, height, width, filter } = JSON.parse(description);
+    if (version !== 1 || filter !== "bilinear") throw new Error("it needs a newer version of this page");
     const session = await ort.InferenceSession.create(bytes);
     const network = { alphabet, names: ["-", ...alphabet], height, width: width === "free" ? 0 : width, session };
     const [column] = await columnsOf(network, new Uint8Array(3 * height * (network.width || NARROWEST)));
     if (column.length === network.names.length) return network;
     throw new Error(`it knows ${column.length - 1} characters, but its alphabet is ${alphabet}`);
   } catch (error) {
-    throw new Error(`${name} is no network of "make export", or it is damaged (${error.message}).`);
+    throw new Error(`${name} was not written by "make export", or it is damaged (${error.message}).`);
   }
 }
 
 // Returns the properties of an ONNX file, field 14 of its outermost message: keys and their values.
-// (ONNX Runtime knows them as well, but does not tell a page.)
+// (ONNX Runtime reads them, too, but its JavaScript has no function that returns them.)
 function propertiesOf(bytes) {
   const toText = (content) => new TextDecoder().decode(content);
   const pairs = fieldsOf(bytes).filter(([number]) => number === 14);
@@ -64,6 +66,7 @@ async function columnsOf(network, rgb) {
   const shape = [1, network.height, rgb.length / network.height / 3, 3];
   const feeds = { pictures: new ort.Tensor("uint8", rgb, shape) };
   const { probabilities } = await network.session.run(feeds, ["probabilities"]);
+  if (!probabilities.data.every(Number.isFinite)) throw new Error("the network answers with no probabilities");
   const [, steps, classes] = probabilities.dims;
   const column = (_, t) => probabilities.data.slice(t * classes, (t + 1) * classes);
   return Array.from({ length: steps }, column);
@@ -97,19 +100,20 @@ function chanceOf(label, columns) {
 // Opens a file as a picture; the error says what is wrong with it.
 export async function toBitmap(file) {
   const expected = "A PNG, JPEG, GIF or WebP of at most 25 MB is expected.";
-  if (file.size > MOST) throw new Error(`${file.name} has ${Math.round(file.size / 1e6)} MB. ${expected}`);
+  if (file.size > MOST) throw new Error(`${file.name} is ${Math.ceil(file.size / 1e6)} MB. ${expected}`);
   return createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => {
-    throw new Error(`${file.name} is not a picture that a browser can open. ${expected}`);
+    throw new Error(`${file.name} is not a picture that this browser can open. ${expected}`);
   });
 }
+
+const canvas = document.createElement("canvas"); // one for all, as browsers free them late
 
 // Takes a picture, or the part of it in a frame, to what is read: laid on a ground, without a margin.
 // Returns its pixels, and which part of the picture they are.
 export function prepare(bitmap, frame = { left: 0, top: 0, width: bitmap.width, height: bitmap.height }) {
   const { left, top, width, height } = frame;
   const scale = Math.min(1, LONGEST_SIDE / Math.max(width, height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.width = Math.max(1, Math.round(width * scale)); // which clears it
   canvas.height = Math.max(1, Math.round(height * scale));
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
@@ -123,13 +127,20 @@ export function prepare(bitmap, frame = { left: 0, top: 0, width: bitmap.width, 
     Object.assign(box, inner, { left: box.left + inner.left, top: box.top + inner.top });
     pixels = context.getImageData(box.left, box.top, box.width, box.height);
   }
-  return {
-    pixels,
-    part: {
-      left: left + box.left / scale, top: top + box.top / scale,
-      width: box.width / scale, height: box.height / scale,
-    },
+  const part = {
+    left: left + box.left / scale, top: top + box.top / scale,
+    width: box.width / scale, height: box.height / scale,
   };
+  if (scale === 1 || 2 * box.width > canvas.width) return { pixels, part };
+  // What is small in a large picture is prepared again from all its pixels, with a little of its margin.
+  const edge = Math.ceil(1 / scale);
+  const x = Math.max(left, Math.floor(part.left) - edge);
+  const y = Math.max(top, Math.floor(part.top) - edge);
+  return prepare(bitmap, {
+    left: x, top: y,
+    width: Math.min(left + width - x, Math.ceil(part.width) + 2 * edge + 1),
+    height: Math.min(top + height - y, Math.ceil(part.height) + 2 * edge + 1),
+  });
 }
 
 // Lays transparent pixels on white. If most of a picture is transparent, what is visible is ink: if
@@ -163,7 +174,7 @@ function findBox({ data, width, height }) {
     rows[Math.floor(i / width)]++;
     columns[i % width]++;
   }
-  const isLong = (count, _, counts) => count >= 0.9 * counts.reduce((a, b) => Math.max(a, b));
+  const isLong = (count, _, counts) => count >= 0.9 * Math.max(...counts);
   const ends = (counts) => [counts.findIndex(isLong), counts.findLastIndex(isLong)];
   const [[top, bottom], [left, right]] = [ends(rows), ends(columns)];
   const box = { left, top, width: right - left + 1, height: bottom - top + 1 };
@@ -193,8 +204,8 @@ export async function readPixels(network, pixels) {
   return isDark ? better(inverse, direct) : better(direct, inverse);
 }
 
-// Of two texts the likelier counts; of the second reading, a text counts before nothing if it is more
-// likely than not.
+// Returns the better of two readings: of two texts, the likelier one. If only the second has a text, that
+// is better if it is more likely than not.
 const better = (first, second) =>
   (second.confidence ?? 0) > (first.confidence ?? 0.5) ? second : first;
 
@@ -213,14 +224,14 @@ function scaled({ data, width: w, height: h }, network) {
   const wanted = 8 * Math.floor((16 * w + h) / (2 * h));
   const width = network.width || Math.min(WIDEST, Math.max(NARROWEST, wanted));
   const rgb = { data: data.filter((_, i) => i % 4 !== 3), width: w, height: h };
-  return new Uint8Array(resampleAndTurn(resampleAndTurn(rgb, width), network.height).data);
+  return resampleAndTurn(resampleAndTurn(rgb, width), network.height).data;
 }
 
 // Makes a picture `size` wide, and turns rows into columns, so that twice in a row is both directions.
 // This is Pillow's BILINEAR: means with the weights of a triangle that covers all old pixels. (How a
 // canvas scales depends on the browser.)
 function resampleAndTurn({ data, width, height }, size) {
-  const turned = new Uint8ClampedArray(3 * size * height); // it rounds
+  const turned = new Uint8Array(3 * size * height);
   const step = width / size;
   const reach = Math.max(1, step);
   for (let x = 0; x < size; x++) {
@@ -234,14 +245,14 @@ function resampleAndTurn({ data, width, height }, size) {
       for (let c = 0; c < 3; c++) {
         const start = 3 * (y * width + first) + c;
         const weighted = weights.reduce((all, weight, i) => all + weight * data[start + 3 * i], 0);
-        turned[3 * (x * height + y) + c] = weighted / total;
+        turned[3 * (x * height + y) + c] = Math.round(weighted / total); // halves up, as Pillow does
       }
   }
   return { data: turned, width: height, height: size };
 }
 
-// Returns whether this browser keeps pixels from pages, as some do against fingerprinting: they answer
-// with white, noise or an error. A pattern that is known tells.
+// Returns whether this browser hides pixels from pages, as some do against fingerprinting: a page then gets
+// white, noise or an error. So a known pattern is drawn and read back.
 export function hidesPixels() {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const known = new ImageData(64, 2);

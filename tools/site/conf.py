@@ -123,7 +123,7 @@ def mend_links(app: Sphinx, page: nodes.document) -> None:
 
 
 def describe_pictures(app: Sphinx, page: nodes.document) -> None:
-    """Give what a cell draws its titles as alt text; no picture is loaded from another host.
+    """Use the titles of a cell's figures as their alt text; load no picture from another host.
 
     Sphinx makes a picture with a width a link to itself.
     """
