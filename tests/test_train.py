@@ -166,6 +166,16 @@ def test_only_the_same_run_goes_on_in_a_folder(tmp_path, monkeypatch):
     assert json.loads((out / "run.json").read_text()) == first
 
 
+def test_without_out_the_same_command_comes_to_the_same_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "train_keras", Mock(side_effect=InterruptedError))
+    for words, folders in ([], 1), ([], 1), (["--hard=0"], 2), (["--seed=1"], 3):
+        monkeypatch.setattr(sys, "argv", ["train", "--precision=float32", *words])
+        with pytest.raises(InterruptedError):
+            train.main()
+        assert len([*Path("build/train").iterdir()]) == folders
+
+
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     runs.write_json(path := tmp_path / "run.json", {"steps": 1})
     monkeypatch.setattr(Path, "replace", Mock(side_effect=KeyboardInterrupt))

@@ -50,6 +50,9 @@ def test_what_ships_fits_its_record_and_its_log(name):
     typed, *_ = train.read_options(words)
     typed["precision"] = results["settings"]["precision"]  # auto became that of the machine
     assert typed == results["settings"]
+    if path.suffix == ".keras":
+        slim, full = (train.build(typed | {"size": size}) for size in ("slim", "full"))
+        assert slim.count_params() == results["parameters"] < full.count_params()
     assert results["steps"] * results["settings"]["batch"] == results["pictures"]
     assert log.pictures.iloc[-1] == results["pictures"]
     assert log.seconds.iloc[-1] == pytest.approx(results["seconds"], abs=2)
