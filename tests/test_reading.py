@@ -126,6 +126,7 @@ REFUSED = {
     "uint8 .*1, 64, 128, 3.* width": PIXELS[None],
     "NoneType: give a path, a file": None,
     "none.png: No such file": MODELS / "none.png",
+    "models: (Is a directory|Permission denied)": str(MODELS),  # on Windows the latter
     "ctc.json: .*no picture": MODELS / "ctc.json",
 }
 

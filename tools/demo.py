@@ -119,9 +119,7 @@ class Handler(SimpleHTTPRequestHandler):
             super().copyfile(source, outputfile)
 
     def end_headers(self) -> None:
-        self.send_header(
-            "Cache-Control", "no-cache"
-        )  # a browser asks each time whether its copy is current
+        self.send_header("Cache-Control", "no-cache")  # ask each time whether a copy is current
         super().end_headers()
 
     def log_message(self, *_: object) -> None: ...
