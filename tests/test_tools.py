@@ -31,7 +31,7 @@ def test_run_all_runs_every_lesson_and_says_why_one_stopped(mini, capsys):
 
 
 def test_an_unknown_lesson_is_named_and_ctrl_c_prints_the_table(mini, capsys, monkeypatch):
-    with pytest.raises(SystemExit, match="ch9 is not a lesson; the lessons are: ch1_circles"):
+    with pytest.raises(ValueError, match="ch9 is not a lesson; the lessons are: ch1_circles"):
         run_lessons.main(["--only=ch9"], mini)
     monkeypatch.setattr(run_lessons, "run", Mock(side_effect=KeyboardInterrupt))
     assert run_lessons.main([], mini) == 1

@@ -22,7 +22,7 @@ from conftest import ROOT
 
 from captcha_reader.training import check_backup
 from captcha_reader.weights import sha256
-from tools import lessons, runs, train
+from tools import lessons, options, runs, train
 
 WORDS = ["--budget=68", "--batch=4", "--seed=5", "--precision=float32"]  # 17 steps, 3 an epoch
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -257,7 +257,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch, capsys, error, co
     codes = []
     monkeypatch.setattr("sys.argv", ["tools/train.py"])
     monkeypatch.setattr(os, "_exit", codes.append)
-    runs.end_with(Mock(side_effect=error))
+    options.end_with(Mock(side_effect=error))
     lines = capsys.readouterr().err.splitlines()
     assert codes == [code] and lines[-1:] == [last] * bool(last)
     assert any("Traceback" in line for line in lines) == (type(error) is ZeroDivisionError)

@@ -79,4 +79,4 @@ if __name__ == "__main__":
         train_torch.SIZES["slim"] = TORCH
         (here := Path(os.environ["RANKS"], rank)).mkdir()
         os.chdir(here)
-    train.runs.end_with(train.main)
+    train.options.end_with(train.main)

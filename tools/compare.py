@@ -72,7 +72,6 @@ def strict(lesson: Lesson, folder: Path) -> tuple[bool, str]:
 
     What the lesson writes goes below `folder`. Returns whether all is equal, and what nbval wrote.
     """
-    words = ["-m", "pytest", "-p", "tools.compare", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    words = ["pytest", "-p", "tools.compare", "-p", "no:cacheprovider", "-p", "no:xdist"]
     words += ["--nbval", "-q", "-rfE", "--color=no", "-o", "addopts=", f"--rootdir={lesson.root}"]
-    environment = lessons.kernel_environment(lesson.root, folder)
-    return lessons.call(*words, str(lesson.notebook), env=environment)
+    return lessons.run_module(lesson, folder, *words, str(lesson.notebook))

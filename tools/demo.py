@@ -27,7 +27,7 @@ from captcha_reader.drawing import draw_captchas, stream
 from captcha_reader.reading import read_captchas
 from captcha_reader.styles import draw_style
 from captcha_reader.texts import random_texts
-from tools import options, runs
+from tools import options
 from tools.lessons import ROOT, write
 
 # Another version has another digest: `npm view onnxruntime-web@1.30.0 dist.integrity`.
@@ -155,4 +155,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runs.end_with(main)
+    options.end_with(main)

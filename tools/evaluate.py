@@ -10,7 +10,7 @@ from pathlib import Path
 from captcha_reader import scores, weights
 from captcha_reader.reading import scale
 from captcha_reader.texts import ALPHABET
-from tools import options, runs
+from tools import options
 
 FINISHED = {"cnn": ".keras", "ctc": ".keras", "pytorch": ".pt"}
 NEAR = 3  # captchas that another machine may read differently, because of rounding
@@ -77,4 +77,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    runs.end_with(main)
+    options.end_with(main)

@@ -172,4 +172,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runs.end_with(main)
+    options.end_with(main)

@@ -54,8 +54,7 @@ def format_lessons(sides: dict[Lesson, str]) -> list[Path]:
         lessons.write_notebook(lesson.notebook, notebook)
     notebooks = [str(lesson.notebook) for lesson in sides]
     for action in (["check", "--fix"], ["format"]):
-        _, unfixed = lessons.call("-m", "ruff", *action, "--quiet", *notebooks)
-        print(unfixed, end="\n" if unfixed else "")
+        subprocess.run([sys.executable, "-m", "ruff", *action, "--quiet", *notebooks])
     for lesson in sides:
         notebook = lessons.normalise(lesson.read(), lesson.root)
         lessons.write_notebook(lesson.notebook, notebook)
@@ -84,4 +83,4 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    options.end_with(main)

@@ -7,14 +7,13 @@ a message says where, and ends with what to do.
 import ast
 import difflib
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
 from nbformat import NotebookNode
 
-from tools import lessons
+from tools import lessons, options
 from tools.lessons import DEMO, PERCENT
 
 # Calls that make a constant and do nothing else.
@@ -175,4 +174,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    options.end_with(main)

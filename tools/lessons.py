@@ -63,7 +63,7 @@ def find(root: Path, only: str = "", one_sided: bool = False) -> list[Lesson]:
     names.sort(key=lambda name: (len(name.partition("_")[0]), name))  # ch9, ch10, solutions
     wanted = only.replace(",", " ").split() or names
     if unknown := sorted(set(wanted) - set(names)):
-        raise SystemExit(f"{unknown[0]} is not a lesson; the lessons are: {', '.join(names)}")
+        raise ValueError(f"{unknown[0]} is not a lesson; the lessons are: {', '.join(names)}")
     return [Lesson(root, name) for name in names if name in wanted]
 
 
@@ -82,11 +82,10 @@ def code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
             yield place, cell
 
 
-def parameters(notebook: NotebookNode) -> set[str]:
-    """Return the names that the `parameters` cell sets."""
-    code = [cell.source for _, cell in code_cells(notebook) if "parameters" in tags(cell)]
-    nodes = ast.parse("\n".join(code)).body
-    return {ast.unparse(node.targets[0]) for node in nodes if isinstance(node, ast.Assign)}
+def pngs(outputs: list[NotebookNode]) -> list[bytes]:
+    """Return the pictures among the outputs of a cell."""
+    encoded = [output.get("data", {}).get("image/png") for output in outputs]
+    return [base64.b64decode(png) for png in encoded if png]
 
 
 def imports(tree: ast.Module) -> set[str]:
@@ -96,34 +95,38 @@ def imports(tree: ast.Module) -> set[str]:
     return {f"{module}.{name}" if module else name for module, name in pairs}
 
 
-def modules_of(trees: list[ast.Module], root: Path) -> dict[Path, ast.Module]:
-    """Return the modules of the repository that some code imports, and those that they import."""
-    modules, waiting = {}, [*trees]
-    while waiting:
-        for name in imports(waiting.pop()):
-            path = root.joinpath(*name.split(".")[:2]).with_suffix(".py")
-            if path not in modules and path.exists():
-                modules[path] = ast.parse(path.read_text("utf-8"))
-                waiting.append(modules[path])
-    return modules
-
-
 def parse(lesson: Lesson, cell: NotebookNode) -> ast.Module:
-    """Return the syntax tree of a cell, or end the command with its name."""
+    """Return the syntax tree of a cell; a ValueError names one that is not plain Python."""
     try:
         return ast.parse(cell.source)
     except SyntaxError as error:
-        raise SystemExit(
+        raise ValueError(
             f"{lesson}: `{(error.text or '').strip()}` is not plain Python; magics such as %time "
             "or !pip would not work in the module"
         ) from None
 
 
+def trees(lesson: Lesson) -> tuple[list[ast.Module], dict[Path, ast.Module]]:
+    """Return the syntax trees of a lesson's code cells, and of all modules here that they import.
+
+    These are lessons and modules of captcha_reader, with those that they import in turn.
+    """
+    cells, modules = [parse(lesson, cell) for _, cell in code_cells(lesson.read())], {}
+    waiting = [*cells]
+    while waiting:
+        for name in imports(waiting.pop()):
+            path = lesson.root.joinpath(*name.split(".")[:2]).with_suffix(".py")
+            if path not in modules and path.exists():
+                modules[path] = ast.parse(path.read_text("utf-8"))
+                waiting.append(modules[path])
+    return cells, modules
+
+
 def needs_torch(lesson: Lesson) -> bool:
     """Return whether a lesson, or one that it imports, imports PyTorch, which is optional."""
-    trees = [parse(lesson, cell) for _, cell in code_cells(lesson.read())]
-    trees += modules_of(trees, lesson.root).values()
-    return any(name.split(".")[0] == "torch" for tree in trees for name in imports(tree))
+    cells, modules = trees(lesson)
+    names = set().union(*map(imports, [*cells, *modules.values()]))
+    return any(name.split(".")[0] == "torch" for name in names)
 
 
 def runnable(selected: list[Lesson]) -> list[Lesson]:
@@ -154,11 +157,10 @@ def source_hash(lesson: Lesson) -> str:
     what lessons can import. Text cells, the cell for Colab and a demo cell of an imported lesson
     do not count.
     """
-    root, cells = lesson.root, [cell for _, cell in code_cells(lesson.read())]
-    trees = [parse(lesson, cell) for cell in cells]
-    parts: list = [[cell.source, tags(cell)] for cell in cells]
-    parts += [[path.stem, code_lines(path)] for path in sorted(modules_of(trees, root))]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
+    root, (cells, modules) = lesson.root, trees(lesson)
+    parts: list = [[cell.source, tags(cell)] for _, cell in code_cells(lesson.read())]
+    parts += [[path.stem, code_lines(path)] for path in sorted(modules)]
+    nodes = [node for tree in cells for node in ast.walk(tree)]
     words = {node.value for node in nodes if isinstance(node, ast.Constant)}
     files = sorted([*root.glob("models/*.json"), *root.glob("models/*.csv")])
     results = [path for path in files if {path.stem, path.name} & words]
@@ -231,13 +233,14 @@ def write_notebook(path: Path, notebook: NotebookNode) -> bool:
     return write(path, nbformat.writes(notebook) + "\n")
 
 
-def kernel_environment(root: Path, out: Path) -> dict[str, str]:
-    """Return the environment of every kernel that a tool starts for the lessons in `root`.
+def run_module(lesson: Lesson, out: Path, *words: str) -> tuple[bool, str]:
+    """Run `python -m` for a lesson; return whether it succeeded, and what it printed.
 
-    Lessons write below `out`, settings in a person's home do not reach them, and no bar is shown.
+    The lesson writes below `out`, settings in a person's home do not reach it, and no progress bar
+    is shown.
     """
     settings = Path(sys.prefix) / "var"
-    return {
+    environment = {
         **os.environ,
         "IPYTHONDIR": str(settings / "ipython"),
         "JUPYTER_PATH": str(ROOT / "tools" / "jupyter"),
@@ -245,23 +248,14 @@ def kernel_environment(root: Path, out: Path) -> dict[str, str]:
         "LESSONS_OUT": str(out),
         "MPLCONFIGDIR": str(settings / "matplotlib"),
         "PYTHONHASHSEED": "0",
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": str(lesson.root),
         "TQDM_DISABLE": "1",
     }
-
-
-def pngs(outputs: list[NotebookNode]) -> list[bytes]:
-    """Return the pictures among the outputs of a cell."""
-    encoded = [output.get("data", {}).get("image/png") for output in outputs]
-    return [base64.b64decode(png) for png in encoded if png]
-
-
-def call(*words: str, env: dict[str, str] | None = None) -> tuple[bool, str]:
-    """Run Python in the repository; return whether it succeeded, and what it wrote."""
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     pipe |= {"encoding": "utf-8", "errors": "replace"}
     for _ in range(2):
-        result = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, **pipe)
+        command = [sys.executable, "-m", *words]
+        result = subprocess.run(command, cwd=ROOT, env=environment, **pipe)
         if UNBORN not in result.stdout:
             break
     return result.returncode == 0, result.stdout.strip()

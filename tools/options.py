@@ -1,4 +1,4 @@
-"""What the commands share: types of options, and how they import Keras.
+"""What the commands share: types of options, how they import Keras, and how they end.
 
 A command has a parser of argparse. `make train MODEL=ctc` calls it with `--model=ctc`, and
 `make train HELP=1` with `--help`.
@@ -7,6 +7,8 @@ A command has a parser of argparse. `make train MODEL=ctc` calls it with `--mode
 import argparse
 import contextlib
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -65,3 +67,26 @@ def path(text: str) -> Path:
 whole = number(int, 0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1}")  # such as a seed
 positive = number(int, 1, float("inf"), "a whole number of at least 1")
 share = number(float, 0, 1, "a number from 0 to 1, such as 0.2")
+
+
+def end_with(main: Callable[[], int | None]) -> None:
+    """Call `main` and end this process with its exit code; an error of the user is one line.
+
+    Ctrl-C ends with 3, so that a script can tell. TensorFlow's thread that asks for batches ahead
+    waits for Python, and at an ordinary end Python waits for it: after Ctrl-C for ever.
+    """
+    code = 1
+    try:
+        code = main()
+    except SystemExit as error:  # from argparse, which has printed a line
+        code = error.code
+    except (ModuleNotFoundError, OSError, RuntimeError, ValueError) as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on with a training, or with lessons that are left")
+        code = 3
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)

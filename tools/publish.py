@@ -159,4 +159,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    runs.end_with(main)
+    options.end_with(main)

@@ -6,7 +6,6 @@ only after its last cell, so a failure leaves all as it was. Pictures are stored
 
 import base64
 import io
-import sys
 from pathlib import Path
 
 import nbformat
@@ -54,10 +53,11 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
     arguments = parser.parse_args(words)
     selected = lessons.runnable(lessons.find(root, arguments.only))
     if differing := list(gates.sync(root)):
-        raise SystemExit("\n".join(differing))
-    stale, failed = [*gates.outputs(root), *gates.provenance(root)], False
+        raise ValueError("\n".join(differing))
+    messages = [*gates.outputs(root), *gates.provenance(root)]
+    stale, failed = {message.partition(": ")[0] for message in messages}, False
     for lesson in selected:
-        if not arguments.force and not any(x.startswith(f"{lesson}: ") for x in stale):
+        if not arguments.force and str(lesson) not in stale:
             print(f"{lesson.name}: nothing changed")
             continue
         print(f"{lesson.name} ... ", end="", flush=True)
@@ -72,4 +72,4 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    options.end_with(main)

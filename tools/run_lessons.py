@@ -1,12 +1,12 @@
 """Run every lesson, each in its own process: `make run-all`.
 
 Executed copies, and the files that lessons write, go into a fresh folder under build/run-all.
-STEPS=20, EPOCHS=2 and SEED=1 go to the lessons that declare such a parameter.
+STEPS=20, EPOCHS=2 and SEED=1 take the place of what a lesson's parameters cell says; a lesson that
+has no such parameter doesn't use it.
 """
 
 import contextlib
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -16,13 +16,12 @@ from tools.lessons import Lesson
 
 
 def run(lesson: Lesson, folder: Path, values: dict[str, int]) -> str:
-    """Execute a lesson into `folder`, with the `values` that it declares; "ok" or what failed."""
-    copy, declared = folder / lesson.notebook.name, lessons.parameters(lesson.read())
-    command = ["-m", "papermill", "--no-progress-bar", str(lesson.notebook), str(copy)]
-    command += ["--cwd", str(lesson.notebook.parent)]
-    for name in values.keys() & declared:
-        command += ["-p", name, str(values[name])]
-    ok, log = lessons.call(*command, env=lessons.kernel_environment(lesson.root, folder))
+    """Execute a lesson into `folder`, with other `values`; return "ok" or what failed."""
+    copy = folder / lesson.notebook.name
+    words = ["papermill", "--no-progress-bar", f"--cwd={lesson.notebook.parent}"]
+    for name, value in values.items():
+        words += ["-p", name, str(value)]
+    ok, log = lessons.run_module(lesson, folder, *words, str(lesson.notebook), str(copy))
     copy.with_suffix(".log").write_text(log, encoding="utf-8")
     cell = re.search(r'encountered at "In (\[\d+\])"', log)
     last = log.splitlines()[-1] if log else "stopped without a word"
@@ -55,4 +54,4 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    options.end_with(main)

@@ -7,7 +7,6 @@ import platform
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -142,26 +141,3 @@ def read_log(out: Path) -> pd.DataFrame:
 def write_json(path: Path, content: dict) -> None:
     """Write JSON that a person can read, all or nothing."""
     write(path, json.dumps(content, indent=1) + "\n")
-
-
-def end_with(main: Callable[[], int | None]) -> None:
-    """Call `main` and end this process with its exit code; an error of the user is one line.
-
-    Ctrl-C ends with 3, so that a script can tell. TensorFlow's thread that asks for batches ahead
-    waits for Python, and at an ordinary end Python waits for it: after Ctrl-C for ever.
-    """
-    code = 1
-    try:
-        code = main()
-    except SystemExit as error:  # from argparse, which has printed a line
-        code = error.code
-    except (ModuleNotFoundError, OSError, RuntimeError, ValueError) as error:
-        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nstopped; a training goes on where it was when you type the same command again")
-        code = 3
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)

@@ -276,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.end_with(main)
+    options.end_with(main)

@@ -210,4 +210,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.end_with(main)
+    options.end_with(main)
