@@ -17,7 +17,7 @@ SPHINX = $(PY) -m sphinx -c tools/site -d build/doctrees --fresh-env --quiet --f
 # What was set on the command line goes to the tool as --name=value, whatever is in the value, and HELP=1 as --help.
 # A command without options begins with $(call takes,) and one with few with $(call takes,NAMES): anything else that
 # is set ends it.
-GIVEN = $(foreach x,$(MAKEOVERRIDES),$(if $(findstring =,$x),$(firstword $(subst =, ,$x))))
+GIVEN := $(foreach x,$(.VARIABLES),$(if $(findstring command line,$(origin $x)),$x))
 quoted = '$(subst ','\'',$1)'
 lower = $(shell echo $1 | tr A-Z a-z)
 PARAMETERS = $(foreach x,$(filter-out PYTHON CI EXTRAS,$(GIVEN)),$(if $(filter HELP,$x),--help,$(call quoted,--$(call lower,$x)=$($x))))
@@ -69,13 +69,13 @@ demo: setup ## open a page on this machine that reads captchas in the browser; P
 	@$(PY) -m tools.demo $(PARAMETERS)
 
 site: setup .venv/.site ## write the website to build/site: the lessons, and the page of make demo
-	@$(call takes)rm -rf build/site && mkdir -p build/pages
+	@$(call takes)rm -rf build/pages build/site && mkdir -p build/pages
 	@$(SPHINX) -b html build/pages build/site
 	@$(PY) -c "from pathlib import Path; from tools import demo; demo.build(Path('build/site/demo'))"
 	@echo "site: put build/site on a web server, or open build/site/index.html (the demo needs a server)"
 
 links: setup .venv/.site ## check the links to other sites
-	@$(call takes)mkdir -p build/pages
+	@$(call takes)rm -rf build/pages && mkdir -p build/pages
 	@$(SPHINX) -b linkcheck build/pages build/links
 
 train: setup ## train for real; MODEL=ctc|cnn|pytorch SIZE=slim|full BUDGET=20min|300000 OUT=folder

@@ -154,14 +154,11 @@ def examples(path: Path) -> list[dict]:
     return rows
 
 
-def main(words: list[str] | None = None) -> None:
-    """Write the file beside the .keras file, and print its size."""
-    parser = options.parser("export", "Write a CTC network as ONNX, beside its .keras file.")
-    parser.add_argument("--model", default="ctc", help="ctc, or the path of a .keras file")
-    parser.add_argument("--alphabet", help="its characters in their order, if not stored in it")
-    arguments = parser.parse_args(words)
-    source = find("ctc.keras") if arguments.model == "ctc" else options.path(arguments.model)
-    content = export(source, arguments.alphabet)
+def save(source: Path, content: bytes) -> None:
+    """Write an .onnx file beside the .keras file it comes from; note it, if that is a finished one.
+
+    A finished network has a results file, which gets the SHA-256, and a file of examples.
+    """
     target, results = source.with_suffix(".onnx"), source.with_suffix(".json")
     print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")
     if results.exists() and sha256(source) in results.read_text("utf-8"):
@@ -169,6 +166,16 @@ def main(words: list[str] | None = None) -> None:
         runs.write_json(results, record)
         path = source.with_name(f"{source.stem}_examples.json")
         write(path, json.dumps(examples(target)) + "\n")
+
+
+def main(words: list[str] | None = None) -> None:
+    """Write the file beside the .keras file, and print its size."""
+    parser = options.parser("export", "Write a CTC network as ONNX, beside its .keras file.")
+    parser.add_argument("--model", default="ctc", help="ctc, or the path of a .keras file")
+    parser.add_argument("--alphabet", help="its characters in their order, if not stored in it")
+    arguments = parser.parse_args(words)
+    source = find("ctc.keras") if arguments.model == "ctc" else options.path(arguments.model)
+    save(source, export(source, arguments.alphabet))
 
 
 if __name__ == "__main__":

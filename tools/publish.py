@@ -8,6 +8,7 @@ Without RUN it writes these alone (`make table`).
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -105,11 +106,14 @@ def publish(run: Path, root: Path) -> bool:
                          "RUN= wants its folder") from error  # fmt: skip
     home, model = root / "models" / f"{name}.json", run / f"model{suffix}"
     weights.check_weights(model, results["sha256"])
-    if name == "ctc":  # before anything is written: one with a GRU can't be exported
+    shutil.copy(model, draft := run / f"{name}{suffix}")  # what models/ will have
+    if suffix == ".keras":
+        weights.describe(draft, ALPHABET, WIDTH if name == "cnn" else None)
+    if name == "ctc":  # before anything is counted: one with a GRU can't be exported
         from tools import export
 
-        export.export(model, ALPHABET)
-    read = reader(model, size)
+        onnx = export.export(draft)
+    read = reader(draft, size)
     judged = scores.evaluate(read, judge).record()
     old = json.loads(home.read_text("utf-8"))["scores"] if home.exists() else {}
     if earlier := old.get(judge):
@@ -120,9 +124,7 @@ def publish(run: Path, root: Path) -> bool:
     log = runs.read_log(run)
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
-    lessons.write(final := home.with_suffix(suffix), model.read_bytes())
-    if suffix == ".keras":
-        weights.describe(final, ALPHABET, WIDTH if name == "cnn" else None)
+    lessons.write(final := home.with_suffix(suffix), draft.read_bytes())
     lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
     if "classic-100k" in counts:  # lesson 6 looks at all of them
         wrong = pd.DataFrame(counts["classic-100k"].wrong, columns=["text", "answer"])
@@ -131,7 +133,7 @@ def publish(run: Path, root: Path) -> bool:
     file = {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
     runs.write_json(home, results | {"scores": records} | file)
     if name == "ctc":
-        export.main([f"--model={final}"])
+        export.save(final, onnx)
     return True
 
 

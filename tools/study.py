@@ -197,14 +197,14 @@ def people(pictures: int, seed: int) -> dict:
 
 def styles(seed: int) -> dict[str, tuple]:
     """Return pictures of one width, texts and alphabet of each style that tuning learns."""
+    if not SVG.exists():
+        raise ValueError(f"there is no {SVG}: tools/svg_captcha.js draws it, and says how")
     drawn = {}
     for style in ("lower case", "noisy digits"):
         rng = stream(seed, style, epoch=8, index=0)
         alphabet, length, *_ = STYLES[style]
         texts = random_texts(rng, max(LABELS) + VALID, alphabet, length)
         drawn[style] = scale(draw_style(style, texts, rng)), texts, alphabet
-    if not SVG.exists():
-        raise ValueError(f"there is no {SVG}: tools/svg_captcha.js draws it, and says how")
     with warnings.catch_warnings(action="ignore"):  # names that differ in case alone
         pictures, texts = read_folder(SVG)
     places = random.Random(seed).sample(range(len(texts)), max(LABELS) + VALID)

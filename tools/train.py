@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +148,7 @@ def seconds_a_step(model, data) -> float:
     return (times[-1] - times[19]) / 20  # it is compiled in the first batches
 
 
-def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
+def train_keras(settings: dict, out: Path, workers: int, typed: str) -> dict:
     """Train as the settings say, write model.keras, and return the record of the run."""
     import keras
 
@@ -169,7 +168,7 @@ def train_keras(settings: dict, out: Path, workers: int, open_run) -> dict:
 
     with Ahead(job, workers) if workers else contextlib.nullcontext(job) as draw:
         data = ch4.PracticeSequence(job, draw, kind["labels"])
-        record = open_run(lambda: seconds_a_step(new_model(1_000), data))
+        record = runs.open_run(out, settings, typed, lambda: seconds_a_step(new_model(1_000), data))
         model = new_model(record["steps"])
         print(f"{record['steps']:,} batches of {settings['batch']}, in {out}", flush=True)
         held = held_out(settings, kind["labels"])
@@ -195,9 +194,8 @@ def main() -> None:
     if settings["precision"] == "auto":
         settings["precision"] = runs.best_precision(backend)
     out = out or Path("build/train", "-".join(map(str, settings.values())))
-    open_run = partial(runs.open_run, out, settings, typed)
     with runs.locked(out) if RANK == 0 else contextlib.nullcontext():
-        record = train(settings, out, workers, open_run)
+        record = train(settings, out, workers, typed)
         if RANK > 0:
             return
         log, weights = runs.read_log(out), out / f"model{FINISHED[settings['model']]}"

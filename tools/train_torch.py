@@ -22,6 +22,7 @@ from tqdm import tqdm
 from captcha_reader.practice import Ahead
 from captcha_reader.texts import encode
 from notebooks_py import ch7_ctc_pytorch as ch7
+from tools import runs
 from tools.train import held_out, practice
 
 SIZES = {
@@ -101,7 +102,7 @@ def from_first(action):
     return result[0]
 
 
-def train(settings: dict, out: Path, workers: int, open_run) -> dict:
+def train(settings: dict, out: Path, workers: int, typed: str) -> dict:
     """Train as the settings say; write model.pt and return the record of the run."""
     job = practice(settings)
     part = dataclasses.replace(job, batch=job.batch // WORLD)  # batch k is number k * WORLD + RANK
@@ -118,7 +119,7 @@ def train(settings: dict, out: Path, workers: int, open_run) -> dict:
             run.train(draw, 10, 30)
             return (time.perf_counter() - start) / 20
 
-        record = from_first(lambda: open_run(seconds_a_step))
+        record = from_first(lambda: runs.open_run(out, settings, typed, seconds_a_step))
         steps, valid = record["steps"], held_out(settings)["classic"] if RANK == 0 else []
         run = Run(settings, steps)
         done = run.resume(out / "state.pt")

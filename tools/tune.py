@@ -12,7 +12,6 @@ import shlex
 import shutil
 import warnings
 from collections import Counter
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -133,17 +132,18 @@ def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) 
 
 
 def train(
-    pictures: np.ndarray, texts: list[str], source: Path | None, seed: int, out: Path, open_run
+    pictures: np.ndarray, texts: list[str], source: Path | None, settings: dict, out: Path, typed
 ) -> dict:
     """Train on four fifths of the texts, test on the rest, write mine.keras; return the record."""
-    keras = options.import_keras()
+    options.import_keras()
     import matplotlib
 
     from notebooks_py import ch8_own_captchas as ch8
     from notebooks_py.ch3_ctc import read_ctc
 
     matplotlib.use("Agg")  # no window
-    alphabet, (learn, test) = alphabet_of(texts), split(texts, seed=seed)
+    alphabet, seed = alphabet_of(texts), settings["seed"]
+    learn, test = split(texts, seed=seed)
     data = ch8.own_captchas(pictures[learn], [texts[i] for i in learn], alphabet, seed)
 
     def seconds() -> float:
@@ -151,13 +151,13 @@ def train(
         ch8.compile_recipe(model, 1_000)
         return seconds_a_step(model, data)
 
-    record = open_run(seconds)
+    record = runs.open_run(out, settings, typed, seconds)
     print(f"{len(learn):,} pictures to learn from, {len(test):,} held out; {record['steps']:,} "
           f"batches of {BATCH}, in {out}", flush=True)  # fmt: skip
-    ch8.fine_tune(first_network(source, alphabet, seed), data, record["steps"], out)
+    model, answers = first_network(source, alphabet, seed), []
+    ch8.fine_tune(model, data, record["steps"], out)
     shutil.copy(out / "averaged.keras", mine := out / "mine.keras")
     describe(mine, alphabet, pictures.shape[2])
-    model, answers = keras.models.load_model(mine, compile=False), []
     for part in np.array_split(test, -(-len(test) // 100)):
         answers += read_ctc(model, pictures[part], alphabet)
     right = tell(out, pictures[test], [texts[i] for i in test], answers)
@@ -172,9 +172,9 @@ def main() -> None:
     from tools.export import export
 
     words = [f"{name.upper()}={shlex.quote(str(x))}" for name, x in given.items() if x is not None]
-    folder, start, seed, out = given["folder"], given["from"], given["seed"], given.pop("out")
+    folder, start, out = given["folder"], given["from"], given.pop("out")
     pictures, texts = read_all(folder, given["pattern"])
-    learn, _ = split(texts, seed=seed)  # raises an error if all texts are the same
+    learn, _ = split(texts, seed=given["seed"])  # raises an error if all texts are the same
     if start == "nothing":
         source = None
     elif start == "ctc":
@@ -192,10 +192,8 @@ def main() -> None:
         "budget": given["budget"] or usual * BATCH,
     }
     out = out or Path("build/train", f"tune-{settings['folder']}-{digest(settings)[:8]}")
-    typed = " ".join(["make tune", *words])
     with runs.locked(out):
-        open_run = partial(runs.open_run, out, settings, typed)
-        record = train(pictures, texts, source, seed, out, open_run)
+        record = train(pictures, texts, source, settings, out, " ".join(["make tune", *words]))
         (network := out / "mine.onnx").write_bytes(export(out / "mine.keras"))
         runs.write_json(out / runs.RESULTS, record)  # the last, so that all can be made again
     picture = shlex.quote(str(picture_files(folder)[0]))

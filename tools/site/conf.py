@@ -91,8 +91,7 @@ def card(lesson: lessons.Lesson, folder: Path) -> dict:
 
 
 def stage(app: Sphinx) -> None:
-    """Copy what becomes a page into Sphinx's source folder."""
-    shutil.rmtree(app.srcdir)
+    """Copy what becomes a page into Sphinx's source folder, which is empty."""
     for folder in ("notebooks", "imgs"):
         shutil.copytree(ROOT / folder, app.srcdir / folder, ignore=shutil.ignore_patterns(".*"))
     for page, path in FILES.items():
