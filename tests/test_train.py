@@ -227,7 +227,7 @@ def test_a_damaged_backup_is_named_and_one_of_the_first_epoch_is_dropped(tmp_pat
      "train --model=cnn",
      "train --model=pytorch --batch=63", "train --model=pytorch --budget=20min",
      "tune --folder=x --from=mine.keras", "tune --folder=x --budget=10",
-     "study --what=lengths", "study --what=bank --pictures=9",
+     "study --what=lengths", "study --what=bank --pictures=9", "study --what=bank --out=..",
      "evaluate --model=rnn", "evaluate --set=classic", "evaluate --model=none.keras",
      "run_lessons --steps=0", "run_lessons --seed=-1"],
 )  # fmt: skip
@@ -251,6 +251,8 @@ def test_options_are_read_and_captchas_drawn_without_keras():
 @pytest.mark.parametrize(
     ("error", "code", "last"),
     [(ValueError("no folder x"), 1, "train: no folder x"), (KeyboardInterrupt(), 3, ""),
+     (ModuleNotFoundError("no torch", name="torch"), 1,
+      "train: no torch; `make setup-torch` adds it"),
      (SystemExit(2), 2, ""), (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug")],
 )  # fmt: skip
 def test_what_a_user_can_mend_is_said_in_one_line(monkeypatch, capsys, error, code, last):

@@ -81,7 +81,8 @@ def end_with(main: Callable[[], int | None]) -> None:
     except SystemExit as error:  # from argparse, which has printed a line
         code = error.code
     except (ModuleNotFoundError, OSError, RuntimeError, ValueError) as error:
-        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        cure = "; `make setup-torch` adds it" if getattr(error, "name", "") == "torch" else ""
+        print(f"{Path(sys.argv[0]).stem}: {error}{cure}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on with a training, or with lessons that are left")
         code = 3

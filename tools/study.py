@@ -269,6 +269,8 @@ def main() -> None:
     given = parser.parse_args()
     study, usual = STUDIES[given.what]
     pictures, out = given.pictures or usual, given.out or Path("models", f"{given.what}.json")
+    if out.is_dir():
+        parser.error(f"--out={out} is a folder; name a file, as in OUT={out / given.what}.json")
     options.import_keras()
     results = study(pictures, given.seed)
     runs.write_json(out, results | {"machine": runs.hardware()})
