@@ -175,6 +175,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--alphabet", help="its characters in their order, if not stored in it")
     arguments = parser.parse_args(words)
     source = find("ctc.keras") if arguments.model == "ctc" else options.path(arguments.model)
+    if source.suffix != ".keras":
+        parser.error(f"--model={arguments.model} is neither ctc nor a .keras file")
     save(source, export(source, arguments.alphabet))
 
 

@@ -44,7 +44,7 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=options.path, help="the run's folder; without it, one in build/train")
     arguments = parser.parse_args(words)
     start = getattr(arguments, "from")
-    if start not in ("ctc", "nothing") and not Path(start).is_file():
+    if start not in ("ctc", "nothing") and not (start.endswith(".keras") and os.path.isfile(start)):
         parser.error(f"--from={start} is neither ctc nor nothing, nor a .keras file")
     if isinstance(budget := arguments.budget, int) and budget < BATCH:
         parser.error(f"--budget={budget} is less than one batch of {BATCH} pictures; for minutes, "
