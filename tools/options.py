@@ -84,7 +84,7 @@ def end_with(main: Callable[[], int | None]) -> None:
         cure = "; `make setup-torch` adds it" if getattr(error, "name", "") == "torch" else ""
         print(f"{Path(sys.argv[0]).stem}: {error}{cure}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on with a training, or with lessons that are left")
+        print("\nstopped; a training goes on where it was when you type the same command again")
         code = 3
     except BaseException:
         traceback.print_exc()
