@@ -15,7 +15,7 @@ from notebooks_py import ch4_gpu_training as ch4
 from tools.networks import NETWORKS
 
 TINY = {"filters": (4, 8), "convs": 1, "stride": 4, "momentum": 0.9, "norms": "once"}
-PRACTICE = Practice(1, batch=4, epoch=12, colors=2)
+PRACTICE = Practice(1, batch=4, epoch=12, nothing=0, colors=2)
 STEPS = 8  # two epochs of three, and two more
 
 

@@ -1,11 +1,15 @@
 """What a network practises: numbers decide it, in any process; and the shares of what is in it."""
 
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from captcha_reader import practice
 from captcha_reader.bank import GlyphBank
@@ -26,6 +30,14 @@ def test_the_number_and_the_seed_decide_every_byte_in_any_number_of_processes():
             assert pictures.tobytes() == contents[number] and texts == here[number][1]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_the_processes_end_with_one_that_is_killed():
+    code = "import os; from captcha_reader.practice import Ahead; "
+    code += "Ahead(abs)(1); os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60)  # they have the pipe, too
+
+
 def test_shares_and_sizes_are_what_they_say(monkeypatch):
     """With a bank that draws empty pages, and pictures that are not drawn, it takes a second."""
     calls = Counter()
@@ -44,19 +56,19 @@ def test_shares_and_sizes_are_what_they_say(monkeypatch):
     count(practice, "nothing_to_read", lambda rng, bank, size: bank.draw("?", rng, *size)[0])
     count(Practice, "draw_in_any_size", Practice.draw_in_any_size)
     shares = {"sizes": 0.6, "margins": 0.3, "slants": 0.2, "nothing": 0.1, "hard": 0.2}
-    draw, texts = Practice(1, batch=8, **shares), []
+    draw, texts = Practice(1, batch=4, **shares), []
     assert [draw(number)[0].shape[2] for number in (0, 1)] == [128, 168]  # so Keras sees two widths
     calls.clear()
     for number in range(2, 602):
         pictures, said = draw(number)
-        assert pictures.dtype == np.uint8 and pictures.shape[:2] == (8, 64) and len(said) == 8
+        assert pictures.dtype == np.uint8 and pictures.shape[:2] == (4, 64) and len(said) == 4
         columns, longest = pictures.shape[2] // 8, max(map(len, said))
         assert longest <= (6 if columns >= 21 else 5) and columns >= 2 * longest - 1  # CTC's need
         texts += said
     others = calls["draw_in_any_size"]
     ambiguous = sum(map("".join(texts).count, "O0")) / len("".join(texts))
     assert {
-        "sizes": (others / 4_800 - 0.2) / 0.8,  # a fifth of the other batches has them, too
+        "sizes": (others / 2_400 - 0.2) / 0.8,  # a fifth of the other batches has them, too
         "margins": calls["add_margin"] / others,
         "slants": calls["slant"] / others,
         "nothing": calls["nothing_to_read"] / others,
@@ -70,13 +82,16 @@ def test_the_classic_task_alone_has_nothing_else():
     assert pictures.shape == (40, 64, 192, 3) and {*map(len, texts)} == {4}
 
 
-@pytest.mark.parametrize("kind", dict.fromkeys(practice.NOTHING))
-def test_nothing_to_read_comes_in_any_size_and_is_never_the_same(monkeypatch, kind):
-    monkeypatch.setattr(practice, "NOTHING", (kind,))
-    bank, rng = GlyphBank(1, colors=2, copies=1), random.Random(kind)
-    for width, height in ((95, 50), (340, 100)):
-        one, other = (practice.nothing_to_read(rng, bank, (width, height)) for _ in range(2))
-        assert one.shape == (height, width, 3) and not np.array_equal(one, other)
+def test_nothing_to_read_comes_in_any_size_and_is_never_the_same(monkeypatch):
+    lower_case_bank = practice.lower_case_bank.__wrapped__  # without its cache, and smaller
+    monkeypatch.setattr(practice, "lower_case_bank", lower_case_bank)
+    monkeypatch.setattr(practice, "GlyphBank", few := lambda *x: GlyphBank(*x[:2], 2, 1))
+    bank, rng = few(1, practice.ALPHABET), random.Random(1)
+    for kind in dict.fromkeys(practice.NOTHING):
+        monkeypatch.setattr(practice, "NOTHING", (kind,))
+        for width, height in ((95, 50), (340, 100)):
+            one, other = (practice.nothing_to_read(rng, bank, (width, height)) for _ in range(2))
+            assert one.shape == (height, width, 3) and not np.array_equal(one, other), kind
 
 
 def test_labelled_pictures_come_equally_often_each_with_its_text():

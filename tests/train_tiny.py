@@ -44,6 +44,7 @@ def build(settings: dict):
 
 PATCHES = [
     (practice, "fresh_bank", few_glyphs),
+    (practice, "NOTHING", ("blank", "stripes")),  # lower case has a large bank of its own
     (train, "build", build),
     (train, "EPOCH", 12),
     (train, "VALID", 100),
