@@ -11,12 +11,13 @@ import tensorflow as tf
 import train_tiny
 from PIL import Image
 
-from captcha_reader import practice, scores, weights
+from captcha_reader import practice, scores, testsets, weights
 from notebooks_py import ch3_ctc as ch3
 from notebooks_py import ch4_gpu_training as ch4
 from tools import study
 
 TINY = {"filters": (4, 4), "convs": 1, "stride": 4, "norms": "once"}
+CLASSIC = [*testsets.draw_test_set("classic-100")]
 STEPS: list[str] = []  # for each step of a training, the numbers with which it computes
 NOTE = keras.callbacks.LambdaCallback(
     on_train_batch_end=lambda batch, logs: STEPS.append(keras.config.dtype_policy().compute_dtype)
@@ -34,6 +35,7 @@ def run(monkeypatch, tmp_path):
         (study, "GlyphBank", partial(study.GlyphBank, colors=2, copies=1)),
         (study, "WhiteBank", partial(study.WhiteBank, colors=2, copies=1)),
         (study, "evaluate", lambda read, _: scores.evaluate(read, "classic-100")),
+        (scores, "draw_test_set", lambda _: CLASSIC),
         (study.runs, "code_hash", lambda: "this version"),
         (practice, "fresh_bank", train_tiny.few_glyphs),
         (weights, "finished", lambda _: (ch3.build_ctc(**TINY), {"sha256": "abc"})),
@@ -41,7 +43,7 @@ def run(monkeypatch, tmp_path):
         (ch4, "fit_recipe", partial(ch4.fit_recipe, callbacks=[NOTE])),
     ]:
         monkeypatch.setattr(owner, name, small)
-    monkeypatch.setitem(study.RECIPE, "practice", {"batch": 32, "sizes": 0.0})
+    monkeypatch.setitem(study.RECIPE, "practice", {"sizes": 0.0})
     STEPS.clear()
 
     def call(what):
@@ -77,17 +79,15 @@ def test_nothing_is_trained_twice_or_taken_for_another_training(run, monkeypatch
     rows = pd.DataFrame(first["rows"])
     assert rows.name.tolist() == 2 * ["the recipe", "last weights", "full precision"]
     assert rows.seed.tolist() == [3] * 3 + [4] * 3 and (rows.n == 100).all()
-    assert STEPS == 2 * (["bfloat16"] * 2 + ["float32"] * 2)
-    assert run("ablation") == first and len(STEPS) == 8
-    for read in tmp_path.glob("*/judge-20k.json"):  # stopped before it was written
-        read.unlink()
-    assert run("ablation") == first and len(STEPS) == 8
+    assert STEPS == 2 * ["bfloat16", "float32"]
+    next(tmp_path.glob("*/judge-20k.json")).unlink()  # stopped before it was written
+    assert run("ablation") == first and len(STEPS) == 4
     one = "full precision", study.VARIANTS["full precision"], "judge-20k"
-    study.rows_of(*one, pictures=96, seed=3)
-    assert len(STEPS) == 8 + 3
+    study.rows_of(*one, pictures=128, seed=3)
+    assert len(STEPS) == 4 + 2
     monkeypatch.setattr(study.runs, "code_hash", lambda: "another version")
     study.rows_of(*one, pictures=64, seed=3)
-    assert len(STEPS) == 8 + 3 + 2
+    assert len(STEPS) == 4 + 2 + 1
 
 
 @pytest.mark.usefixtures("run")
