@@ -86,8 +86,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_and_log(whole, tmp_pa
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory) -> tuple[list[str], list[float]]:
-    """Return the options of a run of four steps, one an epoch, and its held-out losses."""
-    words = ["--batch=12", "--budget=48", "--precision=float32"]
+    """Return the options of a run of three steps, one an epoch, and its held-out losses."""
+    words = ["--batch=12", "--budget=36", "--precision=float32"]
     train_tiny.run(out := tmp_path_factory.mktemp("train") / "one", *words)
     return words, log(out).val_loss.tolist()
 
