@@ -56,19 +56,19 @@ def test_shares_and_sizes_are_what_they_say(monkeypatch):
     count(practice, "nothing_to_read", lambda rng, bank, size: bank.draw("?", rng, *size)[0])
     count(Practice, "draw_in_any_size", Practice.draw_in_any_size)
     shares = {"sizes": 0.6, "margins": 0.3, "slants": 0.2, "nothing": 0.1, "hard": 0.2}
-    draw, texts = Practice(1, batch=4, **shares), []
+    draw, texts = Practice(1, batch=8, **shares), []
     assert [draw(number)[0].shape[2] for number in (0, 1)] == [128, 168]  # so Keras sees two widths
     calls.clear()
     for number in range(2, 602):
         pictures, said = draw(number)
-        assert pictures.dtype == np.uint8 and pictures.shape[:2] == (4, 64) and len(said) == 4
+        assert pictures.dtype == np.uint8 and pictures.shape[:2] == (8, 64) and len(said) == 8
         columns, longest = pictures.shape[2] // 8, max(map(len, said))
         assert longest <= (6 if columns >= 21 else 5) and columns >= 2 * longest - 1  # CTC's need
         texts += said
     others = calls["draw_in_any_size"]
     ambiguous = sum(map("".join(texts).count, "O0")) / len("".join(texts))
     assert {
-        "sizes": (others / 2_400 - 0.2) / 0.8,  # a fifth of the other batches has them, too
+        "sizes": (others / 4_800 - 0.2) / 0.8,  # a fifth of the other batches has them, too
         "margins": calls["add_margin"] / others,
         "slants": calls["slant"] / others,
         "nothing": calls["nothing_to_read"] / others,
