@@ -90,6 +90,15 @@ def test_nothing_is_trained_twice_or_taken_for_another_training(run, monkeypatch
     assert len(STEPS) == 4 + 2 + 1
 
 
+def test_kinds_counts_right_answers_and_how_sure_the_wrong_ones_are(run, monkeypatch):
+    drawn = study.kinds.PICTURES["as drawn"]
+    two = {"as drawn": drawn, "another text": lambda rng: (drawn(rng)[0], "")}
+    monkeypatch.setattr(study.kinds, "PICTURES", two)
+    right, wrong = run("kinds")["rows"].values()
+    assert right["n"] == wrong["n"] == 64 and right["right"] > 55 and wrong["right"] == 0
+    assert right["wrong, surer than 90 %"] < 5 and wrong["wrong, surer than 90 %"] > 32
+
+
 @pytest.mark.usefixtures("run")
 def test_heads_are_counted_with_their_parameters(monkeypatch):
     monkeypatch.setitem(study.HEADS["CTC with a GRU"], "network", {"rnn": (2,)})
