@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jupytext
+import nbformat
 from jupytext.combine import combine_inputs_with_outputs
 
 from tools import lessons, options
@@ -31,14 +32,15 @@ def edited_side(lesson: Lesson) -> str | None:
     """Return the side that the other one is made from, "py" or "ipynb"; None for a clash."""
     if not lesson.notebook.exists() or not lesson.module.exists():
         return "ipynb" if lesson.notebook.exists() else "py"
-    ipynb, py = jupytext.writes(lesson.read(), PERCENT), lesson.module.read_text("utf-8")
-    if ipynb == py:
+    sides = {"ipynb": jupytext.writes(lesson.read(), PERCENT)}
+    sides["py"] = lesson.module.read_text("utf-8")
+    if sides["ipynb"] == sides["py"]:
         return "ipynb"
-    old = committed(lesson.notebook)
-    notebook_edited = not old or ipynb != jupytext.writes(jupytext.reads(old, "ipynb"), PERCENT)
-    if notebook_edited == (py != committed(lesson.module)):
-        return None
-    return "ipynb" if notebook_edited else "py"
+    old = {"ipynb": committed(lesson.notebook), "py": committed(lesson.module)}
+    if old["ipynb"]:
+        old["ipynb"] = jupytext.writes(nbformat.reads(old["ipynb"], as_version=4), PERCENT)
+    edited = [side for side in sides if sides[side] != old[side]]
+    return edited[0] if len(edited) == 1 else None
 
 
 def format_lessons(sides: dict[Lesson, str]) -> list[Path]:

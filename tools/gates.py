@@ -91,7 +91,7 @@ def modules(root: Path) -> Iterator[str]:
     earlier = set()
     for lesson in lessons.find(root):
         for place, cell in lessons.code_cells(lesson.read()):
-            where, tree = f"{lesson}: cell {place}", lessons.parse(lesson, cell.source)
+            where, tree = f"{lesson}: cell {place}", lessons.parse(lesson, cell)
             for module in sorted(_upper_floors(tree) - earlier):
                 yield f"{where} imports {module}, which is not an earlier lesson"
             if DEMO in lessons.tags(cell):
@@ -105,11 +105,8 @@ def modules(root: Path) -> Iterator[str]:
 
 def _upper_floors(tree: ast.Module) -> set[str]:
     """Return the lessons and tools that a syntax tree imports, such as notebooks_py.ch2_cnn."""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    pairs = [(getattr(node, "module", None), alias.name) for node in nodes for alias in node.names]
-    names = [f"{module}.{name}" if module else name for module, name in pairs]
-    modules = {".".join(name.split(".")[:2]) for name in names}
-    return {module for module in modules if module.startswith(("notebooks_py", "tools"))}
+    imported = {".".join(name.split(".")[:2]) for name in lessons.imports(tree)}
+    return {name for name in imported if name.startswith(("notebooks_py", "tools"))}
 
 
 def _only_defines(node: ast.stmt) -> bool:

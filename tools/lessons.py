@@ -13,7 +13,6 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from modulefinder import ModuleFinder
 from pathlib import Path
 
 import nbformat
@@ -89,10 +88,17 @@ def pngs(outputs: list[NotebookNode]) -> list[bytes]:
     return [base64.b64decode(png) for png in encoded if png]
 
 
-def parse(lesson: Lesson, source: str) -> ast.Module:
-    """Return the syntax tree of code in a lesson; a ValueError names what is not plain Python."""
+def imports(tree: ast.Module) -> set[str]:
+    """Return the names that a syntax tree imports, "a.b" for `from a import b`."""
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    pairs = [(getattr(node, "module", None), alias.name) for node in nodes for alias in node.names]
+    return {f"{module}.{name}" if module else name for module, name in pairs}
+
+
+def parse(lesson: Lesson, cell: NotebookNode) -> ast.Module:
+    """Return the syntax tree of a cell; a ValueError names one that is not plain Python."""
     try:
-        return ast.parse(source)
+        return ast.parse(cell.source)
     except SyntaxError as error:
         raise ValueError(
             f"{lesson}: `{(error.text or '').strip()}` is not plain Python; magics such as %time "
@@ -100,26 +106,34 @@ def parse(lesson: Lesson, source: str) -> ast.Module:
         ) from None
 
 
-def code(lesson: Lesson) -> ast.Module:
-    """Return the syntax tree of all code cells of a lesson."""
-    return parse(lesson, "\n".join(cell.source for _, cell in code_cells(lesson.read())))
+def trees(lesson: Lesson) -> tuple[list[ast.Module], dict[Path, ast.Module]]:
+    """Return the syntax trees of a lesson's code cells, and of all modules here that they import.
 
-
-def imported(lesson: Lesson) -> ModuleFinder:
-    """Find the modules of the repository that a lesson imports, and those that they import.
-
-    What comes from elsewhere, such as PyTorch, is among the finder's `badmodules`.
+    These are lessons and modules of captcha_reader, with those that they import in turn.
     """
-    finder = ModuleFinder([str(lesson.root)])
-    finder.scan_code(compile(code(lesson), str(lesson), "exec"), finder.add_module(lesson.name))
-    return finder
+    cells, modules = [parse(lesson, cell) for _, cell in code_cells(lesson.read())], {}
+    waiting = [*cells]
+    while waiting:
+        for name in imports(waiting.pop()):
+            path = lesson.root.joinpath(*name.split(".")[:2]).with_suffix(".py")
+            if path not in modules and path.exists():
+                modules[path] = ast.parse(path.read_text("utf-8"))
+                waiting.append(modules[path])
+    return cells, modules
+
+
+def needs_torch(lesson: Lesson) -> bool:
+    """Return whether a lesson, or one that it imports, imports PyTorch, which is optional."""
+    cells, modules = trees(lesson)
+    names = set().union(*map(imports, [*cells, *modules.values()]))
+    return any(name.split(".")[0] == "torch" for name in names)
 
 
 def runnable(selected: list[Lesson]) -> list[Lesson]:
     """Return the lessons that can run here; without PyTorch, one line names the others."""
     if importlib.util.find_spec("torch"):
         return selected
-    if names := [x.name for x in selected if "torch" in imported(x).badmodules]:
+    if names := [lesson.name for lesson in selected if needs_torch(lesson)]:
         print(f"left out: {', '.join(names)}; `make setup-torch` adds what they need", flush=True)
     return [lesson for lesson in selected if lesson.name not in names]
 
@@ -143,18 +157,18 @@ def source_hash(lesson: Lesson) -> str:
     what lessons can import. Text cells, the cell for Colab and a demo cell of an imported lesson
     do not count.
     """
-    root, finder = lesson.root, imported(lesson)
-    paths = [Path(module.__file__) for module in finder.modules.values() if module.__file__]
+    root, (cells, modules) = lesson.root, trees(lesson)
     parts: list = [[cell.source, tags(cell)] for _, cell in code_cells(lesson.read())]
-    parts += [[path.stem, code_lines(path)] for path in sorted(paths) if path.stem != "__init__"]
-    words = {node.value for node in ast.walk(code(lesson)) if isinstance(node, ast.Constant)}
+    parts += [[path.stem, code_lines(path)] for path in sorted(modules)]
+    nodes = [node for tree in cells for node in ast.walk(tree)]
+    words = {node.value for node in nodes if isinstance(node, ast.Constant)}
     files = sorted([*root.glob("models/*.json"), *root.glob("models/*.csv")])
     results = [path for path in files if {path.stem, path.name} & words]
     parts += [[path.name, path.read_text("utf-8")] for path in results]
     groups = project(root)["optional-dependencies"]
     pins = [*project(root)["dependencies"], *groups["lessons"]]
     parts.append([pin for pin in pins if not pin.startswith(("jupyter", "filelock", "ipykernel"))])
-    parts.append(groups["torch"] if "torch" in finder.badmodules else [])
+    parts.append(groups["torch"] if needs_torch(lesson) else [])
     return digest(parts)
 
 

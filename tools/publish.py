@@ -49,8 +49,8 @@ BADGES = (
 def tables(root: Path, readme: str) -> list[str]:
     """Return the tables of a README, on the finished networks in `root`/models."""
     results = {name: weights.read_results(name, root / "models") for name in SETS}
-    for record in results.values():
-        record["hours"] = record["seconds"] / 3600
+    for network in results.values():
+        network["hours"] = network["seconds"] / 3600
 
     def cell(name: str, test_set: str) -> str:
         """Write a score, "98.43 % (98.35 – 98.51)", or nothing if there is none."""
@@ -59,13 +59,13 @@ def tables(root: Path, readme: str) -> list[str]:
         low, high = (100 * end for end in score["interval"])
         return f"{100 * score['right'] / score['n']:.2f} % ({low:.2f} – {high:.2f})"
 
+    marks = [cell(*pair).partition(" (")[0] for pair in MARKS.items()]
     shown = SETS["ctc"][SETS["ctc"].index("classic-100k") :]
-    filled = {
-        "originals": " | ".join(f"{percent:.2f} %" for percent in lessons.ORIGINAL.values()),
-        "marks": " | ".join(cell(*pair).partition(" (")[0] for pair in MARKS.items()),
-        "sets": "\n".join(f"| `{x}` | {cell('cnn', x)} | {cell('ctc', x)} |" for x in shown),
-        "wide": cell("pytorch", "wide-10k"),
-    }
+    rows = [f"| `{x}` | {cell('cnn', x)} | {cell('ctc', x)} |" for x in shown]
+    originals = [f"{percent:.2f} %" for percent in lessons.ORIGINAL.values()]
+    filled = {"originals": " | ".join(originals), "marks": " | ".join(marks)}
+    filled["sets"] = "\n".join(rows)
+    filled["wide"] = cell("pytorch", "wide-10k")
     template = (TEMPLATES / readme).read_text("utf-8")
     return BETWEEN.findall(template.format(**filled, **results))
 
