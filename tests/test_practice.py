@@ -35,7 +35,8 @@ def test_the_processes_end_with_one_that_is_killed():
     code = "import os; from captcha_reader.practice import Ahead; "
     code += "Ahead(abs)(1); os.kill(os.getpid(), 9)"
     command = [sys.executable, "-c", code]
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60)  # they have the pipe, too
+    pipe = {"stdout": subprocess.PIPE, "timeout": 60}  # those that draw have it, too
+    assert subprocess.run(command, cwd=ROOT, **pipe).returncode == -9
 
 
 def test_shares_and_sizes_are_what_they_say(monkeypatch):

@@ -29,7 +29,7 @@ def test_a_tool_gets_its_options_as_they_are_and_others_are_refused(tmp_path):
 
     for option, word in {
         "HELP=1": "--help",
-        'MODEL=it\'s "two words".keras': '--model=it\'s "two words".keras',
+        'MODEL=it\'s "two a=b".keras': '--model=it\'s "two a=b".keras',
         "MODLE=ctc": "--modle=ctc",  # argparse refuses it
     }.items():
         assert make("evaluate", option).stdout.splitlines() == ["-m", "tools.evaluate", word]

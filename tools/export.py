@@ -154,20 +154,6 @@ def examples(path: Path) -> list[dict]:
     return rows
 
 
-def save(source: Path, content: bytes) -> None:
-    """Write an .onnx file beside the .keras file it comes from; note it, if that is a finished one.
-
-    A finished network has a results file, which gets the SHA-256, and a file of examples.
-    """
-    target, results = source.with_suffix(".onnx"), source.with_suffix(".json")
-    print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")
-    if results.exists() and sha256(source) in results.read_text("utf-8"):
-        record = json.loads(results.read_text("utf-8")) | {"onnx": sha256(target)}
-        runs.write_json(results, record)
-        path = source.with_name(f"{source.stem}_examples.json")
-        write(path, json.dumps(examples(target)) + "\n")
-
-
 def main(words: list[str] | None = None) -> None:
     """Write the file beside the .keras file, and print its size."""
     parser = options.parser("export", "Write a CTC network as ONNX, beside its .keras file.")
@@ -177,7 +163,14 @@ def main(words: list[str] | None = None) -> None:
     source = find("ctc.keras") if arguments.model == "ctc" else options.path(arguments.model)
     if source.suffix != ".keras":
         parser.error(f"--model={arguments.model} is neither ctc nor a .keras file")
-    save(source, export(source, arguments.alphabet))
+    content = export(source, arguments.alphabet)
+    target, results = source.with_suffix(".onnx"), source.with_suffix(".json")
+    print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")
+    if results.exists() and sha256(source) in results.read_text("utf-8"):
+        record = json.loads(results.read_text("utf-8")) | {"onnx": sha256(target)}
+        runs.write_json(results, record)
+        path = source.with_name(f"{source.stem}_examples.json")
+        write(path, json.dumps(examples(target)) + "\n")
 
 
 if __name__ == "__main__":

@@ -78,13 +78,13 @@ def end_with(main: Callable[[], int | None]) -> None:
     code = 1
     try:
         code = main()
-    except SystemExit as error:  # from argparse, which has printed a line
+    except SystemExit as error:  # of argparse, which has printed a line
         code = error.code
     except (ModuleNotFoundError, OSError, RuntimeError, ValueError) as error:
         cure = "; `make setup-torch` adds it" if getattr(error, "name", "") == "torch" else ""
         print(f"{Path(sys.argv[0]).stem}: {error}{cure}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nstopped; a training goes on where it was when you type the same command again")
+        print("\nstopped; the same command goes on with a training where it was")
         code = 3
     except BaseException:
         traceback.print_exc()

@@ -8,7 +8,6 @@ Without RUN it writes these alone (`make table`).
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -106,14 +105,11 @@ def publish(run: Path, root: Path) -> bool:
                          "RUN= wants its folder") from error  # fmt: skip
     home, model = root / "models" / f"{name}.json", run / f"model{suffix}"
     weights.check_weights(model, results["sha256"])
-    shutil.copy(model, draft := run / f"{name}{suffix}")  # what models/ will have
-    if suffix == ".keras":
-        weights.describe(draft, ALPHABET, WIDTH if name == "cnn" else None)
-    if name == "ctc":  # before anything is counted: one with a GRU can't be exported
+    if name == "ctc":  # before anything is written: one with a GRU can't be exported
         from tools import export
 
-        onnx = export.export(draft)
-    read = reader(draft, size)
+        export.export(model, ALPHABET)
+    read = reader(model, size)
     judged = scores.evaluate(read, judge).record()
     old = json.loads(home.read_text("utf-8"))["scores"] if home.exists() else {}
     if earlier := old.get(judge):
@@ -124,7 +120,9 @@ def publish(run: Path, root: Path) -> bool:
     log = runs.read_log(run)
     log["pictures"] = ((log.epoch + 1) * (EPOCH // batch) * batch).clip(upper=total)
     log["seconds"] = log.seconds.cumsum().round(1)
-    lessons.write(final := home.with_suffix(suffix), draft.read_bytes())
+    lessons.write(final := home.with_suffix(suffix), model.read_bytes())
+    if suffix == ".keras":
+        weights.describe(final, ALPHABET, WIDTH if name == "cnn" else None)
     lessons.write(home.with_suffix(".csv"), log.filter(LOG).to_csv(index=False))
     if "classic-100k" in counts:  # lesson 6 looks at all of them
         wrong = pd.DataFrame(counts["classic-100k"].wrong, columns=["text", "answer"])
@@ -133,7 +131,7 @@ def publish(run: Path, root: Path) -> bool:
     file = {"sha256": weights.sha256(final), "bytes": final.stat().st_size}
     runs.write_json(home, results | {"scores": records} | file)
     if name == "ctc":
-        export.save(final, onnx)
+        export.main([f"--model={final}"])
     return True
 
 
