@@ -63,7 +63,7 @@ NOTEBOOK, MODULE = "notebooks/ch1_circles.ipynb", "notebooks_py/ch1_circles.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the lessons: they take minutes, and at the end a worker would wait for them."""
+    """Begin with the lessons, which take minutes each, so that no worker waits for them at the end."""
     items.sort(key=lambda item: item.path.name != "test_lessons.py")
 
 
