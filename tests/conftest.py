@@ -62,11 +62,6 @@ TURNED[0x0112] = 6  # the tag of orientation
 NOTEBOOK, MODULE = "notebooks/ch1_circles.ipynb", "notebooks_py/ch1_circles.py"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the lessons, which take minutes each, so that no worker waits for them at the end."""
-    items.sort(key=lambda item: item.path.name != "test_lessons.py")
-
-
 def edit(path: Path, old: str, new: str) -> None:
     """Replace the one place where a file says `old`."""
     text = path.read_text(encoding="utf-8")
