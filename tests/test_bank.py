@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.font_manager import findfont
 
+from captcha_reader import bank as bank_module
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas
 from captcha_reader.reading import read_captchas
@@ -38,14 +39,17 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return (np.abs(a.mean(axis=0) - b.mean(axis=0)) / error).max()
 
 
-def test_pixels_are_distributed_as_the_packages():
-    texts = random_texts(random.Random(5), 250, "08KO")
-    bank = GlyphBank(2, "08KO", colors=60, copies=6)  # many colours, copies that seldom meet
+def test_pixels_are_distributed_as_the_packages(monkeypatch):
+    texts = random_texts(random.Random(5), 500, "08KO")
+    bank = GlyphBank(2, "08KO", colors=120, copies=6)  # many colours, copies that seldom meet
     for size in (128, 64), (240, 80):
         package = features(draw_captchas(texts, random.Random(6), *size))
         ours = features(bank.draw(texts, random.Random(7), *size))
         assert distance(ours, package) < 3
         assert np.allclose(ours.std(axis=0), package.std(axis=0), rtol=0.15)
+    monkeypatch.setattr(bank_module, "add_dots", lambda picture, *_: picture)
+    without_dots = features(bank.draw(texts, random.Random(7), *size))
+    assert distance(without_dots, package) > 3  # so a difference would be seen
 
 
 def test_the_finished_network_reads_what_a_bank_draws():

@@ -132,7 +132,12 @@ def tell(out: Path, pictures: np.ndarray, texts: list[str], answers: list[str]) 
 
 
 def train(
-    pictures: np.ndarray, texts: list[str], source: Path | None, settings: dict, out: Path, typed
+    pictures: np.ndarray,
+    texts: list[str],
+    source: Path | None,
+    settings: dict,
+    out: Path,
+    typed: str,
 ) -> dict:
     """Train on four fifths of the texts, test on the rest, write mine.keras; return the record."""
     options.import_keras()
