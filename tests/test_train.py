@@ -59,7 +59,7 @@ def test_a_run_writes_down_what_it_did(whole):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-def test_a_run_that_was_stopped_ends_with_the_same_weights_and_log(whole, tmp_path):
+def test_a_run_that_was_killed_and_stopped_ends_with_the_same_weights_and_log(whole, tmp_path):
     """Also as the run whose steps were measured first: that leaves nothing behind."""
     folder = tmp_path / "run"
     draft, state = (folder / "backup" / f"{x}.weights.h5" for x in ("draft", "latest"))
@@ -69,12 +69,15 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_and_log(whole, tmp_pa
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     options = {"env": ENVIRONMENT, "preexec_fn": listen, "start_new_session": True, **pipes}
-    process = subprocess.Popen(command, **options)
-    while not before.exists() or draft.exists():  # until the second epoch is saved
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the process that draws, too
-    printed, errors = process.communicate(timeout=60)
+    # After the first epoch it is killed, and after the second stopped by Ctrl-C, which also reaches
+    # the process that draws.
+    for saved, end, how in ((state, os.kill, signal.SIGKILL), (before, os.killpg, signal.SIGINT)):
+        process = subprocess.Popen(command, **options)
+        while not saved.exists() or draft.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        end(process.pid, how)
+        printed, errors = process.communicate(timeout=60)
     assert process.returncode == 3 and "goes on" in printed and "Traceback" not in errors
     assert not (folder / "results.json").exists()
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])  # a power cut tore it
