@@ -120,7 +120,7 @@ format: setup ## lay the code out and carry an edit to the other side of its les
 
 # CUDA's packages, which PyTorch brings on Linux, stay out: the torch that is installed decides on them.
 lock: ## make requirements.lock anew after a change in pyproject.toml
-	@$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)
+	@$(call takes)$(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet $(UV)
 	@build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --annotation-style line --all-extras \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 	@grep -Ev '^(cuda|nvidia|triton)' requirements.lock > build/lock && mv build/lock requirements.lock

@@ -193,6 +193,6 @@ def split(texts: Sequence[str], share: float = 0.2, seed: int = 0) -> tuple[np.n
         raise ValueError(f"{len(texts)} pictures say {different}: two different texts are needed")
     random.Random(seed).shuffle(different)
     count = min(max(1, round(share * len(different))), len(different) - 1)
-    chosen = set(different[:count])
-    test = np.array([text in chosen for text in texts])
+    held_out = set(different[:count])
+    test = np.array([text in held_out for text in texts])
     return np.flatnonzero(~test), np.flatnonzero(test)

@@ -147,9 +147,9 @@ class Labelled:
         rng, count = stream(self.seed, "own", 0, number), len(self.texts)
         rounds, places = np.divmod(np.arange(self.batch) + number * self.batch, count)
         orders = {x: np.random.default_rng([self.seed, x]).permutation(count) for x in {*rounds}}
-        chosen = [orders[x][place] for x, place in zip(rounds, places, strict=True)]
-        pictures = [self.move(self.pictures[i], rng) for i in chosen]
-        return np.stack(pictures), [self.texts[i] for i in chosen]
+        indices = [orders[x][place] for x, place in zip(rounds, places, strict=True)]
+        pictures = [self.move(self.pictures[i], rng) for i in indices]
+        return np.stack(pictures), [self.texts[i] for i in indices]
 
 
 @functools.lru_cache(maxsize=2)

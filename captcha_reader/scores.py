@@ -93,8 +93,8 @@ def evaluate(read: Callable[[np.ndarray], list[str]], test_set: str) -> Score:
     with tqdm(total=TEST_SETS[test_set].n, desc=test_set) as progress:
         for pictures, texts in batches:
             for text, answer in zip(texts, read(pictures), strict=True):
-                for position, (said, found) in enumerate(zip(text, answer, strict=False)):
-                    by_position[position] += said == found
+                for position, pair in enumerate(zip(text, answer, strict=False)):
+                    by_position[position] += pair[0] == pair[1]
                 if text != answer:
                     wrong.append((text, answer))
             n += len(texts)

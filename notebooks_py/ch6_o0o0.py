@@ -322,9 +322,9 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
     return answers, np.exp(-np.maximum(losses, 0))  # rounding may lead below 0
 
 # %% [markdown]
-# A network is *calibrated* if, of a hundred answers of which it is 80 % sure, about 80 are right. We read the beginning
-# of `classic-10k` and `sizes-10k` and all of `nothing-1k` (lesson 3), and group the answers by how sure the network
-# was.
+# A network is *calibrated* if, among answers with a probability of `0.8`, about four in five are right. We read the
+# beginning of `classic-10k` and `sizes-10k` and all of `nothing-1k` (lesson 3), and group the answers by how sure the
+# network was.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.outputs import plot_calibration

@@ -33,7 +33,7 @@ def test_a_network_of_ones_own_is_exported_and_reads_with_its_alphabet(tmp_path,
         assert message in printed and "git checkout" not in printed
 
     refused(export.main, ["--model=cnn"], "neither ctc nor a .keras file")
-    refused(export.main, [f"--model={source}"], f"File not found: filepath={source}")
+    refused(export.main, [f"--model={source}"], "mine.keras is neither ctc nor")
     refused(main, read, "there is no")
     build_ctc(4, filters=(4, 8), rnn=(4,)).save(source)
     refused(export.main, [f"--model={source}"], "(Bidirectional) can't be written")

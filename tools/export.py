@@ -161,8 +161,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--alphabet", help="its characters in their order, if not stored in it")
     arguments = parser.parse_args(words)
     source = find("ctc.keras") if arguments.model == "ctc" else options.path(arguments.model)
-    if source.suffix != ".keras":
-        parser.error(f"--model={arguments.model} is neither ctc nor a .keras file")
+    if source.suffix != ".keras" or not source.is_file():
+        parser.error(f"--model={arguments.model} is neither ctc nor a .keras file that exists")
     content = export(source, arguments.alphabet)
     target, results = source.with_suffix(".onnx"), source.with_suffix(".json")
     print(f"{target}: {len(content):,} bytes, {'' if write(target, content) else 'un'}changed")

@@ -143,19 +143,19 @@ def code_and_outputs(notebook: NotebookNode) -> str:
 
 
 def figures(root: Path) -> Iterator[str]:
-    """Every figure in the prose of a lesson stands in its code, an output, or models/*.json."""
+    """Every figure in the prose of a lesson stands in its code, an output, or results it names."""
     notebooks = {lesson: lesson.read() for lesson in lessons.find(root)}
-    common = [path.read_text("utf-8") for path in root.glob("models/*.json")]
-    common += [code_and_outputs(x) for lesson, x in notebooks.items() if lesson.name == "solutions"]
+    solved = [code_and_outputs(x) for lesson, x in notebooks.items() if lesson.name == "solutions"]
     for lesson, notebook in notebooks.items():
-        known = PUBLISHED | numbers("\n".join([code_and_outputs(notebook), *common]))
+        results = [path for path in lessons.named_results(lesson) if path.suffix == ".json"]
+        texts = [code_and_outputs(notebook), *solved, *(x.read_text("utf-8") for x in results)]
+        known = PUBLISHED | numbers("\n".join(texts))
         prose = "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
         for figure in FIGURE.finditer(NO_PROSE.sub("@", prose)):
             number = figure[1].replace(",", "")
-            digits, scales = len(number.partition(".")[2]), (1, 100) if figure[2] else (1,)
-            rounded = (round(n * scale, digits) for n in known for scale in scales)
-            if float(number) not in rounded:
-                yield f"{lesson} says {figure[0]}, as neither its code, outputs nor models/ do"
+            digits, shares = len(number.partition(".")[2]), {n for n in known if n < 1 and figure[2]}
+            if float(number) not in {round(n, digits) for n in known | {100 * n for n in shares}}:
+                yield f"{lesson} says {figure[0]}, as neither its code, outputs nor results do"
 
 
 GATES = [sync, outputs, provenance, pictures, modules, figures]

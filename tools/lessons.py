@@ -22,6 +22,7 @@ from nbformat.v4 import new_code_cell
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
 COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `normalise` writes it
+HIDDEN = {"cellView": "form", "jupyter": {"source_hidden": True}}  # in Colab, and in JupyterLab
 ORIGINAL = {"cnn": 98.26, "ctc": 99.21, "pytorch": 99.57}  # % right of the tutorial of 2019
 PERCENT = "py:percent"  # what jupytext calls the format of the modules
 METADATA = {  # of every notebook
@@ -149,6 +150,14 @@ def digest(content: list | dict) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
+def named_results(lesson: Lesson) -> list[Path]:
+    """Return the results in models/ that a lesson's code names."""
+    nodes = [n for _, cell in code_cells(lesson.read()) for n in ast.walk(parse(lesson, cell))]
+    words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    files = [*lesson.root.glob("models/*.json"), *lesson.root.glob("models/*.csv")]
+    return sorted(path for path in files if {path.stem, path.name} & words)
+
+
 def source_hash(lesson: Lesson) -> str:
     """Return the SHA-256 of all that the outputs of a lesson come from.
 
@@ -157,17 +166,13 @@ def source_hash(lesson: Lesson) -> str:
     what lessons can import. Text cells, the cell for Colab and a demo cell of an imported lesson
     do not count.
     """
-    root, (cells, modules) = lesson.root, trees(lesson)
+    root, (_, modules) = lesson.root, trees(lesson)
     parts: list = [[cell.source, tags(cell)] for _, cell in code_cells(lesson.read())]
     parts += [[path.stem, code_lines(path)] for path in sorted(modules)]
-    nodes = [node for tree in cells for node in ast.walk(tree)]
-    words = {node.value for node in nodes if isinstance(node, ast.Constant)}
-    files = sorted([*root.glob("models/*.json"), *root.glob("models/*.csv")])
-    results = [path for path in files if {path.stem, path.name} & words]
-    parts += [[path.name, path.read_text("utf-8")] for path in results]
+    parts += [[path.name, path.read_text("utf-8")] for path in named_results(lesson)]
     groups = project(root)["optional-dependencies"]
     pins = [*project(root)["dependencies"], *groups["lessons"]]
-    parts.append([pin for pin in pins if not pin.startswith(("jupyter", "filelock", "ipykernel"))])
+    parts.append([pin for pin in pins if not pin.startswith(("jupyt", "filelock", "ipykernel"))])
     parts.append(groups["torch"] if needs_torch(lesson) else [])
     return digest(parts)
 
@@ -188,13 +193,14 @@ def colab_cell(root: Path) -> NotebookNode:
     pinned = project(root)["dependencies"] + project(root)["optional-dependencies"]["lessons"]
     lacking = [pin for pin in pinned if pin.startswith(("captcha=", "keras=", "onnxruntime="))]
     source = f"""\
+# @title Google Colab fetches what it lacks; elsewhere nothing happens
 import sys
 
-if "google.colab" in sys.modules:  # fetches what Google Colab lacks; elsewhere nothing happens
+if "google.colab" in sys.modules:
     !git clone -q --depth 1 {address(root)}
     !pip install -q {" ".join(sorted(lacking))}
     sys.path.insert(0, "{address(root).rpartition("/")[2]}")"""
-    return new_code_cell(source, metadata={"tags": [COLAB, DEMO, "hide-cell"]})
+    return new_code_cell(source, metadata={"tags": [COLAB, DEMO, "hide-cell"], **HIDDEN})
 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
@@ -212,7 +218,8 @@ def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
         name = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
         copies[name] += 1
         cell.id = name if copies[name] == 1 else f"{name}-{copies[name]}"
-        cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
+        hidden = HIDDEN if COLAB in tags(cell) else {}
+        cell.metadata = nbformat.from_dict(({"tags": tags(cell)} if tags(cell) else {}) | hidden)
     return notebook
 
 

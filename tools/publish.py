@@ -36,7 +36,7 @@ READMES = ("README.md", "README.zh.md")
 TEMPLATES = Path(__file__).parent / "tables"  # of the READMEs, each in its language
 # A lesson in the README: its link, badges, what there is at the end, minutes.
 ROW = re.compile(r"^(\| \[.*?\]\(notebooks/(\w+)\.ipynb\))[^|]*( \|.*\| )\d+ \|$", re.M)
-PATH = re.compile(r"(?<= · )\d+(?= minutes)")  # under a lesson's title
+PATH = re.compile(r"(?<=\*Lesson )(\d+) of \d+ · \d+(?= minutes)")  # under a lesson's title
 BADGES = (
     "<br>[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{0}) "
@@ -151,9 +151,11 @@ def main() -> int:
         text = (root / name).read_text("utf-8")
         changed = lessons.write(root / name, with_tables(text, root, name))
         print(name, "changed" if changed else "is up to date")
+    last = len([*root.glob("notebooks_py/ch*.py")]) - 1  # the first is lesson 0
     for lesson in lessons.find(root):
         text = lesson.module.read_text("utf-8")
-        if lessons.write(lesson.module, PATH.sub(str(minutes(lesson.read())), text)):
+        path = rf"\1 of {last} · {minutes(lesson.read())}"
+        if lessons.write(lesson.module, PATH.sub(path, text)):
             format.format_lessons({lesson: "py"})
     return 0
 

@@ -33,7 +33,7 @@ def main(words: list[str] | None = None, root: Path = lessons.ROOT) -> int:
     parser = options.parser("run-all", "Run every lesson at small size, and print a table.")
     parser.add_argument("--only", default="", help="names of lessons, such as ch2_cnn,ch3_ctc")
     parser.add_argument("--steps", type=options.positive, default=20, help="batches in an epoch")
-    parser.add_argument("--epochs", type=options.positive, default=2)
+    parser.add_argument("--epochs", type=options.positive, default=2, help="of each training")
     parser.add_argument("--seed", type=options.whole, help="instead of that of each lesson")
     arguments = vars(parser.parse_args(words))
     selected = lessons.runnable(lessons.find(root, arguments.pop("only")))
