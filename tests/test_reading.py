@@ -175,11 +175,12 @@ def test_confidence_is_a_share_of_all_paths_and_what_is_known_gives_the_likelies
     if read.text:
         expected = fitting[read.text] / sum(fitting.values())
         assert read.confidence == pytest.approx(expected, abs=1e-6)
-    for i, found in enumerate(read.alternatives):
+    for i, probabilities in enumerate(read.alternatives):
         others = {c: by_text[read.text[:i] + c + read.text[i + 1 :]] for c in allowed or "abc"}
         shares = {c: chance / sum(others.values()) for c, chance in others.items()}
-        assert found == pytest.approx(shares, abs=1e-6)
-        assert list(found.values()) == sorted(found.values(), reverse=True)
+        assert probabilities == pytest.approx(shares, abs=1e-6)
+        likeliest = list(probabilities.values())
+        assert likeliest == sorted(likeliest, reverse=True)
 
 
 def test_what_is_known_about_a_text_helps_and_what_cannot_be_is_named():

@@ -62,7 +62,7 @@ class Run:
         return float(np.mean(losses))
 
     @torch.inference_mode()
-    def read(self, valid: list[tuple]) -> dict:
+    def validate(self, valid: list[tuple]) -> dict:
         """Read held-out captchas with the averaged weights; return val_loss and val_acc."""
         losses, right, network = [], [], self.average.eval()
         for pictures, _, texts in valid:
@@ -129,7 +129,7 @@ def train(settings: dict, out: Path, workers: int, typed: str) -> dict:
                 loss = run.train(draw, first, end)
                 progress.update(end - first)
                 if RANK == 0:
-                    row = {"epoch": first // job.steps, "loss": loss, **run.read(valid)}
+                    row = {"epoch": first // job.steps, "loss": loss, **run.validate(valid)}
                     row["seconds"] = time.perf_counter() - start
                     progress.set_postfix(val_acc=row["val_acc"])
                     log = out / "log.csv"

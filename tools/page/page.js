@@ -161,12 +161,12 @@ async function readAll(files) {
   buttons[0].click();
   for (const [i, file] of files.entries()) {
     if (!buttons[i].isConnected) return; // another list has come
-    const found = toBitmap(file).then(async (bitmap) => {
+    const answer = toBitmap(file).then(async (bitmap) => {
       const { text, confidence } = await readPixels(await network, prepare(bitmap).pixels);
       bitmap.close();
       return text ? `${text} ${Math.min(99, Math.floor(100 * confidence))} %` : "no characters";
     });
-    buttons[i].lastChild.textContent = await found.catch(() => "not read"); // a click says why
+    buttons[i].lastChild.textContent = await answer.catch(() => "not read"); // a click says why
   }
 }
 
