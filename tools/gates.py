@@ -153,8 +153,9 @@ def figures(root: Path) -> Iterator[str]:
         prose = "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
         for figure in FIGURE.finditer(NO_PROSE.sub("@", prose)):
             number = figure[1].replace(",", "")
-            digits, shares = len(number.partition(".")[2]), {n for n in known if n < 1 and figure[2]}
-            if float(number) not in {round(n, digits) for n in known | {100 * n for n in shares}}:
+            digits, shares = len(number.partition(".")[2]), {n for n in known if n < 1}
+            percents = {100 * n for n in shares} if figure[2] else set()
+            if float(number) not in {round(n, digits) for n in known | percents}:
                 yield f"{lesson} says {figure[0]}, as neither its code, outputs nor results do"
 
 
