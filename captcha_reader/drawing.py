@@ -93,7 +93,7 @@ class Version:
         return rng.randint(0, fifth), rng.randint(fifth if self.modern else w - fifth, w)
 
 
-CLASSIC, MODERN = Version(modern=False), Version(modern=True)  # captcha 0.3 to 0.7.0, and 0.7.1
+CLASSIC, MODERN = Version(modern=False), Version(modern=True)  # captcha 0.7.0 and 0.7.1
 
 
 @dataclass(frozen=True)

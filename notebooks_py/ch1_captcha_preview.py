@@ -6,7 +6,7 @@
 # By the end of this lesson you will have an endless, reproducible stream of captchas in the shape that a network needs,
 # and you will know what makes captchas hard to read.
 
-# %%
+# %% tags=["hide-input"]
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -62,7 +62,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # figure.set_size_inches(9.4, 4.4)
 # folder = fresh_folder("ch1_captcha_preview") / "imgs"
 # folder.mkdir()
-# figure.savefig(folder / "captchas.png", dpi=90)
+# figure.savefig(folder / "captchas.png", dpi=180)
 # plt.show()
 
 # %% [markdown]
@@ -133,15 +133,18 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# The darkest one! A black letter would be invisible. Now we put all the letters together:
+# <details><summary>The answer</summary>The darkest one! A black letter would be invisible.</details>
+#
+# Now we put all the letters together:
 
 # %% tags=["active-ipynb"]
 # widths = [stage.width for stage in anatomy.pictures.values()]  # all to one scale
-# figure, row = plt.subplots(1, 5, figsize=(11, 1.5), layout="constrained", width_ratios=widths)
+# figure, row = plt.subplots(1, 5, figsize=(11, 1.8), layout="constrained", width_ratios=widths)
 # for i, (axes, (title, stage)) in enumerate(zip(row, anatomy.pictures.items(), strict=True), 1):
 #     axes.imshow(stage)
 #     axes.set_title(f"{i}. {title}, {stage.width}x{stage.height}", loc="left", fontsize=9)
 #     axes.axis("off")
+# figure.suptitle("From letters to a captcha")
 # plt.show()
 
 # %% [markdown]
@@ -153,8 +156,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #
 # Judging by its source code, version `0.7.0` draws nearly as the package did for the
 # [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so our results can be compared with the
-# tutorial's. The newer `0.7.1` can't be seeded, and because of a slip in a formula the corners of its boxes hardly
-# move. How far, on average, do the corners of a 56-point letter move in each version?
+# tutorial's. The newer `0.7.1` can't be seeded, its arcs end elsewhere, and because of a slip in a formula the corners
+# of its boxes hardly move. How far, on average, do the corners of a 56-point letter move in each version?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import CLASSIC, MODERN

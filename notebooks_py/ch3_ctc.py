@@ -7,7 +7,7 @@
 # are, and why its accuracy may stay at 0 for a while. And after two minutes of training, a small network of yours will
 # read captchas of all 36 characters. A CPU is enough.
 
-# %%
+# %% tags=["hide-input"]
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -236,7 +236,7 @@ def build_ctc(
 # FOLDER = fresh_folder("ch3_ctc")
 # full = build_ctc(rnn=(128, 128), ink=False, width=WIDTH)
 # small = build_ctc(**SMALL, width=WIDTH)
-# diagram(small, FOLDER)  # every layer, in imgs/ctc.png
+# diagram(full, FOLDER)  # every layer, in imgs/ctc.png
 # print(f"parameters: {full.count_params():,} in the original, {small.count_params():,} in ours")
 # parts = keras.layers.InputLayer, layers.MaxPooling2D, layers.Reshape, layers.Dense
 # shapes = [layer.output.shape[1:] for layer in small.layers if isinstance(layer, parts)]
@@ -466,7 +466,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
 
 # %% [markdown]
-# Between one letter `A` and the next there is always a blank; answers `A` side by side are one letter.
+# Between one letter `A` and the next there is always a blank. Equal answers side by side are one letter.
 #
 # ---
 #

@@ -7,7 +7,7 @@
 # interrupt and resume a training run, and how to use one or several GPUs. You need [lesson 3](ch3_ctc.ipynb). A CPU is
 # enough: the long runs were made beforehand, by `make train` and `make study`.
 
-# %%
+# %% tags=["hide-input"]
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -106,9 +106,11 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # plt.show()
 
 # %% [markdown]
-# The upper one. But `0` and `O` differ too little for the eye to judge. So a finished network reads captchas of these
-# two alone, from the package, from our bank, and from a simpler bank, which draws glyphs in white and colours them
-# afterwards, and so misses that the package makes dark strokes thinner.
+# <details><summary>The answer</summary>The upper one.</details>
+#
+# `0` and `O` differ too little for the eye to judge. So a finished network reads captchas of these two alone, from the
+# package, from our bank, and from a simpler bank, which draws glyphs in white and colours them afterwards, and so misses
+# that the package makes dark strokes thinner.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.weights import available, read_results
@@ -133,8 +135,8 @@ def median_milliseconds(action, repeats: int = 5) -> float:
 # and those of a batch become equally wide. And what is hard needs more practice: in a fifth of the captchas (in our
 # long runs, in half) most characters are `O` or `0`.
 #
-# In the figure, batches 0 and 5 are of the main task, and by chance three pictures have nothing to read. Even in the
-# main task a fifth of the captchas have another size, so that the means of batch normalisation fit both kinds.
+# In the figure, batches 0 and 5 are of the main task, and by chance three pictures have nothing to read. Even in such
+# batches a fifth of the captchas have other sizes and lengths, so that the means of batch normalisation fit both kinds.
 
 # %% tags=["active-ipynb"]
 # practice = Practice(SEED)
@@ -408,12 +410,12 @@ def fit_recipe(
 # errors again, but the average is as good as the recipe: a falling rate and an average do the same job. And without
 # Muon there are a third more errors.
 #
-# Colours instead of ink (`paper is 1`) and batches of 128 also lead to more errors. A norm after each convolution leads
-# to slightly fewer, but in the same time our network learns from more captchas. About the rest, two seeds say too
-# little.
+# Colours instead of ink (`paper is 1`), batches of 128, and more practice of `O` and `0` also lead to more errors. The
+# other variants can't be told from the recipe. One of them is a norm after each convolution, but with one norm a block
+# our network learns from more captchas in the same time.
 #
-# And a short comparison can't decide about a long run: more practice with `O` and `0` does not pay here, but the
-# finished network, which saw far more captchas, mostly confuses just these two (lesson 6).
+# And a short comparison can't decide about a long run: more practice of `O` and `0` costs errors here, but the finished
+# network mostly confuses just these two (lesson 6), though it saw far more captchas, and so it practised them more.
 #
 # ## Which head wins?
 #

@@ -6,7 +6,7 @@
 # By the end of this lesson you will be able to tell from the log of a training run whether the network learns, whether
 # it is done, and what to change next. You will also know five mistakes that raise no error.
 
-# %%
+# %% tags=["hide-input"]
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -92,7 +92,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 # The original tutorial trained each network at a rate of 0.001, and then at a tenth of it. The table lists epochs in
 # which no captcha is read right, or the held-out loss is more than six times that of the epoch before (`rise`).
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "hide-input"]
 # names = {"cnn": "Four heads", "ctc": "CTC", "ctc_pytorch": "CTC in PyTorch"}
 # original = read_log("original_logs")
 # figure, rows = plt.subplots(3, 1, figsize=(7, 8), layout="constrained")

@@ -7,7 +7,7 @@
 # it for about a minute, and found out where PyTorch and Keras differ without warning. [Lesson 3](ch3_ctc.ipynb)
 # explains CTC, and [lesson 4](ch4_gpu_training.ipynb) the optimizer. `make setup-torch` adds PyTorch; a CPU is enough.
 
-# %%
+# %% tags=["hide-input"]
 import math
 
 import numpy as np

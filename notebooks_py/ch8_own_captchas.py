@@ -7,7 +7,7 @@
 # two hundred labelled pictures, and run it without Keras, as a program or a web page does. You need
 # [lesson 4](ch4_gpu_training.ipynb); a CPU is enough.
 
-# %%
+# %% tags=["hide-input"]
 import math
 import os
 
@@ -227,7 +227,9 @@ def move(picture: np.ndarray, rng, far: float = 1.0) -> np.ndarray:
 # %% tags=["active-ipynb"]
 # rng = stream(SEED, "moves", epoch=0, index=0)
 # several = [pictures[0], *(move(pictures[0], rng) for _ in range(5))]
-# show_captchas(several, ["as it is", *["moved"] * 5], columns=6)
+# show_captchas(
+#     several, ["as it is", *["moved"] * 5], columns=6, title="One picture, moved five times"
+# )
 # plt.show()
 
 # %% [markdown]
@@ -282,9 +284,10 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # ## How many labels do you need?
 #
 # What if you start from nothing, or do not move the pictures? `make study WHAT=tuning` trained on 200 or more pictures
-# of three other styles, one of them from the package svg-captcha, and read 1,000 more of each.
+# of three other styles, one of them from the package svg-captcha, and read 1,000 more of each. (It began with an
+# earlier finished network, which had learned from fewer captchas.)
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "hide-input"]
 # import pandas as pd
 #
 # tuning = pd.DataFrame(read_results("tuning")["rows"])
@@ -328,7 +331,7 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # probabilities, classes = session.run(None, {"pictures": drawn})
 # answers = [spell(collapse(path)) for path in classes]
 # figure = show_captchas(drawn[:12], asked, answers, 6, "Read by the finished network")
-# figure.savefig(FOLDER / "imgs" / "reading.png", dpi=80)
+# figure.savefig(FOLDER / "imgs" / "reading.png", dpi=160)
 # plt.show()
 # print(f"{answers[0]}: {classes[0]}")
 # with keras.device("cpu"):  # a GPU may round more coarsely

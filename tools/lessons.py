@@ -22,7 +22,8 @@ from nbformat.v4 import new_code_cell
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "active-ipynb"  # the tag of a cell that runs in the notebook and is a comment in the module
 COLAB = "colab"  # the tag of the cell that is needed in Google Colab alone; `normalise` writes it
-HIDDEN = {"cellView": "form", "jupyter": {"source_hidden": True}}  # in Colab, and in JupyterLab
+# How Colab and JupyterLab fold a cell; the tag "hide-input" does so on the site.
+HIDDEN = {"cellView": "form", "jupyter": {"source_hidden": True}}
 ORIGINAL = {"cnn": 98.26, "ctc": 99.21, "pytorch": 99.57}  # % right of the tutorial of 2019
 PERCENT = "py:percent"  # what jupytext calls the format of the modules
 METADATA = {  # of every notebook
@@ -200,7 +201,7 @@ if "google.colab" in sys.modules:
     !git clone -q --depth 1 {address(root)}
     !pip install -q {" ".join(sorted(lacking))}
     sys.path.insert(0, "{address(root).rpartition("/")[2]}")"""
-    return new_code_cell(source, metadata={"tags": [COLAB, DEMO, "hide-cell"], **HIDDEN})
+    return new_code_cell(source, metadata={"tags": [COLAB, DEMO, "hide-input"]} | HIDDEN)
 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
@@ -218,7 +219,7 @@ def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
         name = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
         copies[name] += 1
         cell.id = name if copies[name] == 1 else f"{name}-{copies[name]}"
-        hidden = HIDDEN if COLAB in tags(cell) else {}
+        hidden = HIDDEN if "hide-input" in tags(cell) else {}
         cell.metadata = nbformat.from_dict(({"tags": tags(cell)} if tags(cell) else {}) | hidden)
     return notebook
 
