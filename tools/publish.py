@@ -90,6 +90,13 @@ def with_tables(text: str, root: Path, readme: str) -> str:
     return ROW.sub(row, BETWEEN.sub(lambda _: next(made), text))
 
 
+def with_path(lesson: Lesson) -> str:
+    """Return the module of a lesson with the right count and minutes under its title."""
+    last = len([*lesson.root.glob("notebooks_py/ch*.py")]) - 1  # the first is lesson 0
+    path = rf"\1 of {last} · {minutes(lesson.read())}"
+    return PATH.sub(path, lesson.module.read_text("utf-8"))
+
+
 def publish(run: Path, root: Path) -> bool:
     """Make the network of a run the finished one of its kind in `root`; False if not better.
 
@@ -151,11 +158,8 @@ def main() -> int:
         text = (root / name).read_text("utf-8")
         changed = lessons.write(root / name, with_tables(text, root, name))
         print(name, "changed" if changed else "is up to date")
-    last = len([*root.glob("notebooks_py/ch*.py")]) - 1  # the first is lesson 0
     for lesson in lessons.find(root):
-        text = lesson.module.read_text("utf-8")
-        path = rf"\1 of {last} · {minutes(lesson.read())}"
-        if lessons.write(lesson.module, PATH.sub(path, text)):
+        if lessons.write(lesson.module, with_path(lesson)):
             format.format_lessons({lesson: "py"})
     return 0
 
