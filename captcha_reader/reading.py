@@ -31,7 +31,7 @@ import onnxruntime
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captcha_reader.texts import BLANK, HEIGHT
-from captcha_reader.weights import check_weights, find, read_results, sha256
+from captcha_reader.weights import check_weights, described, find, read_results, sha256
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 BEST = 3  # alternatives for each character
@@ -308,8 +308,8 @@ def load_network(path: str | os.PathLike | None = None) -> Network:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an .onnx file of `make export`, it is damaged, or not made from the
-            .keras file beside it.
+        ValueError: it is not an .onnx file of `make export`, it is damaged, of another version,
+            or not made from the .keras file beside it.
     """
     if path is None:
         return _finished_network(find("ctc.onnx"))
@@ -332,17 +332,26 @@ def _load(path: Path) -> Network:
     try:
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
-        alphabet, made_from = json.loads(metadata[PROPERTY])["alphabet"], metadata["sha256"]
+        stored, made_from = json.loads(metadata[PROPERTY]), metadata["sha256"]
+        alphabet, width = stored["alphabet"], session.get_inputs()[0].shape[2]
+        width = width if isinstance(width, int) else None  # a name stands for any width
+        expected, characters = described(alphabet, width), len(alphabet)
+        known = session.get_outputs()[0].shape[-1] - 1
     except Exception as error:  # ONNX Runtime's errors have no class in common
         raise ValueError(f"{path} is damaged, or not from `make export`: {error!r}") from error
     if source.exists() and made_from != sha256(source):
         raise ValueError(f"{path} was not made from the {source.name} beside it; "
                          f"`make export MODEL={source}` makes it anew")  # fmt: skip
-    width = session.get_inputs()[0].shape[2]
+    for name, value in expected.items():
+        if (found := stored.get(name)) != value:
+            raise ValueError(f"{path} has the {name} {found!r}, but only {value!r} is known here; "
+                             "use the version of the lessons that wrote it")  # fmt: skip
+    if known != characters:
+        raise ValueError(f"{path} knows {known} characters, but its alphabet {alphabet!r} has "
+                         f"{characters}; `make export MODEL={source} ALPHABET=01234` "
+                         "stores its own")  # fmt: skip
     return Network(
-        lambda pictures: session.run(["probabilities"], {"pictures": pictures})[0],
-        alphabet,
-        width if isinstance(width, int) else None,  # a name stands for any width
+        lambda pictures: session.run(["probabilities"], {"pictures": pictures})[0], alphabet, width
     )
 
 

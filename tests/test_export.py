@@ -1,5 +1,7 @@
 """A network as ONNX answers as in Keras, and reads with its own alphabet."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -8,10 +10,10 @@ from PIL import Image
 
 from captcha_reader import reading
 from captcha_reader.__main__ import main
-from captcha_reader.weights import MODELS, describe
+from captcha_reader.weights import MODELS, describe, described, sha256
 from notebooks_py.ch3_ctc import build_ctc, read_ctc
 
-pytest.importorskip("onnx", reason="`make setup-onnx` adds it")
+onnx = pytest.importorskip("onnx", reason="`make setup-onnx` adds it")
 from tools import export  # noqa: E402
 
 
@@ -48,6 +50,13 @@ def test_a_network_of_ones_own_is_exported_and_reads_with_its_alphabet(tmp_path,
     assert main(read) == 0
     text = capsys.readouterr().out.splitlines()[-1].split()[1]
     assert [text] == read_ctc(model, reading.to_pixels(picture, 128)[None], "acdx")
+    network, made_from = onnx.load(target), {"sha256": sha256(source)}
+    others = [("version", 2), ("filter", "lanczos"), ("height", 48), ("width", "free")]
+    for name, value in [*others, ("alphabet", "acd"), ("alphabet", "acdxy")]:
+        stored = {reading.PROPERTY: json.dumps(described("acdx", 128) | {name: value})}
+        onnx.helper.set_model_props(network, made_from | stored)
+        onnx.save(network, target)
+        refused(main, read, f"{name} {value!r}")
     refused(main, ["--model", str(source), str(picture)], f"`make export MODEL={source}`")
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Activation))
     layer.activation = keras.activations.gelu
