@@ -94,7 +94,9 @@ def test_kinds_counts_right_answers_and_how_sure_the_wrong_ones_are(run, monkeyp
     drawn = study.kinds.PICTURES["as drawn"]
     two = {"as drawn": drawn, "another text": lambda rng: (drawn(rng)[0], "")}
     monkeypatch.setattr(study.kinds, "PICTURES", two)
-    right, wrong = run("kinds")["rows"].values()
+    results = run("kinds")
+    assert results["network"]["sha256"] == weights.read_results("ctc")["sha256"]
+    right, wrong = results["rows"].values()
     assert right["n"] == wrong["n"] == 64 and right["right"] > 55 and wrong["right"] == 0
     assert right["wrong, surer than 90 %"] < 5 and wrong["wrong, surer than 90 %"] > 32
 

@@ -5,6 +5,8 @@ hour, ablation and heads hours: there, what is finished is not trained again, an
 goes on. A training lies in a folder that is named by its settings and by the code that made it.
 """
 
+import contextlib
+import io
 import itertools
 import json
 import random
@@ -18,12 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from captcha_reader import __main__ as command
 from captcha_reader import weights
 from captcha_reader.bank import GlyphBank
 from captcha_reader.drawing import draw_captchas, mask_of, stream
 from captcha_reader.folders import alphabet_of, read_folder
 from captcha_reader.practice import Ahead, Practice
-from captcha_reader.reading import read_captchas, scale
+from captcha_reader.reading import scale
 from captcha_reader.scores import evaluate, share
 from captcha_reader.styles import STYLES, draw_style
 from captcha_reader.texts import ALPHABET, random_texts
@@ -183,17 +186,22 @@ def trainings(variants: dict, judge: str, pictures: int, seed: int) -> dict:
 
 
 def people(pictures: int, seed: int) -> dict:
-    """Count what the finished network reads right in `pictures` pictures of each of the kinds."""
-    rows = {}
+    """Count what the command line reads right in `pictures` files of each of the kinds."""
+    rows, network = {}, {"name": "ctc", "sha256": weights.read_results("ctc")["sha256"]}
     for name, draw in kinds.PICTURES.items():
         drawn = [draw(stream(seed, "kinds", 0, index)) for index in range(pictures)]
-        readings = read_captchas(picture for picture, _ in drawn)
+        with tempfile.TemporaryDirectory() as folder:
+            for index, (picture, _) in enumerate(drawn):
+                picture.save(Path(folder, f"{index:06}.png"))
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                command.main(["--json", folder])
+        readings = map(json.loads, printed.getvalue().splitlines())
         pairs = zip(readings, drawn, strict=True)
-        wrong = [read.confidence or 0 for read, (_, text) in pairs if read.text != text]
+        wrong = [read["confidence"] or 0 for read, (_, text) in pairs if read["text"] != text]
         surer = {f"wrong, surer than {p} %": sum(100 * x > p for x in wrong) for p in (50, 70, 90)}
         rows[name] = {"right": pictures - len(wrong), "n": pictures} | surer
         print(f"{name:34} {share(rows[name]['right'], pictures)}", *surer.values(), flush=True)
-    return {"rows": rows, "code": runs.code_hash()}
+    return {"network": network, "rows": rows, "code": runs.code_hash()}
 
 
 def styles(seed: int) -> dict[str, tuple]:
