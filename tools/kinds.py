@@ -3,6 +3,7 @@
 `make study WHAT=kinds` counts how they are read; the test of the page reads some of each.
 """
 
+import io
 import random
 import string
 from collections.abc import Callable
@@ -55,6 +56,9 @@ PICTURES: dict[str, Draw] = {
     "drawn at 200x80": captcha(size=(200, 80)),
     "six characters at 128x64": captcha(length=6),
     "turned by 5 degrees": captcha(lambda x: Image.fromarray(slant(np.asarray(x), 5))),
+    "JPEG of quality 50": captcha(
+        lambda x: x.save(file := io.BytesIO(), "JPEG", quality=50) or Image.open(file)
+    ),
     "lower case": lower_case,
     "blank": lambda rng: (Image.new("RGB", (128, 64), tuple(rng.choices(range(256), k=3))), ""),
     # Hills as seen from above, the nearest that Matplotlib has to another photo.
