@@ -15,7 +15,7 @@ from captcha_reader.reading import to_pixels
 from captcha_reader.weights import sha256
 
 TABLES = ("labels.csv", "labels.txt")
-LEFT_ALONE = {"thumbs.db", "desktop.ini", *TABLES}  # and hidden files, such as .DS_Store
+LEFT_ALONE = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", *TABLES}  # and hidden files
 
 
 class BadFiles(ValueError):
@@ -29,10 +29,10 @@ def read_folder(
 
     A table decides what the pictures say: `labels.csv` with the columns `file` and `text` (comma,
     semicolon or tab between them), or `labels.txt` with lines `name text`. Without one, the text of
-    a picture is its file name up to the first `_`, `.` or space, as in `7KQ2_002.jpg`, or what
-    stands at `{text}` in `pattern`: "*_{text}" is for `IMG_7KQ2.png`. Hidden files and those that
-    Windows adds are left alone, all others have to be pictures. The order is that of the names, and
-    widths are those of `captcha_reader.reading.network_width`.
+    a picture is its file name up to the first `_`, `.`, space or `(1)`, as in `7KQ2_002.jpg`, or
+    what stands at `{text}` in `pattern`: "*_{text}" is for `IMG_7KQ2.png`. Hidden files and those
+    that systems add are left alone, all others have to be pictures. The order is that of the names,
+    and widths are those of `captcha_reader.reading.network_width`.
 
     A warning lists texts in names that differ only in case: elsewhere such names may be one file.
 
@@ -52,7 +52,8 @@ def read_folder(
         try:
             pixels = to_pixels(path)
             if text is None:
-                where = f"has no line in {table.name}" if table else f"does not fit {pattern!r}"
+                unfit = f"without its ending, the name does not fit {pattern!r}"
+                where = f"has no line in {table.name}" if table else unfit
                 raise ValueError(f"{path}: {where}")
             _check(text, alphabet, path)
             other = seen.setdefault(sha256(path), path.name)
@@ -89,13 +90,13 @@ def composed(text: str) -> str:
 def _from_names(names: list[str], pattern: str | None) -> dict[str, str]:
     """Return the texts that stand in names of files; of those that don't fit `pattern`, none."""
     if pattern is None:
-        labels = {name: re.split(r"[_. ]", composed(name))[0] for name in names}
+        labels = {name: re.split(r"[_. ]|\(\d", composed(name))[0] for name in names}
         _check_names(labels)
     else:
         if pattern.count("{text}") != 1:
             raise BadFiles(f"PATTERN={pattern!r} has to contain {{text}} once, as in '*_{{text}}'")
         parts = re.escape(pattern).replace(r"\*", ".*?").replace(r"\{text\}", "([^-_. ]+)")
-        stems = {name: re.sub(r" \(\d+\)$", "", Path(name).stem) for name in names}
+        stems = {name: re.sub(r" ?\(\d+\)$", "", Path(name).stem) for name in names}
         fits = {name: re.fullmatch(parts, stem) for name, stem in stems.items()}
         labels = {name: composed(fit[1]) for name, fit in fits.items() if fit}
     texts = sorted(set(labels.values()))
@@ -110,18 +111,25 @@ def _from_names(names: list[str], pattern: str | None) -> dict[str, str]:
 
 
 def _check_names(labels: dict[str, str]) -> None:
-    """Raise BadFiles if what names begin with is the same everywhere, or a running number."""
-    texts = set(labels.values())
-    numbers = [int(text) for text in texts if text.isdecimal() and text.isascii()]
-    if len(labels) > 4 and len(texts) == 1:
-        what = f"all names begin with {min(texts)!r}"
-    elif len(numbers) == len(labels) > 4 and max(numbers) - min(numbers) < 1.1 * len(labels):
+    """Raise BadFiles if nearly all names begin alike, or with numbers that only count the files.
+
+    Those are running numbers, or different ones before something with letters.
+    """
+    nearly_all = max(4, 0.8 * len(labels))  # there may be strays
+    ((start, alike),) = Counter(text[:3] for text in labels.values()).most_common(1)
+    numbers = {int(text) for text in labels.values() if re.fullmatch("[0-9]+", text)}
+    running = numbers and max(numbers) - min(numbers) < 1.1 * len(numbers)
+    before = [name for name in labels if re.match(r"\d+[_. ].*[^\W\d_]", Path(name).stem)]
+    if len(numbers) >= nearly_all and (running or len(before) >= nearly_all):
         what = "the names begin with running numbers"
+    elif alike >= nearly_all:
+        what = f"{alike} of {len(labels)} names begin with {start!r}"
     else:
         return
     raise BadFiles(
-        f"{what}, which can't be the text: {_five(labels)}\nIf texts stand elsewhere in the names, "
-        f"say where, as in PATTERN='*_{{text}}'; if not, write {TABLES[0]}, with lines `name,text`"
+        f"{what}, which can hardly be the text: {_five(labels)}\nIf texts stand elsewhere in the "
+        "names, say where, as in PATTERN='*_{text}', or PATTERN='{text}*' if they are in front "
+        f"all the same; if not, write {TABLES[0]}, with lines `name,text`"
     )
 
 
@@ -145,21 +153,25 @@ def _table(path: Path, names: list[str]) -> tuple[dict[str, str], list[str]]:
     except (OSError, csv.Error) as error:
         raise BadFiles(f"{path}: {error}") from error
     rows = [(line, [cell.strip() for cell in row]) for line, row in enumerate(rows, 1)]
-    rows = [(line, row) for line, row in rows if any(row)]
+    rows = [(line, row) for line, row in rows if any(row) and row[0] != "sep="]  # Excel's
     place = {"file": 0, "text": 1}
     if rows and "." not in rows[0][1][0] and rows[0][1][0] not in names:  # so it is a header
         header = [cell.lower() for cell in rows.pop(0)[1]]
         if set(header) >= set(place):
             place = {column: header.index(column) for column in place}
     labels, bad, forms = {}, [], {composed(name): name for name in names}
+    example = names[0] + (" 7KQ2" if path.suffix.lower() == ".txt" else ",7KQ2")
     for line, row in rows:
         name, text = (composed(row[i]) if i < len(row) else "" for i in place.values())
         if not name or not text:
-            bad.append(f"{path}, line {line}: needs a file and a text, as in `7KQ2.png,7KQ2`")
+            bad.append(f"{path}, line {line}: needs a file and a text, as in `{example}`")
         elif name not in forms:
             bad.append(f"{path}, line {line}: there is no file {name}")
         elif (above := labels.setdefault(forms[name], text)) != text:
             bad.append(f"{path}, line {line}: {name} is {text!r} here and {above!r} above")
+    if not labels:
+        raise BadFiles(f"{path}: no line has the name of a file here and then its text, as in "
+                       f"`{example}`; the table begins with {lines[:2]}")  # fmt: skip
     return labels, bad
 
 

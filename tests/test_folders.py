@@ -35,7 +35,7 @@ def name_files(folder, *names):
 
 
 def test_names_are_labels_and_pictures_keep_their_shape(folder):
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+    for name in (".DS_Store", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r"):
         (folder / name).write_text("left alone")
     pictures, texts = read_folder(folder)
     assert texts == ["7KQ2", "7KQ2", "AB", "ZZZZZZ"]
@@ -47,6 +47,7 @@ def test_names_are_labels_and_pictures_keep_their_shape(folder):
     "content",
     [
         b"\xef\xbb\xbffile;text\r\na b.png;Xy\r\nc.png;10\r\n;\r\n",  # Excel, in Europe
+        b"sep=;\r\nfile;text\r\na b.png;Xy\r\nc.png;10\r\n",  # Excel, too
         b"file, text\na b.png, Xy\nc.png, 10\n",
         b"text\tnumber\tfile\r\nXy\t1\ta b.png\r\n10\t2\tc.png\r\n",
         b"filename,label\na b.png,Xy\nc.png,10\n",
@@ -71,12 +72,13 @@ def test_names_without_an_ending_are_no_header(tmp_path):
 @pytest.mark.parametrize(
     ("names", "pattern", "texts"),
     [
-        (["7KQ2 (1).png", "7KQ2 - Copy.png"], None, ["7KQ2"] * 2),
+        (["7KQ2 (1).png", "7KQ2(2).png", "7KQ2 - Copy.png"], None, ["7KQ2"] * 3),
         (["e\u0301x.png", "\u00e9x_2.png"], None, ["\u00e9x"] * 2),  # as macOS and others write é
-        (["IMG_7KQ2.png", "IMG_a_AB (2).png"], "*_{text}", ["7KQ2", "AB"]),
+        (["IMG_7KQ2.png", "IMG_a_AB(2).png"], "*_{text}", ["7KQ2", "AB"]),
         (["001-AB-x-y.png", "002-CD-z.png"], "*-{text}-*", ["AB", "CD"]),
         ([f"000{i}.png" for i in range(5)], "{text}", [f"000{i}" for i in range(5)]),
-        ([f"{i * i}17.png" for i in range(5)], None, [f"{i * i}17" for i in range(5)]),
+        ([f"{i * i}17_{i}.png" for i in range(5)], None, [f"{i * i}17" for i in range(5)]),
+        ([f"{i * i}17_a.png" for i in range(5)], "{text}*", [f"{i * i}17" for i in range(5)]),
     ],
 )  # fmt: skip
 def test_a_pattern_says_where_in_a_name_the_text_stands(tmp_path, names, pattern, texts):
@@ -84,13 +86,16 @@ def test_a_pattern_says_where_in_a_name_the_text_stands(tmp_path, names, pattern
     assert sorted(read_folder(tmp_path, pattern=pattern)[1]) == sorted(texts)
 
 
-@pytest.mark.parametrize("names", ["IMG_A{}.png", "000{}_AB.png", "{}.png"])
+@pytest.mark.parametrize("names", ["IMG_A{}", "img0{}_A", "158{}99", "000{}_AB", "{}", "{0}{0}_A"])
 def test_names_without_texts_are_shown_and_the_pattern_is_recommended(tmp_path, names):
-    name_files(tmp_path, *(names.format(i) for i in range(7)))
-    first, second = refused(tmp_path)
-    assert ("'IMG'" if "IMG" in names else "running numbers") in first
+    names += ".png"
+    for count in (4, 7):
+        name_files(tmp_path, *map(names.format, range(count)), "zz.png")  # one is a stray
+        first, second = refused(tmp_path)
+    alike = f"7 of 8 names begin with '{names[:3]}'"
+    assert ("running numbers" if names[0] in "{0" else alike) in first
     assert first.endswith(f"{names.format(4)}, ...") and "PATTERN='*_{text}'" in second
-    assert len(refused(tmp_path, pattern="*-{text}")) == 8  # none of them fits
+    assert "without its ending" in refused(tmp_path, pattern="*-{text}.png")[8]  # none of them fits
     assert "{text} once" in refused(tmp_path, pattern="*_text")[0]
 
 
@@ -125,6 +130,12 @@ def test_what_is_wrong_with_a_table_is_named_by_its_line(folder):
         assert re.match(message, line)
     (folder / "labels.csv").write_bytes(b"\xff\xfe\x00")
     assert "CSV UTF-8" in refused(folder)[0]
+    for content in ("", "label,filename\nAB,AB_1.jpg", "./AB_1.jpg,AB", "AB_1.JPG,AB", "AB_1,AB"):
+        (folder / "labels.csv").write_text(content)
+        (line,) = refused(folder)
+        assert line.endswith(f"as in `7KQ2.png,7KQ2`; the table begins with {content.splitlines()}")
+    (folder / "labels.csv").rename(folder / "labels.txt")
+    assert "`7KQ2.png 7KQ2`" in refused(folder)[0]
 
 
 @settings(deadline=None)
