@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import glob
+import io
 import json
 import os
 import sys
@@ -18,6 +19,20 @@ The finished network knows one style, the captchas that these lessons draw, in a
 to six characters. It may misread any other picture: a low percentage warns of that, but a high one
 proves nothing."""
 ENDINGS = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+MOST = 25_000_000  # bytes from standard input
+
+
+class StandardInput:
+    """What comes from standard input: a file that can be read once, and is named -."""
+
+    name = "-"
+
+    def read(self) -> bytes:
+        """Return all of it, or raise UnreadablePicture if that is more than MOST bytes."""
+        content = getattr(sys.stdin, "buffer", io.BytesIO()).read(MOST + 1)
+        if len(content) > MOST:
+            raise UnreadablePicture("more than 25 MB came; save it, and give the file's name")
+        return content
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -75,7 +90,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     try:
         for name in pictures(options.files):
-            source = getattr(sys.stdin, "buffer", b"") if name == "-" else name
+            source = StandardInput() if name == "-" else name
             try:
                 reading = read_captcha(source, options.length, options.alphabet, network)
                 answer = dataclasses.asdict(reading)
@@ -98,6 +113,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def run() -> int:
     """Call `main` in a terminal: if output can't be written, end with one line, or with none."""
+    sys.stderr = sys.stderr or io.StringIO()  # without one, print would take standard output
     if sys.stdout is None:
         print("captcha-reader: there is no standard output to write to", file=sys.stderr)
         return 1

@@ -119,6 +119,8 @@ def read_captchas(
     if strange := sorted(set(alphabet or "") - set(network.alphabet)):
         raise ValueError(f"alphabet={alphabet!r}: the network does not know "
                          f"{', '.join(map(repr, strange))}, but {network.alphabet!r}")  # fmt: skip
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"on_error={on_error!r}: it is 'raise' or 'return'")
     one = isinstance(pictures, str | bytes | os.PathLike | Image.Image) or hasattr(pictures, "read")
     if one or isinstance(pictures, np.ndarray) and pictures.shape[2:] in CHANNELS:
         pictures = [pictures]
@@ -199,7 +201,7 @@ def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
         UnreadablePicture: as `read_captcha`.
     """
     is_path = isinstance(picture, str | os.PathLike)
-    # A file has a name, too: that of standard input is <stdin>.
+    # A file has a name, too.
     name = os.fsdecode(picture) if is_path else getattr(picture, "name", type(picture).__name__)
     content = picture
     try:
@@ -313,7 +315,7 @@ def load_network(path: str | os.PathLike | None = None) -> Network:
     """
     if path is None:
         return _finished_network(find("ctc.onnx"))
-    path = Path(path)
+    path = Path(path).expanduser()
     source = path.with_suffix(".keras")
     if path.suffix != ".onnx":
         raise ValueError(

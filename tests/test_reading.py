@@ -111,6 +111,8 @@ def test_many_captchas_are_read_and_what_is_none_raises_its_error_or_takes_its_p
     pictures = [CAPTCHA, b"no picture", Image.new("RGB", (99, 50))]
     with pytest.raises(UnreadablePicture):
         read_captchas(pictures)
+    with pytest.raises(ValueError, match="on_error='skip'.*'return'"):
+        read_captchas(pictures, on_error="skip")
     captcha, error, blank = read_captchas(iter(pictures), on_error="return")
     assert (captcha.text, blank.text) == (EASY, "") and isinstance(error, UnreadablePicture)
     assert [read.text for read in read_captchas(np.stack([PIXELS, 255 - PIXELS]))] == [EASY] * 2
@@ -238,6 +240,9 @@ def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     assert out.splitlines()[0] == f"a.png  {EASY}  {100 * read.confidence:.0f} %"
     assert [line.split(":")[0] for line in err.splitlines()] == ["empty.png", "none.png", "none"]
     assert err.endswith("none: there is no picture in this folder\n")
+    for content, why in ((b"hello", "this is no picture"), (bytes(26_000_000), "more than 25 MB")):
+        monkeypatch.setattr("sys.stdin", Mock(buffer=io.BytesIO(content)))
+        assert main(["-"]) == 1 and capsys.readouterr().err.startswith(f"-: {why}")
     assert main(["--json", "a.png", "empty.png", "two/white.png"]) == 1
     first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
     assert first == {"file": "a.png", **vars(read), "alternatives": [*read.alternatives]}
@@ -247,10 +252,11 @@ def test_the_command_reads_what_it_can(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.split()[1]) == 3
     shutil.copy(MODELS / "ctc.onnx", "mine.onnx")
     Path("mine.keras").mkdir()  # it can't be compared
-    for wrong, message in {"--alphabet=é": "'é'", "--model=mine.onnx": "mine.keras"}.items():
+    wrongs = {"--alphabet=é": "'é'", "--model=mine.onnx": "mine.keras", "--model=~/x": Path.home()}
+    for wrong, message in wrongs.items():
         with pytest.raises(SystemExit):
             main([wrong, "a.png"])
-        assert message in capsys.readouterr().err
+        assert str(message) in capsys.readouterr().err
 
 
 def test_ctrl_c_is_no_traceback(monkeypatch):
@@ -259,16 +265,17 @@ def test_ctrl_c_is_no_traceback(monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-@pytest.mark.parametrize(
-    ("end", "code", "message"),
-    [("| true", 0, ""), ("> /dev/full", 1, "No space left"), (">&-", 1, "standard output")],
-)
+@pytest.mark.parametrize(("end", "code", "message"), [
+    ("| true", 0, ""), ("> /dev/full", 1, "No space left"), (">&-", 1, "standard output"),
+    ("none.png 2>&-", 1, ""),
+])  # fmt: skip
 def test_output_that_cannot_be_written_is_no_traceback(tmp_path, end, code, message):
     CAPTCHA.save(tmp_path / "a.png")
     command = f"{sys.executable} -m captcha_reader a.png {end}"
     env = os.environ | {"PYTHONPATH": str(MODELS.parent)}
     run = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=env)
     assert run.returncode == code and message in run.stderr and run.stderr.count("\n") <= 1
+    assert "none.png" not in run.stdout
 
 
 def test_reading_needs_no_more_than_pip_installs(tmp_path):
