@@ -158,16 +158,25 @@ def test_a_picture_can_be_dropped_and_pasted(page, kind, message):
 
 
 def test_several_pictures_are_read_into_a_list_and_what_is_none_says_why(page, tmp_path):
-    rows = {"first.png": (saved(PICTURE), "7XKM"), "large.png": (bytes(26_000_000), "not read"),
-            "notes.txt": (b"hello", "not read"), "last.png": (saved(PICTURE), "7XKM")}  # fmt: skip
+    frames = {"save_all": True, "append_images": [PICTURE.rotate(9)], "duration": 100}
+    animated = {kind: saved(PICTURE, kind, **frames) for kind in ("GIF", "WEBP", "PNG")}
+    refused = {
+        "large.png": (bytes(26_000_000), "is 26 MB"),
+        "notes.txt": (b"hello", "is not a picture.*PNG"),
+        "a.svg": (b"<svg></svg>", "is an SVG drawing; save it as PNG"),
+        **{f"a.{kind}": (animated[kind], "is animated; save one frame of it") for kind in animated},
+    }
+    rows = {"first.png": (saved(PICTURE), "7XKM")}
+    rows |= {name: (content, "not read") for name, (content, _) in refused.items()}
+    rows["last.gif"] = (saved(PICTURE, "GIF", duration=100), "7XKM")  # it has one frame
     for name, (content, _) in rows.items():
         (tmp_path / name).write_bytes(content)
     page.locator("#file").set_input_files([tmp_path / name for name in rows])
     row = page.locator("#list li")
     expect(row).to_have_text([re.compile(f"{name}.*{text}") for name, (_, text) in rows.items()])
-    for i, message in enumerate(("large.png is 26 MB", "notes.txt is not a picture.*PNG"), 1):
+    for i, (name, (_, message)) in enumerate(refused.items(), 1):
         row.nth(i).get_by_role("button").click()
-        expect(page.locator("#says")).to_contain_text(re.compile(message))
+        expect(page.locator("#says")).to_contain_text(re.compile(f"{name} {message}"))
         expect(page.locator("#map")).to_be_hidden()
     row.last.get_by_role("button").click()
     expect(page.locator("#text")).to_have_text("7XKM")

@@ -6,6 +6,7 @@ const BLANK = 0; // CTC's answer for "nothing new here"
 const [NARROWEST, WIDEST] = [64, 320]; // pixels, as a network of any width wants a picture
 const LONGEST_SIDE = 1280; // pixels; a larger picture is made smaller first
 const MOST = 25_000_000; // bytes of a file
+const FRAME = /!\xF9\x04[^]{4}\0[!,]|ANMF|fcTL/g; // before each frame of an animated GIF, WebP or PNG
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 
 // The network
@@ -101,7 +102,11 @@ function chanceOf(label, columns) {
 export async function toBitmap(file) {
   const expected = "A PNG, JPEG, GIF or WebP of at most 25 MB is expected.";
   if (file.size > MOST) throw new Error(`${file.name} is ${Math.ceil(file.size / 1e6)} MB. ${expected}`);
+  const bytes = new TextDecoder("latin1").decode(await file.arrayBuffer()); // as characters
+  if (bytes.match(FRAME)?.length > 1) throw new Error(`${file.name} is animated; save one frame of it.`);
   return createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => {
+    if (bytes.slice(0, 1000).includes("<svg"))
+      throw new Error(`${file.name} is an SVG drawing; save it as PNG.`);
     throw new Error(`${file.name} is not a picture that this browser can open. ${expected}`);
   });
 }
