@@ -222,9 +222,11 @@ def test_a_network_of_your_own_reads_with_its_alphabet_and_what_is_none_is_refus
     choose(own := ALPHABET.lower())
     expect(page.locator("#text")).to_have_text("7xkm")
     expect(page.locator("#whose")).to_contain_text(f"mine.onnx is in use now. It knows {own}")
+    expect(page.locator("#right")).to_be_hidden()  # what is said about ours
     page.locator("#file").set_input_files(2 * [file(saved(PICTURE))])
     expect(page.locator("#list")).to_contain_text("7xkm")
     page.get_by_role("button", name="Use ours again").click()
+    expect(page.locator("#right")).to_be_visible()
     expect(page.locator("#text")).to_have_text("7XKM")
     expect(page.locator("#list")).not_to_contain_text("7xkm")
 

@@ -207,7 +207,7 @@ function take(another, words = "To read with a network of your own,") {
   network = another;
   $("whose").textContent = words;
   $("other").textContent = network === ours ? "choose a file" : "Use ours again";
-  $("written").hidden = network !== ours;
+  for (const part of document.querySelectorAll(".ours")) part.hidden = network !== ours;
   if (!$("list").hidden) readAll(listed);
   else if (shown) read(shown.bitmap, shown);
 }
