@@ -63,6 +63,7 @@ async function read(source, { name, truth, frame }) {
     if (turn !== newest) return;
     if (isBlind) throw new Error(HIDDEN);
     const { pixels, part } = prepare(bitmap, frame);
+    if (bitmap !== shown?.bitmap) shown?.bitmap.close(); // else a part of it is read, or it is read again
     shown = { bitmap, name, truth, frame, part };
     showPicture(pixels, name);
     const [reader, start] = [await network, performance.now()];
@@ -301,7 +302,9 @@ async function check(typed) {
   $("go").disabled = true; // until the network has answered
   const { truth } = game.order[game.answered++];
   await $("question").decode(); // that is, until it has come
-  const { pixels } = prepare(await createImageBitmap($("question")));
+  const bitmap = await createImageBitmap($("question"));
+  const { pixels } = prepare(bitmap);
+  bitmap.close();
   const { text } = await readPixels(await network, pixels);
   if (game !== round) return; // another round has begun
   game.you += typed === truth;
