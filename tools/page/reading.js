@@ -257,7 +257,8 @@ function resampleAndTurn({ data, width, height }, size) {
 }
 
 // Returns whether this browser hides pixels from pages, as some do against fingerprinting: a page then gets
-// white, noise or an error. So a known pattern is drawn and read back.
+// white, noise or an error. So a known pattern is drawn and read back. Up to 8 levels of noise pass, as
+// captchas are still read: Brave and the private windows of Firefox and Safari add at most 3.
 export function hidesPixels() {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const known = new ImageData(64, 2);
