@@ -216,8 +216,10 @@ def test_a_network_of_your_own_reads_with_its_alphabet_and_what_is_none_is_refus
         page.locator("#model").set_input_files(file(content, "mine.onnx"))
 
     for other in ("", "0123456789"):
+        page.locator("#other").scroll_into_view_if_needed()
         choose(other)
         expect(page.locator("#says")).to_contain_text('mine.onnx was not written by "make export"')
+        expect(page.locator("#says")).to_be_in_viewport()
         assert give(page, saved(PICTURE)).startswith("7XKM")
     choose(own := ALPHABET.lower())
     expect(page.locator("#text")).to_have_text("7xkm")

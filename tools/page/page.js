@@ -103,6 +103,7 @@ function complain(message) {
   $("says").textContent = message;
   $("text").textContent = $("verdict").textContent = $("note").textContent = "";
   $("reading").classList.remove("read");
+  $("answer").scrollIntoView({ block: "nearest" }); // on a phone, what was pressed may be far below
 }
 
 function showPicture(pixels, name) {
