@@ -310,7 +310,7 @@ async function check(typed) {
   if (game !== round) return; // another round has begun
   game.you += typed === truth;
   game.network += text === truth;
-  const mark = (answer) => `${answer || "nothing"} ${answer === truth ? "✓" : "✗"}`;
+  const mark = (answer) => `${answer || "nothing"}\u00A0${answer === truth ? "✓" : "✗"}`;
   $("result").textContent = `The captcha says ${truth}. You read ${mark(typed)}, the network read ${mark(text)}`;
   $("score").textContent = `You ${game.you}, the network ${game.network}`;
   $("go").textContent = game.answered < captchas.length ? "Next" : "Play again";
