@@ -419,8 +419,7 @@ def fit_recipe(
 #
 # ## Which head wins?
 #
-# Four heads, CTC, and CTC with a GRU learned from the same captchas, with three seeds each (by an earlier recipe,
-# without Muon, on classic captchas alone).
+# Four heads, CTC, and CTC with a GRU learned from the same classic captchas, with two seeds each.
 
 # %% tags=["active-ipynb"]
 # if available("heads"):

@@ -206,8 +206,6 @@ def people(pictures: int, seed: int) -> dict:
 
 def styles(seed: int) -> dict[str, tuple]:
     """Return pictures of one width, texts and alphabet of each style that tuning learns."""
-    if not SVG.exists():
-        raise ValueError(f"there is no {SVG}: tools/svg_captcha.js draws it, and says how")
     drawn = {}
     for style in ("lower case", "noisy digits"):
         rng = stream(seed, style, epoch=8, index=0)
@@ -280,6 +278,8 @@ def main() -> None:
     pictures, out = given.pictures or usual, given.out or Path("models", f"{given.what}.json")
     if out.is_dir():
         parser.error(f"--out={out} is a folder; name a file, as in OUT={out / given.what}.json")
+    if given.what == "tuning" and not SVG.exists():
+        parser.error(f"there is no {SVG}: tools/svg_captcha.js draws it, and says how")
     options.import_keras()
     results = study(pictures, given.seed)
     runs.write_json(out, results | {"machine": runs.hardware()})
