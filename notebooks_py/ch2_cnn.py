@@ -127,11 +127,9 @@ def build_cnn(
 # The original has five blocks of two convolutions each. What comes out of them?
 
 # %% tags=["active-ipynb"]
-# from captcha_reader.outputs import diagram, fresh_folder, show_shapes
+# from captcha_reader.outputs import show_shapes
 #
-# FOLDER = fresh_folder("ch2_cnn")
 # full = build_cnn(ink=False)
-# diagram(full, FOLDER)  # every layer, in imgs/cnn.png
 # pooled = [layer for layer in full.layers if isinstance(layer, layers.MaxPooling2D)]
 # shapes = {f"block {i}": layer.output.shape[1:] for i, layer in enumerate(pooled, start=1)}
 # figure = show_shapes({"picture": full.input.shape[1:], **shapes, "heads": (LENGTH, CLASSES)})
@@ -157,10 +155,12 @@ def build_cnn(
 # %% tags=["active-ipynb"]
 # from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
 #
-# from captcha_reader.outputs import progress
+# from captcha_reader.outputs import diagram, fresh_folder, progress
 #
+# FOLDER = fresh_folder("ch2_cnn")
 # keras.utils.set_random_seed(SEED)
 # model = build_cnn(len(DIGITS), **SMALL, momentum=0.9)  # less than 0.99, as the run is short
+# diagram(model, FOLDER)  # every layer, in imgs/cnn.png
 # valid = CaptchaSequence(batch_size=128, steps=4, seed=SEED, split="valid", **settings)
 # callbacks = [
 #     SetEpoch(data),
