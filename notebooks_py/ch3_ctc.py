@@ -345,8 +345,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
 # plateau, a little above the dotted line: as long as nearly all columns say blank, no captcha is read right, and the
 # network can hardly find out which columns are wrong. In a larger network the plateau can last for epochs (lesson 5).
-# Here it is shortest with ink, for all three first weights, perhaps because an empty column is then nearly all zeros, so
-# that any letter stands out. Grey alone is no safe cure.
+# With ink it ends early for all three first weights, while in colours and in grey one network of three has not left it
+# after 200 batches. Perhaps ink helps because an empty column is then nearly all zeros, so that any letter stands out.
 #
 # ## Watch it learn
 #
@@ -463,13 +463,14 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("O0OP", drawing=0)
 
 # %% [markdown]
-# In the column of the `0`, the network gives the `O` a small chance as well. Now try a text of your own:
+# In the columns of the `0` and of the last `O`, the other one of the pair has a chance, too. Now try a text of your own:
 
 # %% tags=["active-ipynb"]
 # show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
 
 # %% [markdown]
-# Between one letter `A` and the next there is always a blank. Equal answers side by side are one letter.
+# Between one letter `A` and the next there is always a blank. Equal answers side by side are one letter,
+# as with the `P` above.
 #
 # ---
 #
