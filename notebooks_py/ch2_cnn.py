@@ -132,7 +132,7 @@ def build_cnn(
 # full = build_cnn(ink=False)
 # pooled = [layer for layer in full.layers if isinstance(layer, layers.MaxPooling2D)]
 # shapes = {f"block {i}": layer.output.shape[1:] for i, layer in enumerate(pooled, start=1)}
-# figure = show_shapes({"picture": full.input.shape[1:], **shapes, "heads": (LENGTH, CLASSES)})
+# figure = show_shapes({"picture": full.input.shape[1:], **shapes, "four heads": (LENGTH, CLASSES)})
 # figure.suptitle("What comes out of each part of the original's network")
 # plt.show()
 # print(f"{full.count_params():,} parameters")
