@@ -138,7 +138,8 @@ def build_cnn(
 # print(f"{full.count_params():,} parameters")
 
 # %% [markdown]
-# Below each box stand its height, width and channels. *Parameters* are all the numbers that a network consists of.
+# Below each box stand its height, width and channels (below the last, its heads and characters). *Parameters* are all
+# the numbers that a network consists of.
 #
 # The original saw 3.7 million pictures on a GPU. To train in two minutes on a laptop, we take a small network, `SMALL`:
 # four blocks of one convolution each, fewer filters, and a first convolution that moves by two pixels (its `stride`)
