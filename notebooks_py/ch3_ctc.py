@@ -345,8 +345,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # At first the loss falls quickly, because the network learns that blank is the likeliest answer. Then comes the
 # plateau, a little above the dotted line: as long as nearly all columns say blank, no captcha is read right, and the
 # network can hardly find out which columns are wrong. In a larger network the plateau can last for epochs (lesson 5).
-# With ink it ends early for all three first weights, while in colours and in grey one network of three has not left it
-# after 200 batches. Perhaps ink helps because an empty column is then nearly all zeros, so that any letter stands out.
+# Here it ends early with ink for all three first weights, while in colours and in grey one network of three has not left
+# it after 200 batches. Perhaps ink helps because an empty column is then nearly all zeros, so that any letter stands out.
 #
 # ## Watch it learn
 #
@@ -469,8 +469,8 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # show_columns("AAAA", drawing=1)  # up to you: any text, any whole number
 
 # %% [markdown]
-# Between one letter `A` and the next there is always a blank. Equal answers side by side are one letter,
-# as with the `P` above.
+# Between one letter `A` and the next there is always a blank. Equal answers side by side are one letter, as with the
+# `P` above.
 #
 # ---
 #

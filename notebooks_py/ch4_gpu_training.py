@@ -414,8 +414,8 @@ def fit_recipe(
 # other variants can't be told from the recipe. One of them is a norm after each convolution, but with one norm a block
 # our network learns from more captchas in the same time.
 #
-# And a short comparison can't decide about a long run: more practice of `O` and `0` costs errors here, but the finished
-# network mostly confuses just these two (lesson 6), though it saw far more captchas, and so it practised them more.
+# And a short comparison can't decide about a long run: more practice of `O` and `0` costs errors here, but a network that
+# has seen far more captchas mostly confuses just these two (lesson 6), so our long runs had more of it.
 #
 # ## Which head wins?
 #

@@ -92,9 +92,9 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #         print(f"{kind:34} {share(row['right'], row['n'])} {sure:4}")
 
 # %% [markdown]
-# On captchas of this style a sure answer is hardly ever wrong (lesson 6). There are two weak spots. One picture of lower
-# case in seven is read as capitals, half of these with high confidence. And a third of the JPEG files are misread, a
-# fifth of these with high confidence, since the network has practised no such pictures. Six characters simply need more
+# On clean captchas of this style a sure answer is hardly ever wrong (lesson 6). There are two weak spots. One picture of
+# lower case in seven is read as capitals, half of these with high confidence. And a third of the JPEG files are misread,
+# a fifth of these with high confidence, as the network has practised no such pictures. Six characters simply need more
 # room than 128x64 offers.
 #
 # ## Any size, any length

@@ -201,7 +201,7 @@ if "google.colab" in sys.modules:
     !git clone -q --depth 1 {address(root)}
     !pip install -q {" ".join(sorted(lacking))}
     sys.path.insert(0, "{address(root).rpartition("/")[2]}")"""
-    return new_code_cell(source, metadata={"tags": [COLAB, DEMO, "hide-input"]} | HIDDEN)
+    return new_code_cell(source, metadata={"tags": [COLAB, DEMO, "hide-input"]})
 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
@@ -219,8 +219,8 @@ def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
         name = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
         copies[name] += 1
         cell.id = name if copies[name] == 1 else f"{name}-{copies[name]}"
-        hidden = HIDDEN if "hide-input" in tags(cell) else {}
-        cell.metadata = nbformat.from_dict(({"tags": tags(cell)} if tags(cell) else {}) | hidden)
+        kept = {"tags": tags(cell)} if tags(cell) else {}
+        cell.metadata = nbformat.from_dict(kept | (HIDDEN if "hide-input" in tags(cell) else {}))
     return notebook
 
 
