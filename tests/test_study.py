@@ -120,3 +120,4 @@ def test_tuning_learns_each_style_from_few_and_from_many_labels(run, monkeypatch
     assert (rows.n == 10).all() and rows.right.between(0, 10).all()
     assert rows.steps[rows.labels == 32].unique().tolist() == [2]
     assert rows.steps[rows.labels == 64].unique().tolist() == [3]
+    assert pd.DataFrame(run("tuning")["rows"]).equals(rows) and len(STEPS) == 3 * (2 + 3)

@@ -1,8 +1,8 @@
 """Measure what lessons show: `make study WHAT=bank`, ablation, heads, kinds, tuning.
 
-The functions below say what each of them measures. bank and kinds take minutes, tuning half an
-hour, ablation and heads hours: there, what is finished is not trained again, and what was stopped
-goes on. A training lies in a folder that is named by its settings and by the code that made it.
+The functions below say what each of them measures. bank and kinds take minutes, the others hours:
+there, what is finished is not trained again, and what was stopped goes on. A training lies in a
+folder that is named by its settings and by the code that made it.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import itertools
 import json
 import random
 import tempfile
-import time
 import warnings
 from functools import partial
 from operator import eq
@@ -221,7 +220,7 @@ def styles(seed: int) -> dict[str, tuple]:
 
 
 def tuning(pictures: int, seed: int) -> dict:
-    """Learn other styles from few pictures, from finished weights and from nothing."""
+    """Learn other styles from few pictures, as `make tune` does, with half of its batches."""
     import keras
 
     from notebooks_py import ch3_ctc as ch3
@@ -233,25 +232,27 @@ def tuning(pictures: int, seed: int) -> dict:
     for (style, (X, texts, alphabet)), (name, (known, far)), labels in itertools.product(
         styles(seed).items(), TUNING.items(), LABELS
     ):
-        # Half as many as `make tune` takes.
         steps = round(pictures / 32 * (labels / min(LABELS)) ** 0.5)
-        keras.utils.set_random_seed(seed)
-        keras.mixed_precision.set_dtype_policy(RECIPE["precision"])
-        model = ch4.build_ctc(len(alphabet), **ch4.SLIM)
-        if known:
-            model.set_weights(ch8.with_alphabet(start, ALPHABET, alphabet).get_weights())
-        data = ch8.own_captchas(X[:labels], texts[:labels], alphabet, seed, far)
-        began = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            ch8.fine_tune(model, data, steps, Path(folder))
-        seconds = round(time.perf_counter() - began)
-        answers = []
-        for i in range(max(LABELS), len(texts), 50):
-            answers += ch3.read_ctc(model, X[i : i + 50], alphabet)
-        row = {"style": style, "name": name, "labels": labels, "steps": steps, "n": VALID}
-        row |= {"right": sum(map(eq, answers, texts[max(LABELS) :])), "seconds": seconds}
-        rows.append(row)
-        print(f"{style}, {name}, {labels}: {share(row['right'], VALID)}", flush=True)
+        row = {"style": style, "name": name, "labels": labels, "steps": steps}
+        folder = RUNS / digest([row, seed, results["sha256"], runs.code_hash()])[:16]
+        if not (finished := folder / "row.json").exists():
+            with runs.locked(folder):
+                runs.write_json(folder / runs.RUN, row)
+                keras.utils.set_random_seed(seed)
+                model = ch4.build_ctc(len(alphabet), **ch4.SLIM)
+                if known:
+                    model.set_weights(ch8.with_alphabet(start, ALPHABET, alphabet).get_weights())
+                data = ch8.own_captchas(X[:labels], texts[:labels], alphabet, seed, far)
+                ch8.fine_tune(model, data, steps, folder)
+                answers = []
+                for i in range(max(LABELS), len(texts), 50):
+                    answers += ch3.read_ctc(model, X[i : i + 50], alphabet)
+                right = sum(map(eq, answers, texts[max(LABELS) :]))
+                seconds = round(runs.read_log(folder).seconds.sum())
+                runs.write_json(finished, row | {"n": VALID, "right": right, "seconds": seconds})
+        rows.append(json.loads(finished.read_text()))
+        right, seconds = rows[-1]["right"], rows[-1]["seconds"]
+        print(f"{style}, {name}, {labels}: {share(right, VALID)}, {seconds} s", flush=True)
     return {"start": results["sha256"], "code": runs.code_hash(), "rows": rows}
 
 
