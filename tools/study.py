@@ -41,7 +41,6 @@ TUNING = {  # whether it goes on from finished weights, and how far pictures are
     "finished weights": (True, 1.0),
     "finished weights, not moved": (True, 0.0),
     "from nothing": (False, 1.0),
-    "from nothing, not moved": (False, 0.0),
 }
 RECIPE = {"kind": "ctc", "network": {}, "recipe": {}, "practice": {}, "precision": "mixed_bfloat16"}
 CLASSIC = {"practice": {"sizes": 0.0}}
