@@ -219,7 +219,7 @@ def styles(seed: int) -> dict[str, tuple]:
 
 
 def tuning(pictures: int, seed: int) -> dict:
-    """Learn other styles from few pictures, as `make tune` does, with half of its batches."""
+    """Learn other styles from few pictures, as `make tune` does, with a third of its batches."""
     import keras
 
     from notebooks_py import ch3_ctc as ch3
@@ -260,7 +260,7 @@ STUDIES = {  # what measures it, and with how many pictures
     "ablation": (partial(trainings, VARIANTS, "judge-20k"), 100_000),
     "heads": (partial(trainings, HEADS, "judge-classic-10k"), 100_000),
     "kinds": (people, 1_000),
-    "tuning": (tuning, 7_040),
+    "tuning": (tuning, 4_288),
 }
 
 
