@@ -9,8 +9,9 @@ From a picture to a text, step by step; the page of `make demo` does the same in
 1. What is transparent is laid on a ground (`on_ground`).
 2. A margin of another colour than the paper is cut off (`cut_margin`).
 3. The picture is scaled: 64 pixels high, and as wide as its shape says (`network_width`).
-4. The network answers for each column of 8 pixels, and the answers become a text (`to_reading`).
-5. If the picture is light on dark, or nothing is found, its inverse is read, too (`better`).
+4. If it was as grainy as a JPEG (`is_grainy`), and is not made smaller, it is smoothed.
+5. The network answers for each column of 8 pixels, and the answers become a text (`to_reading`).
+6. If the picture is light on dark, or nothing is found, its inverse is read, too (`better`).
 
 ONNX Runtime reads models/ctc.onnx, or another file of `make export`, without TensorFlow.
 """
@@ -28,7 +29,7 @@ from typing import BinaryIO
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from captcha_reader.texts import BLANK, HEIGHT
 from captcha_reader.weights import check_weights, described, find, read_results, sha256
@@ -38,6 +39,7 @@ BEST = 3  # alternatives for each character
 BEAM = 10  # beginnings of a text that are kept for each length
 CHANNELS = (), (1,), (3,), (4,)  # what may follow the height and width of an array
 LIKELY = 5  # characters of a column by which a beginning may grow
+SMOOTH = ImageFilter.Kernel((3, 3), (1, 2, 1, 2, 4, 2, 1, 2, 1))  # a mean; the edge stays
 PROPERTY = "captcha_reader"  # of an ONNX file: a network's description as JSON
 
 Picture = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
@@ -213,7 +215,9 @@ def to_pixels(picture: Picture, width: int | None = None) -> np.ndarray:
             image = on_ground(ImageOps.exif_transpose(_open(content)))
             while (inner := cut_margin(image)) is not image:  # a margin, then the line of a frame
                 image = inner
-            return np.asarray(_resize(image, width or network_width(*image.size)))
+            scaled = _resize(image, width or network_width(*image.size))
+            smooth = image.height <= HEIGHT and is_grainy(np.asarray(image))
+            return np.asarray(scaled.filter(SMOOTH) if smooth else scaled)
     except UnidentifiedImageError:
         svg = isinstance(content, bytes) and b"<svg" in content[:1_000]
         kinds = ", ".join(FORMATS)
@@ -285,6 +289,17 @@ def cut_margin(image: Image.Image) -> Image.Image:
         return image
     rows, columns = edges
     return image.crop((columns.start, rows.start, columns.stop, rows.stop))
+
+
+def is_grainy(pixels: np.ndarray) -> bool:
+    """Return whether a picture, uint8 RGB (height, width, 3), has the grain of a JPEG.
+
+    As a captcha is drawn, most neighbours on the paper have the very same colour. Lossy compression
+    makes most of them differ by a few levels.
+    """
+    steps = np.abs(np.diff(pixels.astype(np.int16), axis=1)).max(axis=-1)
+    small = steps[steps <= 8]
+    return bool(2 * np.count_nonzero(small) > small.size)
 
 
 def light_on_dark(pixels: np.ndarray) -> bool:

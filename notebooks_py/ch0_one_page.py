@@ -4,8 +4,8 @@
 # *Lesson 0 of 8 · 15 minutes · needs nothing · trains for two minutes*
 #
 # In a few minutes you will draw twenty thousand captchas, train a network on them, and watch it read captchas that it
-# has never seen. You need no GPU and no data set. In an empty notebook, on your laptop or in Google Colab, run
-# `%pip install captcha==0.7.0 keras tensorflow matplotlib`, and then paste and run the cells of this page.
+# has never seen. You need no GPU and no data set. This page also runs elsewhere: in an empty notebook, on your laptop
+# or in Google Colab, run `%pip install captcha==0.7.0 keras tensorflow matplotlib`, and then paste and run its cells.
 
 # %%
 # pip install captcha==0.7.0 keras tensorflow matplotlib
@@ -84,10 +84,10 @@ def to_grey(pictures):
 # %% [markdown]
 # ## Build
 #
-# The network has four blocks, which look for strokes, then corners, then letters. The first divides the height and the
-# width of the picture by four, the second halves both, and the last two halve only the height, so 16 columns and 2 rows
-# remain. For each column the network then gives 37 scores, one for each possible answer: the 36 characters, and
-# "nothing new here", which is number 0.
+# The network has four blocks, which look for larger and larger patterns, from strokes to parts of letters. The first
+# divides the height and the width of the picture by four, the second halves both, and the last two halve only the height,
+# so 16 columns and 2 rows remain. For each column the network then gives 37 scores, one for each possible answer: the 36
+# characters, and "nothing new here", which is number 0.
 
 # %%
 def block(filters, stride=1, pool=2):
@@ -151,7 +151,7 @@ def wilson(right, n, z=1.96):
 
 # %% [markdown]
 # Now the network reads two thousand captchas that it has never seen. A captcha counts as right only if all four
-# characters are. The first twelve are shown, with right answers in green, and wrong ones in red before the true text.
+# characters are. Here are the first twelve; a wrong answer is red, and followed by the true text.
 
 # %% tags=["active-ipynb", "trained"]
 # texts, pictures = draw(2_000)

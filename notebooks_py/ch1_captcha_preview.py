@@ -50,19 +50,16 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #
 # ## A page of them
 #
-# Here are 24 captchas of 128x64 pixels.
+# Here are 24 captchas of 128x64 pixels: 128 wide and 64 high. (In arrays, the height comes first.)
 
 # %% tags=["active-ipynb"]
-# from captcha_reader.outputs import fresh_folder, show_captchas
+# from captcha_reader.outputs import show_captchas
 #
 # rng = stream(SEED, "preview", epoch=0, index=0)
 # texts = random_texts(rng, 24)
 # pictures = draw_captchas(texts, rng)
 # figure = show_captchas(pictures, texts, columns=6, title="24 captchas and their texts")
 # figure.set_size_inches(9.4, 4.4)
-# folder = fresh_folder("ch1_captcha_preview") / "imgs"
-# folder.mkdir()
-# figure.savefig(folder / "captchas.png", dpi=180)
 # plt.show()
 
 # %% [markdown]
@@ -105,11 +102,12 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 
 # %% [markdown]
 # The font draws the zero (second column) narrower than the `O` (third), but both are stretched into boxes of the same
-# size.
+# size before the corners are moved.
 #
 # Then each letter is pasted onto the paper through a *mask*, which says how strongly each pixel counts, from 0 to 255.
-# The mask is made from the letter's own brightness. Here is one letter in four colours, with the most common level
-# above each mask. Which letter will be palest?
+# The mask is made from the letter's own brightness. (Around the letter the picture is transparent, and counts as
+# black.) Here is one letter in four colours; above each mask stands its level on the strokes. Which letter will be
+# palest?
 
 # %% tags=["active-ipynb"]
 # from PIL import Image
@@ -133,7 +131,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # plt.show()
 
 # %% [markdown]
-# <details><summary>The answer</summary>The darkest one! A black letter would be invisible.</details>
+# <details><summary>The answer</summary>The darkest one! Its mask is as dark as the letter, so much of the paper shows
+# through. A black letter would be invisible.</details>
 #
 # Now we put all the letters together:
 
@@ -156,8 +155,8 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 #
 # Judging by its source code, version `0.7.0` draws nearly as the package did for the
 # [original tutorial](https://github.com/ypwhs/captcha_break) of 2019, so our results can be compared with the
-# tutorial's. The newer `0.7.1` can't be seeded, its arcs end elsewhere, and because of a slip in a formula the corners
-# of its boxes hardly move. How far, on average, do the corners of a 56-point letter move in each version?
+# tutorial's. The newer `0.7.1` can't be seeded, its arcs end in other places, and because of a slip in a formula the
+# corners of its boxes hardly move. How far, on average, do the corners of a 56-point letter move in each version?
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.drawing import CLASSIC, MODERN
@@ -169,9 +168,10 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # %% [markdown]
 # ## From text to labels, and back
 #
-# A network answers with numbers, so each character becomes its place in the alphabet, counted from 0. The network of
-# lesson 2 has four outputs, called *heads*, one for each position. Each head gives 36 probabilities, so the right
-# answer is also written as 36 numbers: a 1 at the character's place and 0 elsewhere. Such a row is called *one-hot*.
+# A network answers with numbers, so each character becomes its place in the alphabet, counted from 0 (lesson 0 counted
+# from 1). The network of lesson 2 has four outputs, called *heads*, one for each position. Each head gives 36
+# probabilities, so the right answer is also written as 36 numbers: a 1 at the character's place and 0 elsewhere. Such a
+# row is called *one-hot*.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.texts import decode_heads
@@ -240,8 +240,8 @@ class CaptchaSequence(keras.utils.PyDataset):
 #
 # ## A new epoch, new pictures
 #
-# After each epoch, a *callback*, code that Keras calls during training, moves the data set on to new pictures. (`fit`
-# must not shuffle, so that the seed alone decides the order.)
+# When an epoch begins, a *callback*, code that Keras calls during training, moves the data set on to new pictures.
+# (`fit` must not shuffle, so that the seed alone decides the order.)
 
 # %%
 class SetEpoch(keras.callbacks.Callback):

@@ -54,9 +54,10 @@ from notebooks_py.ch1_captcha_preview import CaptchaSequence, SetEpoch
 # The first half of the network looks for patterns. A *convolution* slides small windows, its *filters*, over the
 # picture. A filter consists of *weights*, numbers that are learned in training, and gives a large number wherever the
 # picture has the pattern of these weights. All the numbers from one filter form a *channel*. *ReLU* replaces negative
-# numbers with 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation* keeps the numbers
-# of each channel around 0 and equally spread. In training, it measures their mean and spread in each batch; in reading,
-# it uses running averages, which forget sooner if the `momentum` is smaller.
+# numbers with 0, *max pooling* keeps only the largest of every 2x2 values, and *batch normalisation* brings the numbers
+# of each channel around 0 and to one spread, and then scales and shifts them by two learned numbers. In training, it
+# measures mean and spread in each batch; in reading, it uses running averages, which forget sooner if the `momentum` is
+# smaller.
 #
 # A *block* has one or two convolutions of 3x3 pixels and a pooling, which halves the height and the width. The original
 # normalises after every convolution, our own networks once in each block, which is faster.
@@ -84,8 +85,8 @@ def blocks(x, filters, convs=2, stride=1, tall=0, momentum=0.99, norms="every"):
 
 
 # %% [markdown]
-# The original network sees colours, in which paper is 1 and ink is less. Ours sees one number for each pixel, 0 for
-# white paper and 1 for black ink. Lesson 3 shows why.
+# The original network sees three colours, each of which is 1 on white paper and less in ink. Ours sees one number for
+# each pixel, 0 for white paper and 1 for black ink. Lesson 3 shows why.
 
 # %%
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # how bright red, green, blue look: BT.601
@@ -209,8 +210,8 @@ def build_cnn(
 # plt.show()
 
 # %% [markdown]
-# Where the loss falls fast, the held-out loss is lower, because it is measured at the end of an epoch, while the
-# training loss is a mean over the whole epoch.
+# The held-out loss is lower, because it is measured at the end of an epoch, while the training loss is a mean over the
+# whole epoch.
 #
 # ## Read
 #
@@ -300,9 +301,10 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 #
 # A result should be repeatable, so each test set has a *name* that decides every picture. `classic-1k` is a thousand
 # captchas, drawn by captcha 0.7.0 from streams never used in training. `modern` is drawn as 0.7.1 draws, with less
-# warp; `default` and `preview` are drawn at 160x60 and 170x80 and scaled to 128x64 for the four heads. (`judge` served
-# to choose the finished network, so it is no longer a fair test.) The cell recounts `classic-1k`; the other counts were
-# made once, by `make publish`.
+# warp; `default` and `preview` are drawn at 160x60 and 170x80 and scaled to 128x64 for the four heads. A new network
+# takes the place of the finished one if it reads more of `judge`, which is why `judge` is no longer a fair test: what we
+# report is `classic-100k`. The printed counts were made once, by `make publish`, and the cell checks that of
+# `classic-1k`.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import difference, evaluate

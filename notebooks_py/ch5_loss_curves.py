@@ -85,7 +85,7 @@ def plot_log(log: pd.DataFrame, title: str) -> Figure:
 
 # %% [markdown]
 # The curves that look flat on the left still fall on the right. The training loss is higher because its captchas are
-# harder, and because held-out captchas are read with averaged weights (lesson 4). So the gap says little.
+# harder, and because held-out captchas are read with averaged weights (lesson 4).
 #
 # ## The original's own logs
 #
@@ -160,8 +160,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 
 # %% [markdown]
 # With fresh captchas both losses fall together. With the same 512 the training loss falls to nearly nothing, while the
-# held-out loss soon stops falling: the network learns its captchas *by heart*, and only the held-out curve shows this
-# *overfitting*. At the high rate the steps are too long, and the loss hardly leaves the plateau.
+# held-out loss stays high: the network learns its captchas *by heart*, and only the held-out curve shows this
+# *overfitting*. At the high rate the steps are too long, and both losses stay near the plateau.
 #
 # ## Five mistakes that raise no error
 #
@@ -180,8 +180,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{name:8} loss {float(ctc(y, values)):.1f}")
 
 # %% [markdown]
-# With two softmaxes, even the finished network's loss is not much lower than that of guessing (zeros). So the curve
-# stays high and nearly flat, whatever the network learns.
+# With two softmaxes, even the finished network's loss is not much lower than with zeros, which make all 37 answers of
+# each column equally likely. So the curve stays high and nearly flat, whatever the network learns.
 #
 # **A character on class 0.** If characters are counted from 0, not from 1, `A0BC` becomes 10, 0, 11, 12. But class 0 is
 # the blank, and for Keras the length of a text is the number of labels that are *not 0*. We try three last characters:
@@ -192,8 +192,8 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"labels 10, 0, 11, {last}: loss {loss:.1f}")
 
 # %% [markdown]
-# Three labels are not 0, so Keras looks at the first three alone, and the last character is not learned. Nor can any
-# answer contain a `0`, because decoding drops class 0.
+# Keras looks at the first three labels alone, and the last character is not learned. Nor can any answer contain a `0`,
+# because decoding drops class 0.
 #
 # **Too few columns.** `AAAA` needs seven (lesson 3), so with six its loss is infinite. PyTorch returns infinity, but
 # Keras on TensorFlow a large number, which gets lost in the mean of an epoch. Here all logits are 0:
@@ -204,8 +204,9 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"AAAA in {columns} columns: loss {loss:.0f}")
 
 # %% [markdown]
-# **Workers that all draw the same.** Each worker process gets a copy of the data set, made by `pickle`. What if this
-# data set keeps its own random generator?
+# **Workers that all draw the same.** With `use_multiprocessing=True`, each worker process begins with its own copy of
+# the data set. What if this data set keeps its own random generator? (We copy with `pickle`, as Python does on macOS and
+# Windows.)
 
 # %% tags=["active-ipynb"]
 # import pickle
@@ -230,16 +231,17 @@ def learn(draw, seed: int, epochs: int, fresh=True, rate=3e-3) -> pd.DataFrame:
 #     print(f"{right} of {len(X)} read right {name}")
 
 # %% [markdown]
-# More captchas are read wrong. (These calls also changed the running averages, so load the network anew.)
+# More captchas are read wrong. (And these calls changed the running averages, so the network has to be loaded again
+# before it is used.)
 #
 # ## What next?
 #
 # | you see | it means | do next |
 # | --- | --- | --- |
-# | both losses on a plateau at the start | it does not read yet | look at a batch yourself; ink = 1 (lesson 3) |
+# | both losses on a plateau at the start | it does not read yet, or the steps are too long | look at a batch yourself; ink = 1 (lesson 3); a tenth of the rate |
 # | both fall together | it learns | let it run |
 # | training falls, held-out does not | overfitting | fresh captchas, or moved ones (lesson 8) |
-# | held-out spikes, training does not | steps are too long | lower the rate, average, keep the best |
+# | held-out spikes, training does not | probably, steps are too long | lower the rate, average, keep the best |
 # | both flat, the rate at zero | the training is over | train longer, take a larger network, or practise more of what is hard |
 # | loss and answers do not fit together | perhaps one of the five mistakes | decode the labels and answers of one batch |
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6. Tell O from 0
 #
-# *Lesson 6 of 8 · 30 minutes · needs 3 · no training*
+# *Lesson 6 of 8 · 35 minutes · needs 3 · no training*
 #
 # By the end of this lesson you will know whether the finished network can tell `O` from `0` or only guesses, which cue
 # survives the warp, and how to test whether the network follows that cue. You will also know what its errors are, and
@@ -43,8 +43,8 @@ def slash(texts: Sequence[str]) -> list[str]:
 # ## Knowledge or luck?
 #
 # The original tutorial ends with a question: can its network really read `O0O0`, or does it guess? Here are twelve
-# captchas of `O` and `0` alone. Read them yourself before you look at the titles, which show the finished network's
-# answers. (In titles and labels, zero has a slash.)
+# captchas of `O` and `0` alone. Cover the titles, which show the finished network's answers, and read them yourself. (In
+# titles and labels, zero has a slash.)
 
 # %% tags=["active-ipynb"]
 # import matplotlib.pyplot as plt
@@ -102,8 +102,8 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # How can anybody tell the two apart? In the font, `0` is narrower than `O`, and their strokes are about equally thick.
 # But the captcha package turns each glyph, **stretches it into a box that is as wide for `0` as for `O`**, and moves
 # the corners. After that, neither the width of a glyph nor the thickness of its strokes says much. What remains is the
-# *hole*: in a zero it takes up a smaller share of the area within the outline. Stretching and warping make both holes a
-# little smaller, because faint pixels at the edges become ink, but the zero's stays the smaller one.
+# *hole*: in a zero it takes up a smaller share of the area within the outline. The difference is small, but it outlives
+# the warp.
 #
 # The rest of this area is ink, and we measure its share. A pixel without ink belongs to the hole if there is ink above,
 # below, left and right of it.
@@ -235,15 +235,22 @@ def narrow(picture: np.ndarray, factor: float) -> np.ndarray:
 # plt.show()
 
 # %% [markdown]
-# The strokes change the answer, but the width does not. One captcha is no proof, so we count how many of the drawn `O`,
-# and of the drawn `0`, are read as `0`.
+# Here the strokes change the answer, and the width does not. One captcha is no proof, so we count how many of the drawn
+# `O`, and of the drawn `0`, are read as `0`.
 
 # %%
-def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) -> list[int]:
-    """Count how many of the drawn O, and of the drawn 0, are read as 0."""
-    answers = [answer.ljust(LENGTH)[:LENGTH] for answer in read_ctc(model, pictures)]
-    pairs = Counter(zip("".join(texts), "".join(answers), strict=True))
-    return [pairs["O", "0"], pairs["0", "0"]]
+def called_zero(
+    model: keras.Model, pictures: np.ndarray, texts: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Count how many of the drawn O are read as 0, and how many there are; then the same for 0.
+
+    Answers that are not of four characters are left out.
+    """
+    answers = zip(texts, read_ctc(model, pictures), strict=True)
+    whole = [pair for pair in answers if len(pair[1]) == LENGTH]
+    drawn, read = ("".join(pair[i] for pair in whole) for i in (0, 1))
+    pairs = Counter(zip(drawn, read, strict=True))
+    return [(pairs[character, "0"], drawn.count(character)) for character in "O0"]
 
 
 # %% [markdown]
@@ -252,24 +259,25 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # %% tags=["active-ipynb"]
 # texts = 10 * ["".join(letters) for letters in itertools.product("O0", repeat=LENGTH)]
 # pictures = draw_captchas(texts, stream(SEED, "changed", epoch=0, index=0))
-# quarters, factors, n = range(-3, 4), (0.75, 26 / 30, 1), 320
+# quarters, factors = range(-3, 4), (0.75, 26 / 30, 1)
 # thick = [called_zero(model, np.stack([thicken(p, q) for p in pictures]), texts) for q in quarters]
 # slim = [called_zero(model, np.stack([narrow(p, f) for p in pictures]), texts) for f in factors]
 # figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
 # for i, name in ((1, "drawn Ø"), (0, "drawn O")):
-#     plot_shares(left, np.array(quarters) / 2, [counts[i] for counts in thick], n, name)
-#     plot_shares(right, factors, [counts[i] for counts in slim], n, name)
+#     plot_shares(left, np.array(quarters) / 2, *np.transpose(thick)[:, i], name)
+#     plot_shares(right, factors, *np.transpose(slim)[:, i], name)
 # left.set(title="Other strokes", xlabel="thicker by (pixels)", ylabel="read as zero (%)")
 # right.set(title="Narrower captchas", xlabel="width (factor)", ylim=(-3, 103))
-# left.legend(title=f"of {n} characters each")
+# left.legend(title=f"of {np.max(thick)} characters or fewer")
 # plt.show()
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most zeros are no longer read as `0`; with strokes thicker by a pixel, most `O`
 # are read as `0`. Right: in the font a zero is 26 pixels wide, and an `O` 30. A captcha squeezed by this ratio is read
-# nearly as before, although its upright strokes get thinner. So the network relies little on the width of letters or
-# the thickness of strokes in pixels. The share of the hole fits best: thicker strokes change it, squeezing does not.
-# The network probably uses something else as well, because it is right more often than our threshold.
+# nearly as before, although its upright strokes get thinner; only squeezed further, more `O` are read as `0`. So the
+# network relies much less on the width of letters, or on the thickness of strokes in pixels, than on the share of the
+# hole, which thicker strokes change and squeezing does not. It probably uses something else as well: it reads most
+# strings without a single mistake, while our threshold is wrong about one *character* in ten or more.
 #
 # ## All errors
 #
@@ -304,8 +312,8 @@ def called_zero(model: keras.Model, pictures: np.ndarray, texts: Sequence[str]) 
 # print(f"if O and 0 were one: {share(n - left, n)}")
 
 # %% [markdown]
-# Two cells in the corner stand out: zero read as `O`, and `O` as zero. If the two were one character, most errors would
-# be gone, so this pair is the one to work on.
+# Two cells in the corner stand out: zero read as `O`, and `O` as zero. (The shades are logarithmic.) If the two were one
+# character, most errors would be gone, so this pair is the one to work on.
 #
 # ## Does the network know when it is wrong?
 #
@@ -352,9 +360,9 @@ def read_surely(model: keras.Model, pictures: np.ndarray) -> tuple[list[str], np
 
 # %% [markdown]
 # On the dotted line, the network would be right exactly as often as it says. Most answers are in the highest group, and
-# nearly all of these are right, even at other sizes and where there is nothing to read. A whisker that ended below the
-# line would mean that the network is *overconfident* in this group. None does here, but the lower groups are small. So
-# the percentage is a good warning, but not an exact one.
+# nearly all of these are right, even at other sizes and where there is nothing to read. If a whisker ended below the
+# line, the network would be *overconfident* in this group. None does here, but the lower groups are small. So the
+# percentage is a good warning, but not an exact one.
 #
 # Lower right: a program that is not sure can ask for another captcha, as a person would. The more often it asks,
 # starting with the least sure answers, the more errors it avoids. The dots stand for asking whenever the network is at

@@ -166,8 +166,8 @@ SLIM = {"filters": (24, 48, 96, 192), "convs": 2}  # as in lesson 4
 
 
 # %% [markdown]
-# `CTCNet()` is the small network of lesson 3, and `CTCNet(**SLIM)` the slim one of lesson 4, now with 24 columns for
-# 192 pixels.
+# `CTCNet()` has the layers of the small network of lesson 3, and `CTCNet(**SLIM)` those of the slim one of lesson 4, now
+# with 24 columns for 192 pixels.
 #
 # ## The loss
 #
@@ -305,7 +305,7 @@ def train(model, batches, optimizers, cycles):
 #
 # ## Read
 #
-# Greedy decoding takes two lines. `read_pictures` switches to `eval` mode (see below), and `inference_mode` saves the
+# Greedy decoding takes two lines. `read_pictures` switches to `eval` mode (see below), and `inference_mode` skips the
 # bookkeeping for gradients.
 
 # %%
@@ -324,7 +324,7 @@ def read_pictures(model, pictures):
     return [text for part in parts for text in greedy(model(part.to(device)))]
 
 # %% [markdown]
-# Here are the first twelve of a thousand captchas that the package draws:
+# Here are the first twelve of a thousand captchas that the package draws, after a quarter of lesson 3's batches:
 
 # %% tags=["active-ipynb", "trained"]
 # from captcha_reader.scores import share
@@ -398,7 +398,7 @@ def read_pictures(model, pictures):
 
 # %% [markdown]
 # The `wide` test sets are drawn like our thousand captchas. In the last line, 0 lies outside the interval, so the
-# original is a little better, and hardly by chance. The original saw nearly six times as many captchas in training.
+# original is a little better, and this is unlikely to be chance. It saw nearly six times as many captchas in training.
 #
 # To *resume* training, also store the `state_dict` of the optimizers and cycles.
 #
@@ -407,8 +407,9 @@ def read_pictures(model, pictures):
 # `torchrun` starts the same program several times, and `DistributedDataParallel`, wrapped around the network, averages
 # the gradients of all processes in each step. So each process has to draw *different* captchas: of `n` processes,
 # process `r` draws the batches `r`, `r + n`, `r + 2n`, ... Only one may write files.
-# `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network in this way; `--nnodes` and
-# an address add more machines. The loop is in [train_torch.py](../tools/train_torch.py).
+# `torchrun --nproc-per-node 2 -m tools.train --model=pytorch` trains this lesson's network in this way. For two machines,
+# type it on both with `--nnodes 2 --node-rank 0` (on the other, `1`) and `--master-addr` with the address of the first.
+# The loop is in [train_torch.py](../tools/train_torch.py).
 #
 # ---
 #
@@ -429,7 +430,7 @@ def read_pictures(model, pictures):
 # | initial weights of a convolution | `he_uniform`, asked for in lesson 2 | smaller ones, unless you ask |
 # | training or reading | set by each call | a switch that stays |
 # | batch normalisation: `momentum` | share of the old average, 0.99 | share of the new batch, 0.1 |
-# | its `epsilon` | `1e-3` | `1e-5` |
+# | batch normalisation: `epsilon` | `1e-3` | `1e-5` |
 #
 # ## On your own
 #

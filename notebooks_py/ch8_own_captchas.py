@@ -38,8 +38,8 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # %% [markdown]
 # ## One picture
 #
-# `read_captcha` takes a picture of any size and kind, as a file, bytes, a PIL image or an array, and returns the text
-# and how sure the network is. Here it reads one captcha in six forms:
+# `read_captcha` takes a picture of any size, as a file, bytes, a PIL image or an array, and returns the text and how sure
+# the network is. Here it reads one captcha in six forms:
 
 # %% tags=["active-ipynb"]
 # import logging
@@ -75,26 +75,25 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 # plt.show()
 
 # %% [markdown]
-# A frame is cut off, and every picture is scaled to a height of 64. If a picture is light on dark, its inverse is read,
-# too. In a picture that is upside down, the network has learned to find nothing (lesson 4). Does a low percentage warn
-# of every wrong answer?
+# A frame is cut off, every picture is scaled to a height of 64, and the grain that compression leaves in a JPEG is
+# smoothed. If a picture is light on dark, its inverse is read, too, and the likelier text counts. In a picture that is
+# upside down, the network has learned to find nothing (lesson 4). Does a low percentage warn of every wrong answer?
 #
 # `make study WHAT=kinds` read a thousand pictures of each kind below. For lower case, a blank picture and a landscape,
-# "nothing" is right. The last column counts wrong answers of which the network was more than 90 % sure.
+# "nothing" is right.
 
 # %% tags=["active-ipynb"]
 # from captcha_reader.scores import share
 # from captcha_reader.weights import available, read_results
 #
 # if available("kinds"):
+#     print(f"{'':34} {'right':42} wrong, and more than 90 % sure")
 #     for kind, row in read_results("kinds")["rows"].items():
-#         sure = row["wrong, surer than 90 %"]
-#         print(f"{kind:34} {share(row['right'], row['n'])} {sure:4}")
+#         print(f"{kind:34} {share(row['right'], row['n']):42} {row['wrong, surer than 90 %']}")
 
 # %% [markdown]
-# On clean captchas of this style a sure answer is hardly ever wrong (lesson 6). There are two weak spots. One picture of
-# lower case in seven is read as capitals, half of these with high confidence. And a third of the JPEG files are misread,
-# a fifth of these with high confidence, as the network has practised no such pictures. Six characters simply need more
+# Not quite. On captchas of this style a sure answer is hardly ever wrong (lesson 6). But there is one weak spot: one
+# picture of lower case in seven is read as capitals, half of these with high confidence. Six characters simply need more
 # room than 128x64 offers.
 #
 # ## Any size, any length
@@ -121,10 +120,11 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #
 # ## Only digits, please
 #
-# If your captchas have only digits, any letter in an answer is wrong, such as `O` for `0`. The alphabet is in the last
-# layer, which has one column of weights for each character and one for the blank. So we build the same network with
-# another last layer, and keep the weights of the characters that both alphabets share. New characters begin with random
-# weights.
+# If your captchas have only digits, any letter in an answer is wrong, such as `O` for `0`. To the finished network you
+# simply say what you know, as in `read_captcha(picture, alphabet="0123456789", length=4)`, and get the likeliest of such
+# texts. A network that shall *learn* other characters needs another last layer: there the alphabet is, one column of
+# weights for each character and one for the blank. So we build the same network with a new last layer, and keep the
+# weights of the characters that both alphabets share. New characters begin with random weights.
 
 # %%
 def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
@@ -194,7 +194,7 @@ def with_alphabet(model: keras.Model, old: str, new: str) -> keras.Model:
 # truth = [texts[i] for i in test]
 # before = read_ctc(network, pictures[test])
 # right = sum(a == b for a, b in zip(before, truth, strict=True))
-# title = f"{len(train)} pictures to learn from, of {len(test)} others {right} are read right"
+# title = f"{len(train)} pictures to learn from; of {len(test)} others, {right} are read right"
 # show_captchas(pictures[test[:6]], truth[:6], before[:6], 3, title)
 # plt.show()
 
@@ -264,12 +264,14 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # after = read_ctc(model, pictures[test])
 # right = sum(a == b for a, b in zip(after, truth, strict=True))
 # title = f"After {STEPS} batches from {len(train)} pictures: {share(right, len(test))}"
-# show_captchas(pictures[test[:6]], truth[:6], after[:6], 3, title)
+# shown = sorted(range(len(test)), key=lambda i: after[i] == truth[i])[-3:]  # three that are right
+# shown += [i for i in range(len(test)) if after[i] != truth[i]][:3]
+# show_captchas(pictures[test][shown], *([x[i] for i in shown] for x in (truth, after)), 3, title)
 # plt.show()
 # assert STEPS < 200 or right > len(test) / 3
 
 # %% [markdown]
-# With 200 labels, more than half of the fifty held-out pictures are read right.
+# With 200 labels, more than half of the fifty held-out pictures are read right; three of the others stand below.
 #
 # ## One command
 #
@@ -279,33 +281,42 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # make tune FOLDER=my_captchas
 # ```
 #
-# It takes the alphabet from your texts, brings all pictures to one size, writes `mine.keras` and `mine.onnx`, and
-# prints the command that reads with them. In Python, say `read_captcha(picture, model="path/to/mine.onnx")`.
+# It takes the alphabet from your texts, holds out a fifth of them, and trains for a minute or a few. Then it says how
+# many of the held-out pictures are read right and which characters are confused, and writes `mine.keras` and `mine.onnx`
+# into a folder of `build/train`. Its last line is the command that reads a picture with them, such as
+# `make read FILE=my_captchas/7KQ2_001.png MODEL=build/train/tune-my_captchas-.../mine.onnx`. In Python, say
+# `read_captcha(picture, model=".../mine.onnx")`.
 #
 # ## How many labels do you need?
 #
 # What if you start from nothing, or do not move the pictures? `make study WHAT=tuning` trained on 200 or more pictures
-# of three other styles, one of them from the package svg-captcha, and read 1,000 more of each. (It began with an
-# earlier finished network, which had learned from fewer captchas.)
+# of three other styles, one of them from the package svg-captcha, for a third of the batches that `make tune` takes, and
+# read 1,000 more of each.
 
 # %% tags=["active-ipynb", "hide-input"]
 # import pandas as pd
+#
+# from captcha_reader.scores import difference
 #
 # tuning = pd.DataFrame(read_results("tuning")["rows"])
 # styles = tuning.groupby("style", sort=False)
 # figure, grid = plt.subplots(1, len(styles), figsize=(9, 3.6), sharey=True, layout="constrained")
 # for axes, (style, rows) in zip(grid, styles, strict=True):
 #     for name, line in rows.groupby("name", sort=False):
-#         axes.plot(line.labels, 100 * line.right / line.n, "o-", label=name)
-#     ticks = sorted(set(rows.labels))
-#     axes.set(xscale="log", xticks=ticks, xticklabels=ticks)
-#     axes.set(title=f"Style: {style}", xlabel="labelled pictures")
+#         axes.plot(line.labels, 100 - 100 * line.right / line.n, "o-", label=name)
+#     axes.set(title=f"Style: {style}", xlabel="labelled pictures", xscale="log")
+#     axes.set_xticks(ticks := sorted(set(rows.labels)), ticks)
+#     axes.set_yscale("symlog", linthresh=0.1)
+#     axes.set_yticks(ticks := (0, 0.1, 1, 10, 100), ticks)
 #     axes.minorticks_off()
-# grid[0].set_ylabel("read right (%)")
-# figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+# grid[0].set_ylabel("read wrong (%), logarithmic axis")
+# figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 # plt.show()
-# for row in tuning[tuning.labels == 200].itertuples():
-#     print(f"{row.style}, 200 labels, {row.name}: {share(row.right, row.n)}")
+# for (style, labels), rows in tuning.groupby(["style", "labels"], sort=False):
+#     right, n = rows.set_index("name").right, rows.n.max()
+#     moved, still = right["finished weights"], right["finished weights, not moved"]
+#     print(f"{style}, {labels:,} labels: {share(moved, n)}, moved")
+#     print(f"    not moved: {difference(still, n, moved, n)}")
 
 # %% [markdown]
 # With finished weights and moves, 200 labels are enough to read nearly all pictures of these styles. So begin with 250

@@ -162,7 +162,7 @@
 # %% [markdown]
 # ## lesson 3 exercise 3
 #
-# Beam search adds up the paths of a text, which helps a network that is not sure, such as `own`
+# Beam search adds up the paths of a text, which may help a network that is not sure, such as `own`
 # of the last exercise. A finished one gives nearly all probability to a single path.
 
 # %% tags=["active-ipynb", "trained"]

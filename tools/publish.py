@@ -55,7 +55,7 @@ def tables(root: Path, readme: str) -> list[str]:
         """Write a score, "98.43 % (98.35 – 98.51)", or nothing if there is none."""
         if not (score := results[name]["scores"].get(test_set)):
             return ""
-        low, high = (100 * end for end in score["interval"])
+        low, high = (100 * end for end in scores.wilson(score["right"], score["n"]))
         return f"{100 * score['right'] / score['n']:.2f} % ({low:.2f} – {high:.2f})"
 
     marks = [cell(*pair).partition(" (")[0] for pair in MARKS.items()]

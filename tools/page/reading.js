@@ -224,12 +224,38 @@ function isLightOnDark(rgb) {
   return sum(ink) / ink.length > ground;
 }
 
-// Scales pixels to what the network wants; returns RGB bytes.
+// Scales pixels to what the network wants, and smooths them if they are as grainy as a JPEG and are not made
+// smaller; returns RGB bytes.
 function scaled({ data, width: w, height: h }, network) {
   const wanted = 8 * Math.floor((16 * w + h) / (2 * h));
   const width = network.width || Math.min(WIDEST, Math.max(NARROWEST, wanted));
   const rgb = { data: data.filter((_, i) => i % 4 !== 3), width: w, height: h };
-  return resampleAndTurn(resampleAndTurn(rgb, width), network.height).data;
+  const small = resampleAndTurn(resampleAndTurn(rgb, width), network.height).data;
+  return h <= network.height && isGrainy(rgb) ? smoothed(small, width) : small;
+}
+
+// Returns whether most neighbours that differ by no more than 8 levels do differ.
+function isGrainy({ data, width }) {
+  let [equal, near] = [0, 0];
+  for (let i = 0; i < data.length; i += 3) {
+    if ((i / 3 + 1) % width === 0) continue; // the last one of its row
+    const most = Math.max(...[0, 1, 2].map((c) => Math.abs(data[i + c] - data[i + c + 3])));
+    if (most === 0) equal++;
+    else if (most <= 8) near++;
+  }
+  return near > equal;
+}
+
+// Replaces each pixel by a mean of itself and its eight neighbours; those at the edge stay.
+function smoothed(rgb, width) {
+  const row = 3 * width;
+  const mean = (level, i) => {
+    const x = Math.floor(i / 3) % width;
+    if (x === 0 || x === width - 1 || i < row || i >= rgb.length - row) return level;
+    const three = (i) => rgb[i - 3] + 2 * rgb[i] + rgb[i + 3];
+    return Math.round((three(i - row) + 2 * three(i) + three(i + row)) / 16);
+  };
+  return rgb.map(mean);
 }
 
 // Makes a picture `size` wide, and turns rows into columns, so that twice in a row is both directions.

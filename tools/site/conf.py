@@ -39,7 +39,7 @@ LESSONS = {
     for title, name, text, minutes in ROW.findall((ROOT / "README.md").read_text("utf-8"))
 }
 COVERS = {  # in the code of the figure that a card shows; elsewhere it is the first
-    "ch1_captcha_preview": "captchas.png",
+    "ch1_captcha_preview": "24 captchas",
     "ch2_cnn": "four channels",
     "ch4_gpu_training": "One rise",
     "ch5_loss_curves": "Captchas in training",
