@@ -82,7 +82,7 @@ from captcha_reader.texts import ALPHABET, LENGTH, encode, one_hot, random_texts
 # `stages` draws a captcha and keeps every step. Each letter is drawn in one of three sizes, turned by up to 30 degrees,
 # and *warped*: stretched into a box whose corners are moved at random.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "hide-input"]
 # from captcha_reader.drawing import stages
 #
 # anatomy = stages("W0O7", random.Random(6))

@@ -274,7 +274,7 @@ def read_heads(model: keras.Model, pictures: np.ndarray, alphabet: str = ALPHABE
 # What do the blocks of this network see? Here are the four channels of each block that vary most from place to place;
 # bright cells hold large numbers.
 
-# %% tags=["active-ipynb"]
+# %% tags=["active-ipynb", "hide-input"]
 # if available("cnn"):
 #     norms = [x.output for x in network.layers if isinstance(x, layers.BatchNormalization)]
 #     looks = keras.Model(network.input, norms)(shown[:1] / 255)

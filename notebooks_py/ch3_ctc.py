@@ -380,7 +380,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 # row of the chart is one answer that at some moment has a chance of a quarter or more; the darker a cell, the surer the
 # network is.
 
-# %% tags=["active-ipynb", "trained"]
+# %% tags=["active-ipynb", "trained", "hide-input"]
 # from captcha_reader.outputs import animate_columns, likely_rows, plot_columns
 #
 # frames = [

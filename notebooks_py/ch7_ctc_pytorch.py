@@ -240,7 +240,7 @@ class Muon(torch.optim.Optimizer):
 
 # %% [markdown]
 # As in lesson 4, Muon moves the kernels of convolutions, and AdamW the rest at 0.15 times the rate. Both rates climb
-# and fall once.
+# and fall once. (For this lesson's short run, we leave out the average of the weights.)
 
 # %%
 def recipe(model, steps, rate=0.02):
