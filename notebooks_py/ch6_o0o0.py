@@ -268,16 +268,17 @@ def called_zero(
 #     plot_shares(right, factors, *np.transpose(slim)[:, i], name)
 # left.set(title="Other strokes", xlabel="thicker by (pixels)", ylabel="read as zero (%)")
 # right.set(title="Narrower captchas", xlabel="width (factor)", ylim=(-3, 103))
-# left.legend(title=f"of {np.max(thick)} characters or fewer")
+# left.legend(title=f"of {np.max(thick)} characters or fewer", loc="lower right")
 # plt.show()
 
 # %% [markdown]
 # Left: with strokes thinner by a pixel, most zeros are no longer read as `0`; with strokes thicker by a pixel, most `O`
 # are read as `0`. Right: in the font a zero is 26 pixels wide, and an `O` 30. A captcha squeezed by this ratio is read
-# nearly as before, although its upright strokes get thinner; only squeezed further, more `O` are read as `0`. So the
-# network relies much less on the width of letters, or on the thickness of strokes in pixels, than on the share of the
-# hole, which thicker strokes change and squeezing does not. It probably uses something else as well: it reads most
-# strings without a single mistake, while our threshold is wrong about one *character* in ten or more.
+# nearly as before (a few more `O` become zeros), although its upright strokes get thinner, and even of those squeezed to
+# three quarters most `O` remain `O`. So the network relies much less on the width of letters, or on the thickness of
+# strokes in pixels, than on the share of the hole, which thicker strokes change and squeezing does not. It probably uses
+# something else as well: it reads most strings without a single mistake, while our threshold is wrong about one
+# *character* in ten or more.
 #
 # ## All errors
 #
