@@ -268,7 +268,7 @@ def called_zero(
 #     plot_shares(right, factors, *np.transpose(slim)[:, i], name)
 # left.set(title="Other strokes", xlabel="thicker by (pixels)", ylabel="read as zero (%)")
 # right.set(title="Narrower captchas", xlabel="width (factor)", ylim=(-3, 103))
-# left.legend(title=f"of {np.max(thick)} characters or fewer", loc="lower right")
+# right.legend(title=f"of {np.max(thick)} characters or fewer", loc="center")
 # plt.show()
 
 # %% [markdown]

@@ -14,6 +14,7 @@ from PIL import Image
 from captcha_reader import practice, scores, testsets, weights
 from notebooks_py import ch3_ctc as ch3
 from notebooks_py import ch4_gpu_training as ch4
+from notebooks_py import ch8_own_captchas as ch8
 from tools import study
 
 TINY = {"filters": (4, 4), "convs": 1, "stride": 4, "norms": "once"}
@@ -120,4 +121,5 @@ def test_tuning_learns_each_style_from_few_and_from_many_labels(run, monkeypatch
     assert (rows.n == 10).all() and rows.right.between(0, 10).all()
     assert rows.steps[rows.labels == 32].unique().tolist() == [2]
     assert rows.steps[rows.labels == 64].unique().tolist() == [3]
-    assert pd.DataFrame(run("tuning")["rows"]).equals(rows) and len(STEPS) == 3 * (2 + 3)
+    monkeypatch.setattr(ch8, "fine_tune", None)  # what is finished is not trained again
+    assert pd.DataFrame(run("tuning")["rows"]).equals(rows)
