@@ -322,7 +322,9 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # With finished weights, 1,000 labels are enough to read nearly all pictures of these styles, even after so few batches.
 # So begin with 250 labels, of which `make tune` holds out a fifth, and label more if too few of this fifth are read
 # right, as in our style above. From nothing, 200 labels teach digits, but lower case takes 5,000. With 200 labels, moving
-# the pictures helps in two styles and hurts in one; with more labels it makes no difference that we could measure.
+# the pictures helps in two styles and hurts in one; with more labels it makes no difference that we could measure. It
+# hurts only because moved pictures take longer to learn: with all its batches, `make tune` learned svg-captcha from 200
+# labels and then read all of 1,000 new pictures.
 #
 # ## Take it with you
 #
