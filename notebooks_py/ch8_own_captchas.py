@@ -323,8 +323,8 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # So begin with 250 labels, of which `make tune` holds out a fifth, and label more if too few of this fifth are read
 # right, as in our style above. From nothing, 200 labels teach digits, but lower case takes 5,000. With 200 labels, moving
 # the pictures helps in two styles and hurts in one; with more labels it makes no difference that we could measure. It
-# hurts only because moved pictures take longer to learn: with all its batches, `make tune` learned svg-captcha from 200
-# labels and then read all of 1,000 new pictures.
+# hurts there probably because moved pictures take longer to learn: with all its batches, `make tune` learned
+# svg-captcha from 200 labels, and then read all of 1,000 new pictures.
 #
 # ## Take it with you
 #
