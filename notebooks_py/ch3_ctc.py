@@ -445,7 +445,7 @@ def small_ctc(seed: int, ink: bool = True, rate: float = 3e-3) -> keras.Model:
 
 # %% [markdown]
 # In the last line 0 lies within the interval: the original's result is a little better, but that may be chance. (The
-# original cuts its 2,540 of 2,560 off after two decimals: 99.21 %.)
+# original writes 99.21 %, cutting off the third decimal of 2,540 / 2,560.)
 #
 # ## Sixteen answers under the picture
 #

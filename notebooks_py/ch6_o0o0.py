@@ -102,7 +102,7 @@ def count_right(model: keras.Model, pair: str, drawings: int, seed: int) -> dict
 # How can anybody tell the two apart? In the font, `0` is narrower than `O`, and their strokes are about equally thick.
 # But the captcha package turns each glyph, **stretches it into a box that is as wide for `0` as for `O`**, and moves
 # the corners. After that, neither the width of a glyph nor the thickness of its strokes says much. What remains is the
-# *hole*: in a zero it takes up a smaller share of the area within the outline. The difference is small, but it outlives
+# *hole*: in a zero it takes up a smaller share of the area within the outline. The difference is small, but it survives
 # the warp.
 #
 # The rest of this area is ink, and we measure its share. A pixel without ink belongs to the hole if there is ink above,

@@ -122,8 +122,8 @@ from notebooks_py.ch4_gpu_training import PracticeSequence, compile_recipe, fit_
 #
 # If your captchas have only digits, any letter in an answer is wrong, such as `O` for `0`. To the finished network you
 # simply say what you know, as in `read_captcha(picture, alphabet="0123456789", length=4)`, and get the likeliest of such
-# texts. A network that shall *learn* other characters needs another last layer: there the alphabet is, one column of
-# weights for each character and one for the blank. So we build the same network with a new last layer, and keep the
+# texts. A network that is to *learn* other characters needs another last layer, since the alphabet is there: one column
+# of weights for each character, and one for the blank. So we build the same network with a new last layer, and keep the
 # weights of the characters that both alphabets share. New characters begin with random weights.
 
 # %%
@@ -321,10 +321,10 @@ def fine_tune(model: keras.Model, data: PracticeSequence, steps: int, folder: Pa
 # %% [markdown]
 # With finished weights, 1,000 labels are enough to read nearly all pictures of these styles, even after so few batches.
 # So begin with 250 labels, of which `make tune` holds out a fifth, and label more if too few of this fifth are read
-# right, as in our style above. From nothing, 200 labels teach digits, but lower case takes 5,000. With 200 labels, moving
-# the pictures helps in two styles and hurts in one; with more labels it makes no difference that we could measure. It
-# hurts there probably because moved pictures take longer to learn: with all its batches, `make tune` learned
-# svg-captcha from 200 labels, and then read all of 1,000 new pictures.
+# right, as in our style above. From nothing, so few batches teach digits from 200 labels, but lower case only from 5,000.
+# With 200 labels, moving the pictures helps in two styles and hurts in one; with more labels it makes no difference that
+# we could measure. It hurts there probably because moved pictures take longer to learn: with all its batches, `make tune`
+# learned svg-captcha from 200 labels, and then read all of 1,000 new pictures.
 #
 # ## Take it with you
 #
